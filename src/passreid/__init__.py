@@ -1,0 +1,1 @@
+"""passreid: person re-identification with part-aware self-supervised transformers (PASS)."""

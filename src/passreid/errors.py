@@ -1,0 +1,89 @@
+"""Every exception passreid raises on purpose.
+
+    PassreidError                 caught by the command line: message on stderr, `exit_code`
+    ├── UsageError                the call itself is wrong (exit code 2)
+    │   └── ConfigError           an unknown key or a value outside its range in a recipe
+    ├── ImageError                one picture cannot be read; `.source` names it
+    ├── DatasetError              a data set's layout, lists or labels cannot be used
+    ├── EmbeddingError            embeddings that cannot be compared (shape, NaN, other model)
+    ├── ModelNotFoundError        a model name leads to nothing: no folder, no file, no network
+    ├── CheckpointError           a weight file that does not fit or is not safe to read
+    ├── CalibrationError          a probability is asked of a model that was never calibrated
+    ├── MissingExtraError         an optional dependency is not installed
+    └── TrainingError             a run that cannot start, resume or go on
+
+Each message is one sentence on what is wrong and, where there is one, a second on what to do next.
+"""
+
+from __future__ import annotations
+
+
+class PassreidError(Exception):
+    """Base of every error that is the input's or the environment's fault, not a bug."""
+
+    exit_code = 1
+
+
+class UsageError(PassreidError):
+    """The call itself is wrong: an option, a combination of options, a recipe."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A recipe holds an unknown key or a value outside its range."""
+
+
+class ImageError(PassreidError):
+    """One picture cannot be read.
+
+    Args:
+        source: How the input is named to the user (a path, a URL, ``"<bytes>"``, an index).
+        reason: What is wrong with it, without the name; the message joins the two.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Survive pickling between worker processes (the two arguments differ from ``args``)."""
+        return type(self), (self.source, self.reason)
+
+
+class DatasetError(PassreidError):
+    """A data set's layout, lists or labels cannot be used."""
+
+
+class EmbeddingError(PassreidError):
+    """Embeddings that cannot be compared: wrong shape, not finite, or of another model."""
+
+
+class ModelNotFoundError(PassreidError):
+    """A model name leads to nothing that can be loaded."""
+
+
+class CheckpointError(PassreidError):
+    """A weight file does not fit its architecture, or is not safe to read."""
+
+
+class CalibrationError(PassreidError):
+    """A probability or verdict is asked of a model that was never calibrated."""
+
+
+class MissingExtraError(PassreidError):
+    """An optional dependency is not installed.
+
+    Args:
+        feature: What the user asked for, as the subject of a sentence ("Reading .pth files").
+        extra: The extra of passreid that brings it ("torch").
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional part: pip install 'passreid[{extra}]'")
+        self.extra = extra
+
+
+class TrainingError(PassreidError):
+    """A training run that cannot start, resume or go on."""

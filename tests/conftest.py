@@ -1,0 +1,17 @@
+"""What every test shares: the optional folder of real crops, and no surprises from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def market() -> Path:
+    """Root of real Market-1501-layout crops (`PASSREID_MARKET`); skips where there is none."""
+    root = os.environ.get("PASSREID_MARKET")
+    if not root:
+        pytest.skip("set PASSREID_MARKET to a folder of real crops in Market-1501 layout")
+    return Path(root)
