@@ -1,0 +1,167 @@
+"""What a model is, without its weights: architecture, preprocessing, calibration, provenance.
+
+A model folder's `model.json` is this dataclass as JSON. Nothing here needs torch, so that the ONNX
+Runtime half, the command line and the gallery can read a model's card on their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from passreid.config import build, plain, read_json
+from passreid.verify import Calibration
+
+FORMAT = 1
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Stem = Literal["none", "ics", "conv4"]
+STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A plain ViT with one CLS and P part tokens, and the neck behind it.
+
+    Attributes:
+        width: Token width D.
+        depth: Number of transformer blocks.
+        heads: Attention heads; must divide `width`.
+        mlp_ratio: Hidden width of a block's MLP over D.
+        parts: Number of part tokens P; 0 is a plain ViT.
+        image_size: Input (height, width) in pixels.
+        patch_size: Side of a square patch in pixels.
+        stride: Step between patches, (rows, columns) in pixels; below `patch_size` they overlap.
+        stem: What stands before the patch projection: nothing, the IBN convolutions of
+            TransReID-SSL ("ics", stride 2), or four 3x3 convolutions ("conv4", stride 4).
+        neck: "multi" normalises each token on its own, "single" the fused feature.
+        fusion: "cat" puts CLS and the mean of the parts side by side (2 D), "mean" averages them.
+        feature: Which side of the neck is the embedding: "before", "after", or "normalized" (after,
+            and to unit length: each token for "multi", the fused feature for "single").
+        num_classes: Rows of the identity classifier kept with the weights; 0 for none.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    parts: int = 3
+    image_size: tuple[int, int] = (256, 128)
+    patch_size: int = 16
+    stride: tuple[int, int] = (16, 16)
+    stem: Stem = "none"
+    neck: Literal["multi", "single"] = "multi"
+    fusion: Literal["cat", "mean"] = "cat"
+    feature: Literal["before", "after", "normalized"] = "before"
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no network can be built from."""
+        positive = ("width", "depth", "heads", "patch_size", "mlp_ratio")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.parts < 0 or self.num_classes < 0:
+            raise ValueError("parts and num_classes must not be negative")
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        step = STEM_STRIDE[self.stem]
+        if self.patch_size % step or any(s <= 0 or s % step for s in self.stride):
+            raise ValueError(
+                f"patch_size and stride must be multiples of {step} (stem {self.stem})"
+            )
+        if min(self.image_size) < self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is smaller than a patch")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patch rows and columns; never assumed square."""
+        rows, columns = (
+            (side - self.patch_size) // step + 1
+            for side, step in zip(self.image_size, self.stride, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def dim(self) -> int:
+        """Width of the embedding."""
+        return self.width * (2 if self.fusion == "cat" and self.parts else 1)
+
+
+PRESETS: Mapping[str, Architecture] = {
+    "tiny": Architecture(
+        width=192, heads=3, image_size=(128, 64), patch_size=8, stride=(8, 8), stem="conv4"
+    ),
+    "small": Architecture(),
+    "base": Architecture(width=768, heads=12),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Everything `model.json` says of a model.
+
+    Attributes:
+        name: Short name, as shown to users.
+        architecture: The network.
+        mean, std: Normalisation per RGB channel of pixels in [0, 1].
+        interpolation: How crops are resized to the input size (Pillow's filters).
+        calibration: Same-person probability and thresholds; None when never fitted.
+        training_data: What the weights have seen.
+        licence: Terms of the weights (not of the code).
+        description: One paragraph for people.
+        scores: Measured figures by name, e.g. ``"Market-1501 mAP"``.
+        format: Version of this file's layout.
+    """
+
+    name: str
+    architecture: Architecture = field(default_factory=Architecture)
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    calibration: Calibration | None = None
+    training_data: str = "unknown"
+    licence: str = "unknown"
+    description: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuse a newer layout and a normalisation that divides by zero."""
+        if self.format > FORMAT:
+            raise ValueError(
+                f"format {self.format} is newer than this passreid reads ({FORMAT}); upgrade passreid"
+            )
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive")
+
+    def with_calibration(self, calibration: Calibration) -> ModelCard:
+        """Return the same card with a calibration."""
+        return replace(self, calibration=calibration)
+
+    def to_json(self) -> str:
+        """Return the text of `model.json`."""
+        return json.dumps(plain(self), indent=2, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_mapping(values: Mapping[str, Any], *, where: str) -> ModelCard:
+        """Build a card from plain data.
+
+        Raises:
+            ConfigError: Unknown, missing or wrong values; the message names `where` and the key.
+        """
+        return build(ModelCard, values, where=where)
+
+    @staticmethod
+    def read(path: Path) -> ModelCard:
+        """Read a `model.json`.
+
+        Raises:
+            ConfigError: The file is missing or is not a valid card.
+        """
+        return ModelCard.from_mapping(read_json(path), where=str(path))

@@ -1,0 +1,112 @@
+"""Plain data (JSON, TOML) <-> frozen dataclasses: closed sets of keys, checked types, no code run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dacite
+
+from passreid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Make a dataclass from plain data.
+
+    Args:
+        cls: The dataclass; nested dataclasses, tuples, Literals and unions are checked too.
+        values: Keys and values as JSON or TOML gives them.
+        where: What the values were read from; named in every message.
+
+    Raises:
+        ConfigError: An unknown key (the nearest known one is suggested), a missing key, a value
+            of the wrong type, or one the class itself refuses.
+    """
+    settings = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
+    try:
+        return dacite.from_dict(cls, values, config=settings)
+    except dacite.UnexpectedDataError as error:
+        raise ConfigError(f"{where}: {_unknown(cls, sorted(error.keys))}") from None
+    except dacite.MissingValueError as error:
+        raise ConfigError(f"{where}: '{error.field_path}' is missing.") from None
+    except dacite.WrongTypeError as error:
+        expected = getattr(error.field_type, "__name__", str(error.field_type))
+        raise ConfigError(
+            f"{where}: '{error.field_path}' is {error.value!r}, expected {expected}."
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, tuples and paths into what JSON and TOML can hold; None keys are dropped."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: plain(item) for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, not JSON, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a JSON object at the top.")
+    return values
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """Say what a mistyped word may have meant: ``" Did you mean 'x'?"`` or the whole list."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(sorted(known))}."
+
+
+def _to_float(value: Any) -> Any:
+    """TOML and JSON write 1 for 1.0; anything else is left for the type check to refuse."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _unknown(cls: type[Any], keys: list[str]) -> str:
+    known = [field.name for field in dataclasses.fields(cls)]
+    return " ".join(f"unknown key '{key}'.{suggest(key, known)}" for key in keys)

@@ -1,0 +1,210 @@
+"""PartViT: a timm VisionTransformer whose register tokens are PASS's part tokens, and a neck.
+
+Token order is ``[cls, part_1 … part_P, patch_1 … patch_N]`` and the position table has one row for
+each of them, so timm's ``VisionTransformer(class_token=True, reg_tokens=P, no_embed_class=False)``
+is the network of the paper. Parts are an axis of length ``1 + P``, never three names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from passreid.card import STEM_STRIDE, Architecture
+
+
+class Features(NamedTuple):
+    """The two sides of the neck, both (B, dim)."""
+
+    before: Tensor
+    after: Tensor
+
+
+class PartViT(nn.Module):
+    """A ViT with one CLS and P part tokens, fused into one embedding.
+
+    Args:
+        architecture: Sizes, tokens, stem and neck.
+        drop_path: Stochastic depth of the last block, rising linearly from 0 (training only).
+        dropout, attention_dropout: Rates inside the blocks (training only).
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.vit = VisionTransformer(
+            img_size=a.image_size,
+            patch_size=a.patch_size,
+            num_classes=0,
+            global_pool="",
+            embed_dim=a.width,
+            depth=a.depth,
+            num_heads=a.heads,
+            mlp_ratio=a.mlp_ratio,
+            reg_tokens=a.parts,
+            embed_layer=lambda **_: PatchProjection(a),
+            drop_path_rate=drop_path,
+            pos_drop_rate=dropout,
+            proj_drop_rate=dropout,
+            attn_drop_rate=attention_dropout,
+        )
+        # One BatchNorm over the flattened token axis is the same as one per token: BatchNorm is
+        # per channel. Its shift stays 0 (spec 1.6: the neck's bias is frozen).
+        self.neck = nn.BatchNorm1d(a.width * (1 + a.parts) if a.neck == "multi" else a.dim)
+        self.neck.bias.requires_grad_(False)
+        self.classifier = nn.Linear(a.dim, a.num_classes, bias=False) if a.num_classes else None
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Set initial values as the original does where timm's differ (spec 2.2, 3.2)."""
+        tokens = [self.vit.cls_token, self.vit.pos_embed]
+        tokens += [self.vit.reg_token] if self.vit.reg_token is not None else []
+        for token in tokens:
+            nn.init.trunc_normal_(token, std=0.02)
+        with torch.no_grad():
+            self.vit.pos_embed[:, 0].zero_()
+        if self.classifier is not None:
+            nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return the normalised CLS and part tokens.
+
+        Args:
+            images: Normalised pixels, float (B, 3, H, W) of the architecture's input size.
+
+        Returns:
+            (B, 1 + P, D): CLS first.
+        """
+        return self.vit.forward_features(images)[:, : 1 + self.architecture.parts]  # type: ignore[no-any-return]
+
+    def features(self, tokens: Tensor) -> Features:
+        """Fuse tokens (B, 1 + P, D) into the features before and after the neck (spec 1.6)."""
+        before = self.fuse(tokens)
+        if self.architecture.neck == "single":
+            return Features(before, self.neck(before))
+        return Features(before, self.fuse(self.neck(tokens.flatten(1)).view_as(tokens)))
+
+    def fuse(self, tokens: Tensor) -> Tensor:
+        """Fuse CLS with the mean of the parts: (B, 1 + P, D) -> (B, dim)."""
+        cls = tokens[:, 0]
+        if not self.architecture.parts:
+            return cls
+        parts = tokens[:, 1:].mean(dim=1)
+        if self.architecture.fusion == "cat":
+            return torch.cat([cls, parts], dim=1)
+        return (cls + parts) / 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed: normalised pixels (B, 3, H, W) -> (B, dim), not of unit length (spec 1.7)."""
+        tokens = self.tokens(images)
+        feature = self.architecture.feature
+        if feature == "before":
+            return self.fuse(tokens)
+        if feature == "after":
+            return self.features(tokens).after
+        # Cluster contrast normalises every branch on its own before fusing (spec 3.4).
+        if self.architecture.neck == "single":
+            return F.normalize(self.features(tokens).after, dim=1)
+        return self.fuse(F.normalize(self.neck(tokens.flatten(1)).view_as(tokens), dim=2))
+
+
+class PatchProjection(nn.Module):
+    """Image -> patch tokens: an optional convolutional stem, then one strided convolution.
+
+    timm's own layer ties stride to patch size; overlapping patches and the stem need this one.
+
+    Args:
+        architecture: Supplies input size, patch size, stride, stem and width.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        self.image_size = a.image_size
+        self.grid_size = a.grid
+        self.num_patches = a.grid[0] * a.grid[1]
+        step = STEM_STRIDE[a.stem]
+        self.stem, channels = _stem(a.stem)
+        self.proj = nn.Conv2d(
+            channels,
+            a.width,
+            kernel_size=a.patch_size // step,
+            stride=(a.stride[0] // step, a.stride[1] // step),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Project (B, 3, H, W) to (B, N, D), row by row."""
+        patches: Tensor = self.proj(self.stem(images))
+        return patches.flatten(2).transpose(1, 2)
+
+
+class InstanceBatchNorm(nn.Module):
+    """IBN: instance norm on the first half of the channels, batch norm on the rest (Pan et al. 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.instance = nn.InstanceNorm2d(self.half, affine=True)
+        self.batch = nn.BatchNorm2d(channels - self.half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        return torch.cat([self.instance(x[:, : self.half]), self.batch(x[:, self.half :])], dim=1)
+
+
+def _stem(kind: str) -> tuple[nn.Sequential, int]:
+    """Return the stem and the channels it hands on.
+
+    Each row is (channels, kernel, stride, normalisation); "ics" is TransReID-SSL's.
+    """
+    rows: dict[str, list[tuple[int, int, int, type[nn.Module]]]] = {
+        "none": [],
+        "ics": [
+            (64, 7, 2, InstanceBatchNorm),
+            (64, 3, 1, InstanceBatchNorm),
+            (64, 3, 1, nn.BatchNorm2d),
+        ],
+        "conv4": [
+            (48, 3, 2, InstanceBatchNorm),
+            (48, 3, 1, nn.BatchNorm2d),
+            (96, 3, 2, nn.BatchNorm2d),
+            (96, 3, 1, nn.BatchNorm2d),
+        ],
+    }
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, kernel, stride, norm in rows[kind]:
+        layers += [
+            nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False),
+            norm(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    return nn.Sequential(*layers), channels
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Count the numbers in a model's parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def use_fused_attention(model: nn.Module, fused: bool) -> None:
+    """Choose between torch's fused attention and timm's plain one.
+
+    Fused is fast forward; on CPUs its backward costs more than the whole rest of a step.
+    """
+    for module in model.modules():
+        settings: Any = module
+        if hasattr(module, "fused_attn"):
+            settings.fused_attn = fused
