@@ -135,7 +135,7 @@ class ModelCard:
         """Refuse a newer layout and a normalisation that divides by zero."""
         if self.format > FORMAT:
             raise ValueError(
-                f"format {self.format} is newer than this passreid reads ({FORMAT}); upgrade passreid"
+                f"format {self.format} is newer than this passreid reads ({FORMAT}): upgrade"
             )
         if min(self.std) <= 0:
             raise ValueError("std must be positive")

@@ -1,4 +1,4 @@
-"""Plain data (JSON, TOML) <-> frozen dataclasses: closed sets of keys, checked types, no code run."""
+"""Plain data (JSON, TOML) <-> frozen dataclasses: closed keys, checked types, no code run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,7 +55,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses, tuples and paths into what JSON and TOML can hold; None keys are dropped."""
+    """Turn dataclasses, tuples and paths into what JSON and TOML can hold; None is left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: plain(item) for name, item in pairs if item is not None}
@@ -72,11 +73,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing, unreadable or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return values
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,5 +110,15 @@ def _to_float(value: Any) -> Any:
 
 
 def _unknown(cls: type[Any], keys: list[str]) -> str:
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = [field.name for field in _fields(cls)]
     return " ".join(f"unknown key '{key}'.{suggest(key, known)}" for key in keys)
+
+
+def _fields(cls: type[Any]) -> Iterator[dataclasses.Field[Any]]:
+    """Walk a dataclass and the dataclasses in it: dacite names an unknown key without its place."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        yield field
+        for inner in (hints[field.name], *typing.get_args(hints[field.name])):
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                yield from _fields(inner)

@@ -68,12 +68,13 @@ class PartViT(nn.Module):
 
     def _initialise(self) -> None:
         """Set initial values as the original does where timm's differ (spec 2.2, 3.2)."""
-        tokens = [self.vit.cls_token, self.vit.pos_embed]
-        tokens += [self.vit.reg_token] if self.vit.reg_token is not None else []
-        for token in tokens:
-            nn.init.trunc_normal_(token, std=0.02)
+        positions = self.vit.pos_embed
+        assert positions is not None
+        for token in (self.vit.cls_token, self.vit.reg_token, positions):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=0.02)
         with torch.no_grad():
-            self.vit.pos_embed[:, 0].zero_()
+            positions[:, 0].zero_()
         if self.classifier is not None:
             nn.init.normal_(self.classifier.weight, std=0.001)
 
@@ -86,7 +87,7 @@ class PartViT(nn.Module):
         Returns:
             (B, 1 + P, D): CLS first.
         """
-        return self.vit.forward_features(images)[:, : 1 + self.architecture.parts]  # type: ignore[no-any-return]
+        return self.vit.forward_features(images)[:, : 1 + self.architecture.parts]
 
     def features(self, tokens: Tensor) -> Features:
         """Fuse tokens (B, 1 + P, D) into the features before and after the neck (spec 1.6)."""
@@ -150,17 +151,17 @@ class PatchProjection(nn.Module):
 
 
 class InstanceBatchNorm(nn.Module):
-    """IBN: instance norm on the first half of the channels, batch norm on the rest (Pan et al. 2018)."""
+    """IBN: instance norm on the first half of the channels, batch norm on the rest (Pan 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.instance = nn.InstanceNorm2d(self.half, affine=True)
-        self.batch = nn.BatchNorm2d(channels - self.half)
+        self.split = channels // 2
+        self.instance = nn.InstanceNorm2d(self.split, affine=True)
+        self.batch = nn.BatchNorm2d(channels - self.split)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
-        return torch.cat([self.instance(x[:, : self.half]), self.batch(x[:, self.half :])], dim=1)
+        return torch.cat([self.instance(x[:, : self.split]), self.batch(x[:, self.split :])], dim=1)
 
 
 def _stem(kind: str) -> tuple[nn.Sequential, int]:

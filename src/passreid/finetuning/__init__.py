@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on a labelled set: the released PASS recipe and what it lacks."""

@@ -1,0 +1,66 @@
+"""Training crops: the released augmentation, one seed a crop (spec 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode, v2
+
+from passreid.finetuning.config import FinetuneConfig
+from passreid.images import read_image
+from passreid.training import seed_all
+
+
+def build_augmentation(config: FinetuneConfig, image_size: tuple[int, int]) -> v2.Compose:
+    """Resize (bicubic), mirror, jitter, pad and crop, normalise, erase: PIL -> float (3, H, W)."""
+    steps: list[Any] = [
+        v2.Resize(image_size, interpolation=InterpolationMode.BICUBIC),
+        v2.PILToTensor(),
+        v2.RandomHorizontalFlip(config.flip),
+    ]
+    if config.jitter:
+        steps.append(v2.ColorJitter(brightness=config.jitter, contrast=config.jitter))
+    if config.pad:
+        steps += [v2.Pad(config.pad), v2.RandomCrop(image_size)]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(config.mean, config.std)]
+    if config.erasing:
+        steps.append(RandomErasing(config.erasing, mode="pixel", max_count=1, device="cpu"))
+    return v2.Compose(steps)
+
+
+class CropDataset(Dataset[tuple[Tensor, int]]):
+    """Labelled crops; an item is asked for as (index, seed of its augmentation).
+
+    Args:
+        paths: Crops.
+        labels: Identity of each, 0 … people - 1.
+        transform: PIL RGB -> float (3, H, W).
+        seed: Of the run.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Sequence[int], *, transform: v2.Compose, seed: int
+    ) -> None:
+        self.paths, self.labels, self.transform, self.seed = paths, labels, transform, seed
+
+    def __len__(self) -> int:
+        """Return how many crops there are."""
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
+        """Return one augmented crop (3, H, W) and its label.
+
+        Raises:
+            ImageError: The crop cannot be read.
+        """
+        index, place = item
+        image = read_image(self.paths[index])
+        with torch.random.fork_rng(devices=[]):
+            seed_all(self.seed, place)
+            return self.transform(image), self.labels[index]

@@ -1,0 +1,110 @@
+"""The recipe of a fine-tuning run: every number it depends on, as released where PASS has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from passreid.card import HALF, PRESETS
+from passreid.config import suggest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Defaults are the released PASS recipe for Market-1501 (spec 3.1).
+
+    Attributes:
+        data: Root of a labelled set, any layout `read_dataset` knows.
+        output: Run folder.
+        kind: Layout of the set.
+        init: Weights to start from (anything `passreid models` names, a folder or a file).
+        preset: Architecture when `init` is not given: tiny, small or base.
+        image_size: Input (height, width); the preset's when not given.
+        mean, std: Normalisation of pixels in [0, 1].
+        epochs, warmup_epochs: Length of the run and of its linear warm-up.
+        people, images_per_person: P and K of a batch of P * K crops.
+        accumulate: Batches whose gradients are added before a step.
+        optimizer, lr, momentum, weight_decay: `lr` is that of weights.
+        bias_lr: Factor on `lr` for biases.
+        decay_one_dimensional: Also decay biases and norms (the released recipe does).
+        layer_decay: Factor on `lr` per block counted from the top; 1 is none.
+        schedule: "released" steps once an epoch and its cosine is not re-based after warm-up;
+            "cosine" steps every batch from 0 to the peak to 0.002 of it.
+        clip_grad: Largest global gradient norm; 0 is none.
+        label_smoothing: Of the identity loss.
+        triplet_margin: None is the soft margin.
+        triplet_weight, identity_weight: Weights in the sum of the losses.
+        drop_path: Stochastic depth.
+        flip, pad, erasing: Mirror probability, zero padding before the random crop in pixels,
+            random erasing probability.
+        jitter: Brightness and contrast change, each up to this share; 0 is none.
+        ema: Decay of the averaged weights that are evaluated and exported; 0 is none.
+        checkpoint_blocks: Recompute blocks in the backward pass to save memory.
+        precision: "auto" is bfloat16 where the hardware has it.
+        device: auto, cpu, cuda or mps.
+        evaluate_every, save_every: In epochs; 0 evaluates (saves) at the end only.
+        workers: Data-loading processes.
+        on_error: What to do with crops that cannot be read.
+        seed: Of everything random.
+    """
+
+    data: Path
+    output: Path
+    kind: str = "auto"
+    init: str | None = None
+    preset: str = "small"
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    epochs: int = 120
+    warmup_epochs: int = 20
+    people: int = 16
+    images_per_person: int = 4
+    accumulate: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 4e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    bias_lr: float = 2.0
+    decay_one_dimensional: bool = True
+    layer_decay: float = 1.0
+    schedule: Literal["released", "cosine"] = "released"
+    clip_grad: float = 0.0
+    label_smoothing: float = 0.0
+    triplet_margin: float | None = None
+    triplet_weight: float = 1.0
+    identity_weight: float = 1.0
+    drop_path: float = 0.1
+    flip: float = 0.5
+    pad: int = 10
+    erasing: float = 0.5
+    jitter: float = 0.0
+    ema: float = 0.0
+    checkpoint_blocks: bool = False
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    evaluate_every: int = 10
+    save_every: int = 1
+    workers: int = 2
+    on_error: Literal["raise", "skip"] = "raise"
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        """Refuse values no run can be made of."""
+        for name in ("epochs", "people", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.images_per_person < 2:
+            raise ValueError("images_per_person must be at least 2: a triplet needs a positive")
+        if self.people < 2:
+            raise ValueError("people must be at least 2: a triplet needs a negative")
+        if self.preset not in PRESETS:
+            raise ValueError(
+                f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
+            )
+        for name in ("flip", "erasing", "label_smoothing", "ema", "drop_path", "jitter"):
+            if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
+                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if self.lr <= 0 or self.layer_decay <= 0:
+            raise ValueError("lr and layer_decay must be positive")

@@ -1,0 +1,46 @@
+"""Losses of supervised fine-tuning (spec 3.1, 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Triplet(NamedTuple):
+    """A batch-hard triplet loss and what it was made of.
+
+    Attributes:
+        loss: Mean over the anchors, a scalar.
+        hardest_positive, hardest_negative: Distances (B,).
+    """
+
+    loss: Tensor
+    hardest_positive: Tensor
+    hardest_negative: Tensor
+
+
+def euclidean(features: Tensor) -> Tensor:
+    """Return pairwise Euclidean distances (B, B) of (B, D), squares clamped at 1e-12 (spec 3.2)."""
+    squares = features.square().sum(dim=1)
+    distances = squares[:, None] + squares[None, :] - 2 * features @ features.T
+    return distances.clamp(min=1e-12).sqrt()
+
+
+def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None = None) -> Triplet:
+    """Hold each anchor's farthest positive against its nearest negative (Hermans et al. 2017).
+
+    Args:
+        features: (B, D), not normalised; the side before the neck.
+        labels: (B,) identities.
+        margin: None is the soft margin ``log(1 + exp(d_ap - d_an))``, else a hinge.
+    """
+    distances = euclidean(features.float())
+    same = labels[:, None] == labels[None, :]
+    positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
+    negative = distances.masked_fill(same, torch.inf).amin(dim=1)
+    gap = positive - negative
+    per_anchor = F.softplus(gap) if margin is None else F.relu(gap + margin)
+    return Triplet(per_anchor.mean(), positive, negative)

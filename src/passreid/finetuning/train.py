@@ -1,0 +1,211 @@
+"""Supervised fine-tuning: identity loss after the neck, batch-hard triplet before it (spec 3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.losses import batch_hard_triplet
+from passreid.finetuning.optim import build_optimizer, set_learning_rates
+from passreid.finetuning.sampler import PKSampler
+from passreid.model import PartViT
+from passreid.training import (
+    GatherTokens,
+    Process,
+    autocast_dtype,
+    check_finite,
+    seed_all,
+)
+
+LOG_EVERY = 20
+"""Steps between two writes of the log: losses stay on the device until then."""
+
+
+class Objective(nn.Module):
+    """The network with its losses: what DDP wraps, so that all of it takes part in one backward.
+
+    Args:
+        model: With a classifier for the training identities.
+        config: Supplies smoothing, margin and weights.
+    """
+
+    def __init__(self, model: PartViT, config: FinetuneConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, images: Tensor, labels: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """Return total, identity and triplet loss and accuracy over the global batch, as (4,).
+
+        Args:
+            images: This process's crops, float (b, 3, H, W).
+            labels: Their identities (b,).
+            dtype: Autocast type of the transformer; neck, classifier and losses are float32.
+        """
+        with torch.autocast(images.device.type, dtype or torch.float32, enabled=dtype is not None):
+            tokens = self.model.tokens(images)
+        tokens = tokens.float()
+        if dist.is_initialized():
+            tokens, labels = GatherTokens.apply(tokens), _gather(labels)
+        before, after = self.model.features(tokens)
+        assert self.model.classifier is not None
+        logits = self.model.classifier(after)
+        identity = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        triplet = batch_hard_triplet(before, labels, margin=self.config.triplet_margin).loss
+        total = self.config.identity_weight * identity + self.config.triplet_weight * triplet
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        return torch.stack([total, identity, triplet, accuracy])
+
+
+@dataclass
+class Position:
+    """Where a run stands: steps done, the epoch at work, batches done in it."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+class Trainer:
+    """Model, optimiser, averages and place of one run, and the step that moves them on.
+
+    Args:
+        model: With a classifier; moved to the process's device.
+        config: The recipe.
+        process: This process.
+    """
+
+    def __init__(self, model: PartViT, config: FinetuneConfig, process: Process) -> None:
+        self.config, self.process, self.position = config, process, Position()
+        self._waiting: list[Tensor] = []
+        self.model = model.to(process.device).train()
+        self.dtype = autocast_dtype(config.precision, process.device)
+        self.model.vit.set_grad_checkpointing(config.checkpoint_blocks)
+        self.optimizer = build_optimizer(self.model, config)
+        self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
+        average = get_ema_multi_avg_fn(config.ema)
+        self.ema = AveragedModel(self.model, multi_avg_fn=average) if config.ema else None
+        self.objective: nn.Module = Objective(self.model, config)
+        if process.world > 1:
+            self.objective = DistributedDataParallel(self.objective)
+
+    @property
+    def exported(self) -> PartViT:
+        """The weights that are evaluated and kept: the average where there is one."""
+        return self.model if self.ema is None else cast(PartViT, self.ema.module)
+
+    def run_epoch(
+        self, loader: DataLoader[tuple[Tensor, Tensor]], batches: int
+    ) -> Iterator[dict[str, Any] | None]:
+        """Train on what is left of an epoch, handing control back after each step.
+
+        Args:
+            loader: Batches from `self.position.batch` on.
+            batches: Length of the whole epoch.
+
+        Yields:
+            The line for the metrics log every few steps, else None.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        place, began, crops = self.position, time.perf_counter(), 0
+        for images, labels in loader:
+            progress = place.epoch + place.batch / batches
+            rate = set_learning_rates(self.optimizer, self.config, progress)
+            self._waiting.append(self._step(images, labels, last=place.batch + 1 == batches))
+            crops += len(images)
+            line = None
+            if place.step % LOG_EVERY == 0 or place.batch == batches:
+                seconds, began = time.perf_counter() - began, time.perf_counter()
+                line, crops = self._line(rate, crops / seconds), 0
+            yield line
+
+    def _step(self, images: Tensor, labels: Tensor, *, last: bool) -> Tensor:
+        """Do one batch; the optimiser moves after `accumulate` of them or at the epoch's end."""
+        config, place = self.config, self.position
+        seed_all(config.seed, place.step, self.process.rank)
+        device = self.process.device
+        values: Tensor = self.objective(
+            images.to(device, non_blocking=True), labels.to(device, non_blocking=True), self.dtype
+        )
+        self.scaler.scale(values[0] / config.accumulate).backward()
+        place.step += 1
+        place.batch += 1
+        if place.batch % config.accumulate == 0 or last:
+            if config.clip_grad:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+        return values.detach()
+
+    def _line(self, rate: float, speed: float) -> dict[str, Any]:
+        total, identity, triplet, accuracy = torch.stack(self._waiting).mean(dim=0).tolist()
+        self._waiting = []
+        check_finite(total, self.position.step)
+        return {
+            "step": self.position.step,
+            "epoch": self.position.epoch,
+            "loss": total,
+            "identity": identity,
+            "triplet": triplet,
+            "accuracy": accuracy,
+            "lr": rate,
+            "images_per_second": round(speed * self.process.world, 2),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs (random numbers need nothing, see `training`)."""
+        return {
+            "step": self.position.step,
+            "epoch": self.position.epoch,
+            "batch": self.position.batch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "waiting": self._waiting,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.position = Position(state["step"], state["epoch"], state["batch"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._waiting = [values.to(self.process.device) for values in state["waiting"]]
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+
+
+def _gather(labels: Tensor) -> Tensor:
+    parts = [torch.empty_like(labels) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, labels)
+    return torch.cat(parts)
+
+
+def make_loader(
+    dataset: Any, sampler: PKSampler, *, workers: int, device: torch.device
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Load a sampler's batches in `workers` processes (0: in this one)."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+    )
