@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from passreid.finetuning.config import FinetuneConfig
 from passreid.images import read_image
-from passreid.training import seed_all
+from passreid.training.process import seed_all
 
 
 def build_augmentation(config: FinetuneConfig, image_size: tuple[int, int]) -> v2.Compose:

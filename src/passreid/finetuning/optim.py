@@ -10,7 +10,7 @@ from torch import nn
 
 from passreid.finetuning.config import FinetuneConfig
 from passreid.model import PartViT
-from passreid.training import cosine
+from passreid.training.process import cosine
 
 WARMUP_START = 0.01
 """Share of the base rate at which the released warm-up begins, for every group alike."""

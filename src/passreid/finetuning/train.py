@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -15,18 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from passreid.finetuning.augment import CropDataset
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.losses import batch_hard_triplet
 from passreid.finetuning.optim import build_optimizer, set_learning_rates
 from passreid.finetuning.sampler import PKSampler
-from passreid.model import PartViT
-from passreid.training import (
-    GatherTokens,
-    Process,
-    autocast_dtype,
-    check_finite,
-    seed_all,
-)
+from passreid.model import PartViT, use_fused_attention
+from passreid.training.loop import Position, check_finite
+from passreid.training.process import GatherTokens, Process, autocast_dtype, seed_all
 
 LOG_EVERY = 20
 """Steps between two writes of the log: losses stay on the device until then."""
@@ -67,30 +62,33 @@ class Objective(nn.Module):
         return torch.stack([total, identity, triplet, accuracy])
 
 
-@dataclass
-class Position:
-    """Where a run stands: steps done, the epoch at work, batches done in it."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-
-class Trainer:
-    """Model, optimiser, averages and place of one run, and the step that moves them on.
+class Finetuning:
+    """Model, optimiser, averages, data and place of one run: a stage for `training.loop.fit`.
 
     Args:
         model: With a classifier; moved to the process's device.
         config: The recipe.
         process: This process.
+        crops: The training set.
+        evaluate: Scores the weights that would be kept; called every `evaluate_every` epochs.
     """
 
-    def __init__(self, model: PartViT, config: FinetuneConfig, process: Process) -> None:
+    def __init__(
+        self,
+        model: PartViT,
+        config: FinetuneConfig,
+        *,
+        process: Process,
+        crops: CropDataset,
+        evaluate: Callable[[PartViT], dict[str, float]] | None = None,
+    ) -> None:
         self.config, self.process, self.position = config, process, Position()
+        self.epochs, self.evaluate = config.epochs, evaluate
         self._waiting: list[Tensor] = []
         self.model = model.to(process.device).train()
-        self.dtype = autocast_dtype(config.precision, process.device)
         self.model.vit.set_grad_checkpointing(config.checkpoint_blocks)
+        use_fused_attention(self.model, process.device.type != "cpu")
+        self.dtype = autocast_dtype(config.precision, process.device)
         self.optimizer = build_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
         average = get_ema_multi_avg_fn(config.ema)
@@ -98,62 +96,88 @@ class Trainer:
         self.objective: nn.Module = Objective(self.model, config)
         if process.world > 1:
             self.objective = DistributedDataParallel(self.objective)
+        self.sampler = PKSampler(
+            crops.labels,
+            people=config.people,
+            images_per_person=config.images_per_person,
+            seed=config.seed,
+            rank=process.rank,
+            world=process.world,
+        )
+        self.loader = DataLoader(
+            crops,
+            batch_sampler=self.sampler,
+            num_workers=config.workers,
+            pin_memory=process.device.type == "cuda",
+            prefetch_factor=4 if config.workers else None,
+        )
 
     @property
     def exported(self) -> PartViT:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.model if self.ema is None else cast(PartViT, self.ema.module)
 
-    def run_epoch(
-        self, loader: DataLoader[tuple[Tensor, Tensor]], batches: int
-    ) -> Iterator[dict[str, Any] | None]:
-        """Train on what is left of an epoch, handing control back after each step.
+    def batches(self) -> int:
+        """Return the length of the epoch at work, in batches."""
+        return len(self.sampler.plan)
 
-        Args:
-            loader: Batches from `self.position.batch` on.
-            batches: Length of the whole epoch.
+    def run_epoch(self) -> Iterator[dict[str, Any] | None]:
+        """Train on what is left of the epoch, handing control back after each optimiser step.
 
         Yields:
-            The line for the metrics log every few steps, else None.
+            The line for the metrics log every `LOG_EVERY` steps, else None.
 
         Raises:
             TrainingError: The loss is not finite.
         """
         place, began, crops = self.position, time.perf_counter(), 0
-        for images, labels in loader:
-            progress = place.epoch + place.batch / batches
+        self.sampler.set_epoch(place.epoch, skip=place.batch)
+        for images, labels in self.loader:
+            progress = place.epoch + place.batch / self.batches()
             rate = set_learning_rates(self.optimizer, self.config, progress)
-            self._waiting.append(self._step(images, labels, last=place.batch + 1 == batches))
-            crops += len(images)
+            moved = self._step(images, labels)
+            crops += len(images) * self.process.world
             line = None
-            if place.step % LOG_EVERY == 0 or place.batch == batches:
+            if moved and (len(self._waiting) >= LOG_EVERY or place.batch == self.batches()):
                 seconds, began = time.perf_counter() - began, time.perf_counter()
                 line, crops = self._line(rate, crops / seconds), 0
-            yield line
+            # Between two optimiser steps there is no place to stop: half a gradient is not saved.
+            if moved:
+                yield line
 
-    def _step(self, images: Tensor, labels: Tensor, *, last: bool) -> Tensor:
-        """Do one batch; the optimiser moves after `accumulate` of them or at the epoch's end."""
-        config, place = self.config, self.position
+    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
+        """Score the weights where it is due; a line for the metrics log, or None."""
+        every = self.config.evaluate_every
+        due = last or (every and self.position.epoch % every == 0)
+        if self.evaluate is None or not due or not self.process.is_main:
+            return None
+        scores = self.evaluate(self.exported)
+        return {"step": self.position.step, "epoch": self.position.epoch, **scores}
+
+    def _step(self, images: Tensor, labels: Tensor) -> bool:
+        """Do one batch; whether the optimiser moved (after `accumulate` of them, or at the end)."""
+        config, place, device = self.config, self.position, self.process.device
         seed_all(config.seed, place.step, self.process.rank)
-        device = self.process.device
-        values: Tensor = self.objective(
-            images.to(device, non_blocking=True), labels.to(device, non_blocking=True), self.dtype
-        )
+        images, labels = (x.to(device, non_blocking=True) for x in (images, labels))
+        values: Tensor = self.objective(images, labels, self.dtype)
         self.scaler.scale(values[0] / config.accumulate).backward()
+        self._waiting.append(values.detach())
         place.step += 1
         place.batch += 1
-        if place.batch % config.accumulate == 0 or last:
-            if config.clip_grad:
-                self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.ema is not None:
-                self.ema.update_parameters(self.model)
-        return values.detach()
+        if place.batch % config.accumulate and place.batch < self.batches():
+            return False
+        if config.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return True
 
     def _line(self, rate: float, speed: float) -> dict[str, Any]:
+        """Average what was not yet logged."""
         total, identity, triplet, accuracy = torch.stack(self._waiting).mean(dim=0).tolist()
         self._waiting = []
         check_finite(total, self.position.step)
@@ -165,7 +189,7 @@ class Trainer:
             "triplet": triplet,
             "accuracy": accuracy,
             "lr": rate,
-            "images_per_second": round(speed * self.process.world, 2),
+            "images_per_second": round(speed, 2),
         }
 
     def state(self) -> dict[str, Any]:
@@ -196,16 +220,3 @@ def _gather(labels: Tensor) -> Tensor:
     parts = [torch.empty_like(labels) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, labels)
     return torch.cat(parts)
-
-
-def make_loader(
-    dataset: Any, sampler: PKSampler, *, workers: int, device: torch.device
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Load a sampler's batches in `workers` processes (0: in this one)."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )

@@ -1,0 +1,185 @@
+"""The loop of every training stage: epochs, metrics, checkpoints, a clean way out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from passreid.errors import TrainingError
+from passreid.training.process import Process
+from passreid.training.runfolder import RunFolder
+
+log = logging.getLogger("passreid")
+
+
+@dataclass
+class Position:
+    """Where a run stands: steps done, the epoch at work, batches done in it."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+class Stage(Protocol):
+    """What the loop moves on: a fine-tuning, a pre-training, an adaptation."""
+
+    position: Position
+    epochs: int
+
+    def run_epoch(self) -> Iterator[dict[str, Any] | None]:
+        """Do what is left of the epoch at work, yielding after each step a metrics line or None."""
+
+    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
+        """Evaluate where it is due; return a metrics line or None."""
+
+    def batches(self) -> int:
+        """Return the length of the epoch at work."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all a resumed run needs."""
+
+
+def fit(
+    stage: Stage,
+    folder: RunFolder,
+    process: Process,
+    *,
+    save_every: int = 1,
+    progress: bool = True,
+) -> bool:
+    """Run a stage to its last epoch, or until it is asked to stop.
+
+    Checkpoints are written by the main process after every `save_every` epochs, after the last one
+    and when SIGTERM or SIGINT ask the run to leave.
+
+    Returns:
+        True when the run is finished, False when it was stopped and can be resumed.
+    """
+    with StopSignal() as stop, _progress(stage, enabled=progress and process.is_main) as advance:
+        while stage.position.epoch < stage.epochs:
+            for line in stage.run_epoch():
+                advance(line)
+                if process.is_main and line is not None:
+                    folder.record(line)
+                if _anyone(stop.requested, process):
+                    _save(stage, folder, process)
+                    return False
+            stage.position.epoch += 1
+            stage.position.batch = 0
+            last = stage.position.epoch == stage.epochs
+            line = stage.end_epoch(last=last)
+            if process.is_main and line is not None:
+                folder.record(line)
+            if last or (save_every and stage.position.epoch % save_every == 0):
+                _save(stage, folder, process)
+    return True
+
+
+def _save(stage: Stage, folder: RunFolder, process: Process) -> None:
+    if process.is_main:
+        folder.save(stage.state())
+    if process.world > 1:
+        dist.barrier()
+
+
+def _anyone(requested: bool, process: Process) -> bool:
+    """Agree on stopping: a signal may reach one process only, and all must leave at one step."""
+    if process.world == 1:
+        return requested
+    flag = torch.tensor(float(requested), device=process.device)
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+@contextlib.contextmanager
+def _progress(stage: Stage, *, enabled: bool) -> Iterator[Callable[[dict[str, Any] | None], None]]:
+    """Show epochs, batches, the last losses and the time left on stderr, when it is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not enabled or not console.is_terminal) as bar:
+        task = bar.add_task("training", total=None, note="")
+
+        def advance(line: dict[str, Any] | None) -> None:
+            total = stage.batches() * stage.epochs
+            done = stage.batches() * stage.position.epoch + stage.position.batch
+            bar.update(task, completed=done, total=total)
+            if line is not None:
+                note = f"loss {line['loss']:.3f}  {line['images_per_second']:.0f}/s"
+                bar.update(task, description=f"epoch {stage.position.epoch + 1}", note=note)
+
+        yield advance
+
+
+class StopSignal:
+    """SIGTERM and SIGINT become a wish: the loop finishes its step, saves and leaves.
+
+    The second signal falls through to the previous handler, so that a stuck run can be stopped.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        """Install the handlers."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put the previous handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(number, self._previous[number])
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Stop a run whose loss is no number any more.
+
+    Raises:
+        TrainingError: The loss is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss is {loss} at step {step}. Lower the learning rate or use --precision "
+            "float32; the last checkpoint is kept."
+        )
+
+
+def show_log() -> None:
+    """Send this package's log lines to stderr, once, for programs that set up no logging."""
+    if not log.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)

@@ -1,0 +1,137 @@
+"""Processes, devices, precision and seeds.
+
+Every random number of a run is a function of (seed, place in the run), never of what was drawn
+before: `seed_all` is called with the step (and, in a data worker, with the sample). So a resumed
+run needs no random state, any number of data workers gives the same batches, and two runs that
+agree up to a step go on alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from passreid.errors import UsageError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of the processes of a run (torchrun starts several; alone it is rank 0 of 1)."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+
+@contextlib.contextmanager
+def distributed(device: str = "auto") -> Iterator[Process]:
+    """Join the process group torchrun describes in the environment, or run alone.
+
+    Args:
+        device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if world > 1:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Process(rank, world, chosen)
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("No CUDA device is available here; use --device cpu.")
+    if name not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"Unknown device '{name}'; use auto, cpu, cuda or mps.")
+    if name == "cuda":
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    return torch.device(name)
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type, or None for plain float32.
+
+    "auto" is bfloat16 where it pays: on CUDA devices that have it and on CPUs with AMX or AVX-512
+    BF16; elsewhere float32.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        fast = device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bf16()
+        return torch.bfloat16 if fast else None
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def seed_all(*place: int) -> None:
+    """Seed torch and `random` from a place in the run, e.g. (seed, epoch, sample)."""
+    state = np.random.SeedSequence(place).generate_state(2, np.uint64)
+    torch.manual_seed(int(state[0]))
+    random.seed(int(state[1]))
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """Interpolate from `start` to `end` along half a cosine; `progress` in [0, 1]."""
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
+
+
+class GatherTokens(torch.autograd.Function):
+    """All processes' rows, in rank order; gradients reach the local rows alone.
+
+    Losses over the gathered batch are computed by every process alike. DDP then averages gradients
+    over the processes, so the local gradient is scaled by their number: what is left is exactly the
+    gradient of one process that had seen the whole batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """Gather (b, …) from each process into (world * b, …)."""
+        ctx.rank, ctx.world, ctx.rows = dist.get_rank(), dist.get_world_size(), rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(ctx.world)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Hand back this process's rows."""
+        begin = ctx.rank * ctx.rows
+        mine: Tensor = gradients[0][begin : begin + ctx.rows] * ctx.world
+        return mine
+
+
+def tune_for_cpu(device: torch.device) -> None:
+    """Flush denormal numbers on CPUs: they appear in late optimiser states and are very slow."""
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)

@@ -1,0 +1,130 @@
+"""Where a run lives on disk: recipe, metrics, checkpoints, all written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from passreid.config import plain, read_toml
+from passreid.errors import TrainingError, UsageError
+
+log = logging.getLogger("passreid")
+
+
+class RunFolder:
+    """`config.toml` (resolved), `metrics.jsonl`, `checkpoint/` and, at the end, `model/`.
+
+    Args:
+        path: The run folder.
+        keep: How many checkpoints stay on disk.
+    """
+
+    def __init__(self, path: Path, *, keep: int = 2) -> None:
+        self.path = path
+        self.keep = keep
+        self.metrics = path / "metrics.jsonl"
+        self.model = path / "model"
+        self._checkpoints = path / "checkpoint"
+
+    def begin(self, config: Any, *, resume: bool) -> dict[str, Any] | None:
+        """Start a run, or find where it stopped.
+
+        Args:
+            config: The resolved recipe (a dataclass), written to `config.toml`.
+            resume: Go on with the run in this folder.
+
+        Returns:
+            The newest readable checkpoint, or None for a run that starts from nothing.
+
+        Raises:
+            UsageError: The folder holds a run and `resume` is off, or another recipe made it.
+            TrainingError: Every checkpoint of the run is unreadable.
+        """
+        recipe = self.path / "config.toml"
+        if not recipe.exists():
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            write_atomic(recipe, tomli_w.dumps(plain(config)).encode())
+            return None
+        if not resume:
+            raise UsageError(
+                f"{self.path} already holds a run; add --resume or name another folder."
+            )
+        changed = _differences(read_toml(recipe), plain(config))
+        if changed:
+            raise UsageError(
+                f"{self.path} was made by another recipe ({', '.join(changed)} differ); "
+                "resume with the same one or name another folder."
+            )
+        state = self._newest()
+        self._forget_metrics_after(-1 if state is None else state["step"])
+        return state
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(values)) + "\n")
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint beside its name and rename it; `state["step"]` names it.
+
+        The oldest ones beyond `keep` are removed only when the new one is in place.
+        """
+        target = self._checkpoints / f"step-{state['step']:09d}.pt"
+        with tempfile.NamedTemporaryFile(
+            dir=self._checkpoints, suffix=".tmp", delete=False
+        ) as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(target)
+        for old in self._saved()[: -self.keep]:
+            old.unlink()
+        for left in self._checkpoints.glob("*.tmp"):
+            left.unlink()
+
+    def _saved(self) -> list[Path]:
+        return sorted(self._checkpoints.glob("step-*.pt"))
+
+    def _newest(self) -> dict[str, Any] | None:
+        """Load the newest checkpoint that can be read; a damaged one is passed over and named."""
+        for path in reversed(self._saved()):
+            try:
+                return dict(torch.load(path, map_location="cpu", weights_only=True))
+            except (RuntimeError, EOFError, OSError, ValueError) as error:
+                log.warning("%s cannot be read (%s); trying the one before.", path, error)
+        if self._saved():
+            raise TrainingError(f"No checkpoint in {self._checkpoints} can be read.")
+        return None
+
+    def _forget_metrics_after(self, step: int) -> None:
+        """Drop lines the resumed run will write again, and a last line cut short by a kill."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        write_atomic(self.metrics, "".join(kept).encode())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing: a temporary name in the same folder, then a rename."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
