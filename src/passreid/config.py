@@ -50,7 +50,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(
             f"{where}: '{error.field_path}' is {error.value!r}, expected {expected}."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from None
 
 

@@ -8,16 +8,15 @@ from typing import Literal
 
 from passreid.card import HALF, PRESETS
 from passreid.config import suggest
+from passreid.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """Defaults are the released PASS recipe for Market-1501 (spec 3.1).
+class FinetuneRecipe:
+    """What may stand in a recipe file; defaults are the released recipe for Market-1501 (spec 3.1).
 
     Attributes:
-        data: Root of a labelled set, any layout `read_dataset` knows.
-        output: Run folder.
-        kind: Layout of the set.
+        kind: Layout of the data set, one `read_dataset` knows.
         init: Weights to start from (anything `passreid models` names, a folder or a file).
         preset: Architecture when `init` is not given: tiny, small or base.
         image_size: Input (height, width); the preset's when not given.
@@ -49,8 +48,6 @@ class FinetuneConfig:
         seed: Of everything random.
     """
 
-    data: Path
-    output: Path
     kind: str = "auto"
     init: str | None = None
     preset: str = "small"
@@ -94,17 +91,30 @@ class FinetuneConfig:
         """Refuse values no run can be made of."""
         for name in ("epochs", "people", "accumulate"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.images_per_person < 2:
-            raise ValueError("images_per_person must be at least 2: a triplet needs a positive")
+            raise ConfigError("images_per_person must be at least 2: a triplet needs a positive")
         if self.people < 2:
-            raise ValueError("people must be at least 2: a triplet needs a negative")
+            raise ConfigError("people must be at least 2: a triplet needs a negative")
         if self.preset not in PRESETS:
-            raise ValueError(
+            raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
         for name in ("flip", "erasing", "label_smoothing", "ema", "drop_path", "jitter"):
             if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
-                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if self.lr <= 0 or self.layer_decay <= 0:
-            raise ValueError("lr and layer_decay must be positive")
+            raise ConfigError("lr and layer_decay must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(FinetuneRecipe):
+    """A recipe, what to run it on and where.
+
+    Attributes:
+        data: Root of a labelled set, any layout `read_dataset` knows.
+        output: Run folder.
+    """
+
+    data: Path
+    output: Path
