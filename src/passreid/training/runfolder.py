@@ -64,7 +64,7 @@ class RunFolder:
                 f"{self.path} was made by another recipe ({', '.join(changed)} differ); "
                 "resume with the same one or name another folder."
             )
-        state = self._newest()
+        state = self.newest()
         self._forget_metrics_after(-1 if state is None else state["step"])
         return state
 
@@ -94,7 +94,7 @@ class RunFolder:
     def _saved(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.pt"))
 
-    def _newest(self) -> dict[str, Any] | None:
+    def newest(self) -> dict[str, Any] | None:
         """Load the newest checkpoint that can be read; a damaged one is passed over and named."""
         for path in reversed(self._saved()):
             try:

@@ -1,0 +1,173 @@
+"""From a recipe to a model folder: data, starting weights, the loop, the end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch.distributed as dist
+
+from passreid.backends.pytorch import TorchBackend
+from passreid.card import PRESETS, ModelCard
+from passreid.checkpoint import initialise, load_checkpoint, save_folder
+from passreid.data import ReIDDataset, Sample, read_dataset, relabel
+from passreid.embed import Embedder
+from passreid.errors import DatasetError
+from passreid.evaluation import evaluate
+from passreid.finetuning.augment import CropDataset, build_augmentation
+from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.train import Finetuning
+from passreid.hub import resolve
+from passreid.images import find_unreadable
+from passreid.model import PartViT
+from passreid.training.loop import fit, log
+from passreid.training.process import Process, distributed, seed_all, tune_for_cpu
+from passreid.training.runfolder import RunFolder
+
+
+def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
+    """Fine-tune on a labelled set (spec 3).
+
+    Started under torchrun, every process calls this with the same configuration.
+
+    Args:
+        config: The recipe, the data and the run folder.
+        resume: Go on with the run in `config.output`; starts one where there is none.
+        progress: Show a bar on stderr when it is a terminal.
+
+    Returns:
+        The model folder, or None when the run was asked to stop and waits to be resumed.
+
+    Raises:
+        DatasetError: No training images, too few people, or images that cannot be read.
+        UsageError: The run folder holds another run.
+        TrainingError: The loss is not finite, or no checkpoint can be read.
+    """
+    with distributed(config.device) as process:
+        tune_for_cpu(process.device)
+        folder = RunFolder(config.output)
+        dataset = read_dataset(config.data, config.kind)
+        samples = _training_samples(dataset, config, process)
+        labels, people = relabel(samples)
+        seed_all(config.seed)
+        model, card = _starting_point(config, len(people), dataset.name)
+        crops = CropDataset(
+            [sample.path for sample in samples],
+            labels.tolist(),
+            transform=build_augmentation(config, model.architecture.image_size),
+            seed=config.seed,
+        )
+        scorer = _scorer(card, dataset, config)
+        stage = Finetuning(model, config, process=process, crops=crops, evaluate=scorer)
+        state = _begin(folder, config, process, resume=resume)
+        if state is not None:
+            stage.restore(state)
+        finished = fit(stage, folder, process, save_every=config.save_every, progress=progress)
+        if finished and process.is_main:
+            kept = _without_classifier(stage.exported)
+            save_folder(kept, replace(card, architecture=kept.architecture), folder.model)
+    return folder.model if finished else None
+
+
+def _training_samples(
+    dataset: ReIDDataset, config: FinetuneConfig, process: Process
+) -> list[Sample]:
+    """Look at every crop once before the first step, not after hours of work."""
+    if not dataset.train:
+        raise DatasetError(f"{dataset.root} has no training images.")
+    if process.is_main:
+        for line in (*dataset.notes, *_remarks(dataset.train)):
+            log.info("%s", line)
+    bad = dict(find_unreadable([sample.path for sample in dataset.train]))
+    if not bad:
+        return list(dataset.train)
+    listing = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:5])
+    if config.on_error == "raise":
+        raise DatasetError(
+            f"{len(bad)} of {len(dataset.train)} training images cannot be read ({listing}). "
+            "Mend them, or leave them out with --on-error skip."
+        )
+    log.warning("Left out %d training images that cannot be read: %s", len(bad), listing)
+    return [sample for sample in dataset.train if sample.path not in bad]
+
+
+def _remarks(samples: tuple[Sample, ...]) -> list[str]:
+    """Say what a recipe cannot mend: people with one crop or seen by one camera teach little."""
+    crops: dict[int, set[int]] = {}
+    counts: dict[int, int] = {}
+    for sample in samples:
+        crops.setdefault(sample.pid, set()).add(sample.camid)
+        counts[sample.pid] = counts.get(sample.pid, 0) + 1
+    single = sum(count == 1 for count in counts.values())
+    one_camera = sum(len(cameras) == 1 for cameras in crops.values())
+    remarks = [f"Training on {len(samples)} crops of {len(counts)} people."]
+    if single:
+        remarks.append(f"{single} people have one crop only; it is drawn several times a batch.")
+    if one_camera and len({sample.camid for sample in samples}) > 1:
+        remarks.append(f"{one_camera} people were seen by one camera only.")
+    return remarks
+
+
+def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[PartViT, ModelCard]:
+    """Build the network: from published weights, or anew from a preset."""
+    if config.init is None:
+        base = PRESETS[config.preset]
+        start, origin = None, "random weights"
+    else:
+        start = resolve(config.init)
+        base, origin = load_checkpoint(start).card.architecture, config.init
+    architecture = replace(
+        base, image_size=config.image_size or base.image_size, num_classes=people
+    )
+    model = PartViT(architecture, drop_path=config.drop_path)
+    if start is not None:
+        log.info("%s", initialise(model, start))
+    card = ModelCard(
+        name=config.output.resolve().name,
+        architecture=architecture,
+        mean=config.mean,
+        std=config.std,
+        training_data=f"{data} ({people} people), starting from {origin}",
+    )
+    return model, card
+
+
+def _scorer(
+    card: ModelCard, dataset: ReIDDataset, config: FinetuneConfig
+) -> Callable[[PartViT], dict[str, float]] | None:
+    """Return what scores a model on the held-out people, or None where there are none."""
+    if not dataset.query:
+        log.info("The set has no query and gallery: nothing is evaluated while training.")
+        return None
+
+    def score(model: PartViT) -> dict[str, float]:
+        kept = _without_classifier(copy.deepcopy(model))
+        device = str(next(model.parameters()).device)
+        backend = TorchBackend(kept, device=device, precision=config.precision)
+        embedder = Embedder(backend, replace(card, architecture=kept.architecture))
+        report = evaluate(embedder, dataset, on_error=config.on_error)
+        log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
+        return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}
+
+    return score
+
+
+def _without_classifier(model: PartViT) -> PartViT:
+    """Return the same weights without the identity classifier, which embedding never uses."""
+    kept = PartViT(replace(model.architecture, num_classes=0))
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("classifier.")}
+    kept.load_state_dict(state)
+    return kept
+
+
+def _begin(
+    folder: RunFolder, config: FinetuneConfig, process: Process, *, resume: bool
+) -> dict[str, object] | None:
+    """Open the run folder in the main process, then let the others read what it found."""
+    state = folder.begin(config, resume=resume) if process.is_main else None
+    if process.world > 1:
+        dist.barrier()
+        state = state if process.is_main else folder.newest()
+    return state
