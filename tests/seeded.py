@@ -66,3 +66,56 @@ def _blocks(
     shape = (math.ceil(height / side), math.ceil(width / side), 3)
     colours = generator.integers(0, 256, shape).astype(np.uint16)
     return colours.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+
+
+def pass_shapes(
+    *,
+    width: int = 64,
+    depth: int = 2,
+    patches: int = 8,
+    classes: int = 5,
+    neck: str = "multi",
+    fusion: str = "cat",
+) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of an official fine-tuned checkpoint: 180 for depth 12."""
+    dim = 2 * width if fusion == "cat" else width
+    shapes: dict[str, tuple[int, ...]] = {
+        f"base.{name}": shape for name, shape in backbone_shapes(width, depth).items()
+    }
+    tokens = ["cls_token", "part_token1", "part_token2", "part_token3"]
+    tokens += ["cls_pos", "part1_pos", "part2_pos", "part3_pos"]
+    shapes.update({f"base.{name}": (1, 1, width) for name in tokens})
+    shapes["base.pos_embed"] = (1, patches, width)
+    shapes["base.fc.weight"], shapes["base.fc.bias"] = (1000, width), (1000,)
+    shapes["classifier.weight"] = (classes, dim)
+    names = ["bottleneck"]
+    if neck == "multi":
+        names += ["bottleneck_1", "bottleneck_2", "bottleneck_3"]
+    for name in names:
+        shapes.update(neck_shapes(name, width if neck == "multi" else dim))
+    return shapes
+
+
+def backbone_shapes(width: int = 64, depth: int = 2, patch: int = 16) -> dict[str, tuple[int, ...]]:
+    """Return the tensors every plain ViT has, without tokens and positions."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+    layers = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
+    for block in range(depth):
+        for layer, (rows, columns) in layers.items():
+            shapes[f"blocks.{block}.{layer}.weight"] = (rows * width, columns * width)
+            shapes[f"blocks.{block}.{layer}.bias"] = (rows * width,)
+        for norm in ("norm1", "norm2"):
+            shapes[f"blocks.{block}.{norm}.weight"] = (width,)
+            shapes[f"blocks.{block}.{norm}.bias"] = (width,)
+    return shapes
+
+
+def neck_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of a BatchNorm."""
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    return {**{f"{name}.{kind}": (width,) for kind in kinds}, f"{name}.num_batches_tracked": ()}

@@ -1,0 +1,247 @@
+"""Weight files as inert data: named tensors in, files that appear whole or not at all out.
+
+Nothing in a file is ever run. safetensors holds no code; a PyTorch file is unpickled with
+``weights_only=True`` and nothing else, and where that refuses, the refusal is the answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import re
+import struct
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from passreid.errors import CheckpointError
+
+Role = Literal["auto", "teacher", "student"]
+
+# CVE-2026-24747: before 2.10 a crafted file corrupts memory even with weights_only=True.
+_SAFE_TORCH = (2, 10)
+_WRAPPERS = ("model", "state_dict")
+_ROLES: Mapping[str, tuple[str, ...]] = {
+    "auto": ("teacher", "student"),
+    "teacher": ("teacher",),
+    "student": ("student",),
+}
+# What parsing a damaged or hostile file can raise besides what it should.
+_DAMAGE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tensors of a weight file, and what stood around them.
+
+    Attributes:
+        tensors: By the file's own names.
+        chosen: Names of the entries they were found under, outermost first.
+        others: Names of the entries passed over (an optimiser's state, the other network).
+    """
+
+    tensors: dict[str, Tensor]
+    chosen: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+class _Inert:
+    """Stands in for harmless classes that training scripts leave beside the weights."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# The pickle names them; they are never imported, so their code cannot run either. DINO-type scripts
+# save their options (a Namespace), cluster contrast its best mAP (a NumPy scalar).
+_INERT_NAMES = (
+    f"{argparse.Namespace.__module__}.{argparse.Namespace.__qualname__}",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+)
+
+
+def read_tensors(path: Path, *, role: Role = "auto") -> Contents:
+    """Read a safetensors or PyTorch file (zip or the older bare pickle).
+
+    Args:
+        path: The file; what it is is read from its first bytes, not from its name.
+        role: Which network of a self-supervised checkpoint; "auto" prefers the teacher.
+
+    Raises:
+        CheckpointError: Unreadable, empty, text, damaged, holding code or no tensors, or a torch
+            too old to read pickles safely.
+    """
+    if _kind(path) == "safetensors":
+        try:
+            return Contents(load_file(path))
+        except (SafetensorError, *_DAMAGE) as error:
+            raise CheckpointError(
+                f"{path}: damaged or cut short safetensors file ({error}); download it again."
+            ) from None
+    return _unwrap(path, _unpickle(path), role)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], wrapper: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors or, by any other suffix, with `torch.save`.
+
+    Args:
+        path: A temporary name from `replacing`; its last suffix is the final file's.
+        tensors: Contiguous CPU tensors.
+        wrapper: Entries beside ``"state_dict"``; empty writes the tensors flat (torch only).
+    """
+    if path.suffix == ".safetensors":
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    else:
+        content = {"state_dict": dict(tensors), **wrapper} if wrapper else dict(tensors)
+        try:
+            torch.save(content, path)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error).split("\n")[0]) from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` that becomes `path` when the block ends well.
+
+    Raises:
+        CheckpointError: The file cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error}).") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _kind(path: Path) -> Literal["safetensors", "torch"]:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty; download it again.")
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return "torch"
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its folder."
+        )
+    if head.lstrip()[:1] == b"<":
+        raise CheckpointError(
+            f"{path}: a web page, not weights; the download link asked for a confirmation. "
+            "Download the file in a browser."
+        )
+    what = "text" if _is_text(head) else "neither safetensors nor a PyTorch file"
+    raise CheckpointError(f"{path}: not a weight file ({what}).")
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+
+
+def _unpickle(path: Path) -> Any:
+    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _SAFE_TORCH:
+        raise CheckpointError(
+            f"{path}: torch {torch.__version__} can be made to corrupt memory by a crafted file of "
+            "this kind (CVE-2026-24747); upgrade to torch 2.10 or newer, or use safetensors."
+        )
+    inert = [(_Inert, name) for name in _INERT_NAMES]
+    # numpy names a dtype's class after it: numpy.dtypes.Float64DType.
+    inert += [(_Inert, f"numpy.dtypes.{kind}DType") for kind in ("Float32", "Float64", "Int64")]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(inert)):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise CheckpointError(f"{path}: damaged PyTorch file; download it again.") from None
+        raise CheckpointError(
+            f"{path}: refused, reading it would run code ({found[1]}). Ask its author for a plain "
+            "state dict or a safetensors file."
+        ) from None
+    except _DAMAGE as error:
+        reason = str(error).split("\n")[0][:120]
+        raise CheckpointError(
+            f"{path}: damaged or cut short PyTorch file ({reason}); download it again."
+        ) from None
+
+
+def _unwrap(path: Path, value: Any, role: Role) -> Contents:
+    """Follow ``model``, ``state_dict`` and ``teacher``/``student`` down to named tensors."""
+    chosen: list[str] = []
+    others: list[str] = []
+    while isinstance(value, Mapping):
+        inner = [key for key in (*_WRAPPERS, *_ROLES[role]) if isinstance(value.get(key), Mapping)]
+        if not inner:
+            break
+        chosen.append(inner[0])
+        others += [str(key) for key in value if key != inner[0]]
+        value = value[inner[0]]
+    if role != "auto" and role not in chosen:
+        raise CheckpointError(f"{path}: has no '{role}' entry.")
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(value).__name__}, not named tensors.")
+    tensors = {str(key): item for key, item in value.items() if isinstance(item, Tensor)}
+    if not tensors:
+        keys = ", ".join(str(key) for key in list(value)[:8]) or "nothing"
+        raise CheckpointError(f"{path}: holds no named tensors (found: {keys}).")
+    for name, tensor in tensors.items():
+        _check_dense(path, name, tensor)
+    others += [str(key) for key in value if str(key) not in tensors]
+    return Contents(tensors, tuple(chosen), tuple(others))
+
+
+def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse what claims more numbers than the file holds: a few bytes could ask for all memory."""
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
+    if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise CheckpointError(f"{path}: '{name}' is not a plain dense tensor.")

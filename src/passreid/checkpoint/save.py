@@ -1,0 +1,137 @@
+"""A PartViT -> a model folder, or a file that other people's code reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from passreid.card import Architecture, ModelCard
+from passreid.checkpoint import layouts
+from passreid.checkpoint.files import replacing, write_tensors
+from passreid.checkpoint.layouts import Layout
+from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, settings_text
+from passreid.checkpoint.stored import NATIVE_CARD, NATIVE_WEIGHTS
+from passreid.errors import CheckpointError
+from passreid.model import PartViT
+
+Format = Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"]
+
+_LAYOUTS: Mapping[str, Layout] = {
+    "pass": layouts.PASS,
+    "modelscope": layouts.PASS,
+    "cluster-contrast": layouts.CLUSTER_CONTRAST,
+    "transreid-ssl": layouts.TRANSREID_SSL,
+    "timm": layouts.TIMM,
+}
+
+
+def save_folder(model: PartViT, card: ModelCard, folder: str | Path, *, half: bool = False) -> None:
+    """Write `model.safetensors` and `model.json`; a reader never sees half of one.
+
+    Args:
+        model: On any device.
+        card: Must describe `model`.
+        folder: Made if missing; what it held under these two names is replaced.
+        half: Store the backbone and classifier as float16: half the size, read back as float32.
+            The neck's statistics stay as they are.
+
+    Raises:
+        CheckpointError: The card is of another architecture, a weight is not finite, or the disk
+            refuses.
+    """
+    state = _state(model, card)
+    if half:
+        state = {name: _halve(name, tensor) for name, tensor in state.items()}
+    folder = Path(folder)
+    with replacing(folder / NATIVE_CARD) as text, replacing(folder / NATIVE_WEIGHTS) as weights:
+        text.write_text(card.to_json(), encoding="utf-8")
+        write_tensors(weights, state, {})
+
+
+def save_as(model: PartViT, card: ModelCard, path: str | Path, *, format: Format = "pass") -> None:
+    """Write a model for other people's code; reading it back gives the same tensors, bit by bit.
+
+    What a layout has no place for outside the tensors (normalisation, resizing, how a multi-neck
+    model fuses) is lost; only "passreid" and "modelscope" carry it.
+
+    Args:
+        model: On any device.
+        card: Must describe `model`.
+        path: A folder for "passreid" and "modelscope", else a file: safetensors or, by any other
+            suffix, PyTorch's.
+        format: "pass" is the official fine-tuned layout, "timm" the backbone alone.
+
+    Raises:
+        CheckpointError: The layout cannot hold this model, or as `save_folder`.
+    """
+    path = Path(path)
+    if format == "passreid":
+        save_folder(model, card, path)
+        return
+    layout = _LAYOUTS[format]
+    _check_holds(card.architecture, layout, format)
+    tensors = _respell(_state(model, card), card.architecture, layout)
+    if format == "modelscope":
+        settings = settings_text(card)
+        with replacing(path / CONFIGURATION) as text, replacing(path / WEIGHTS) as weights:
+            text.write_text(settings, encoding="utf-8")
+            write_tensors(weights, tensors, {})
+        return
+    wrapper: dict[str, Any] = {}
+    if layout is layouts.CLUSTER_CONTRAST and path.suffix != ".safetensors":
+        wrapper = {"epoch": 0, "best_mAP": 0.0}
+    with replacing(path) as weights:
+        write_tensors(weights, tensors, wrapper)
+
+
+def _state(model: PartViT, card: ModelCard) -> dict[str, Tensor]:
+    if model.architecture != card.architecture:
+        raise CheckpointError(f"The card '{card.name}' describes another architecture.")
+    state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"'{name}' is not finite; the model is not saved.")
+    return state
+
+
+def _halve(name: str, tensor: Tensor) -> Tensor:
+    if name.startswith("neck.") or not tensor.is_floating_point():
+        return tensor
+    halved = tensor.half()
+    if not bool(torch.isfinite(halved).all()):
+        raise CheckpointError(f"'{name}' does not fit into float16; save without half.")
+    return halved
+
+
+def _check_holds(a: Architecture, layout: Layout, name: str) -> None:
+    """Refuse what the layout has no names for."""
+    why = None
+    if a.stem != "none" and not (a.stem == "ics" and layout is layouts.TRANSREID_SSL):
+        why = f"stem '{a.stem}'"
+    elif layout.split_positions and a.parts != 3:
+        why = f"{a.parts} part tokens instead of 3"
+    elif layout is layouts.TRANSREID_SSL and a.parts:
+        why = "part tokens"
+    elif a.num_classes and not layout.classifier and layout.neck:
+        why = "identity classifier (load without keep_classifier)"
+    elif not layout.neck and a.feature != "before":
+        why = f"neck, and the feature is '{a.feature}'"
+    if why:
+        raise CheckpointError(f"The {name} layout cannot hold this model: {why}.")
+
+
+def _respell(state: Mapping[str, Tensor], a: Architecture, layout: Layout) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        backbone = name.startswith("vit.")
+        if not backbone and not layout.neck:
+            continue
+        prefix = layout.prefix if backbone or layout.prefix == "module." else ""
+        for bare, piece in layouts.spell(name, tensor, a, layout).items():
+            # A copy of its own: pieces of one tensor share memory, which files store whole.
+            tensors[prefix + bare] = piece.clone()
+    return tensors

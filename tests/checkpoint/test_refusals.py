@@ -1,0 +1,207 @@
+"""Weights that do not fit, are damaged, or would run code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from passreid.checkpoint import (
+    load_checkpoint,
+    load_folder,
+)
+from passreid.errors import CheckpointError, ModelNotFoundError
+from tests import seeded
+from tests.checkpoint.fabricate import (
+    Tensors,
+    backbone,
+    dino,
+    fine_tuned,
+    prefixed,
+)
+
+
+def test_everything_that_does_not_fit_is_one_error(tmp_path: Path) -> None:
+    tensors = prefixed("module.", fine_tuned())
+    del tensors["module.base.blocks.1.norm2.bias"], tensors["module.base.part2_pos"]
+    tensors["module.base.extra"] = torch.zeros(1)
+    tensors["module.base.norm.weight"] = torch.zeros(65)
+    tensors["module.base.norm.bias"][3] = float("nan")
+    tensors["module.base.cls_token"][0, 0, 0] = float("inf")
+    torch.save(tensors, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(tmp_path / "bad.pth")
+    assert str(error.value) == (
+        f"{tmp_path / 'bad.pth'}: does not fit; "
+        "2 missing: module.base.blocks.1.norm2.bias, module.base.part2_pos; "
+        "1 left over: module.base.extra; "
+        "1 of wrong shape: module.base.norm.weight (expected (64,), found (65,)); "
+        "2 not finite: module.base.cls_token, module.base.norm.bias."
+    )
+
+
+def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
+    tensors = fine_tuned() | {f"base.x{i:02}": torch.zeros(1) for i in range(12)}
+    torch.save(tensors, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match=r"12 left over: base.x00, .*base.x09 and 2 more\."):
+        load_checkpoint(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("name", sorted(set(seeded.pass_shapes()) - {"base.fc.weight"}))
+def test_no_tensor_may_be_missing_but_the_unused(tmp_path: Path, name: str) -> None:
+    tensors = fine_tuned()
+    del tensors[name]
+    torch.save(tensors, tmp_path / "m.pth")
+    if name.startswith(("base.fc.", "classifier.")):
+        load_checkpoint(tmp_path / "m.pth")
+    else:
+        with pytest.raises(CheckpointError, match=r"missing|no tensor|left over|not a vision|grid"):
+            load_checkpoint(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cls_token": torch.zeros(64)}, "'cls_token' has shape .64,., expected 3 axes"),
+        ({"module.cls_token": torch.zeros(1, 1, 64)}, "two tensors for one: 'cls_token' and"),
+        ({"cls_token": torch.zeros(1).expand(1, 1, 1 << 40)}, "'cls_token' is not a plain dense"),
+        ({"norm.bias": torch.zeros(64, dtype=torch.complex64)}, "'norm.bias' is not a plain dense"),
+        ({"cls_token": torch.zeros(1, 1, 65)}, "width 65 is no multiple of 64; say heads"),
+    ],
+)
+def test_odd_tensors(tmp_path: Path, change: Tensors, message: str) -> None:
+    torch.save(backbone() | change, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+class Evil:
+    """Runs a command when unpickled carelessly."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("where", ["top", "args", "tensor"])
+def test_a_pickle_with_code_is_refused_and_not_run(
+    tmp_path: Path, where: str, legacy: bool
+) -> None:
+    trap = Evil(tmp_path / "ran")
+    content: Any = trap
+    if where == "args":
+        content = dino(backbone(), backbone()) | {"args": argparse.Namespace(arch=trap)}
+    elif where == "tensor":
+        content = backbone() | {"norm.bias": trap}
+    path = tmp_path / "m.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match=r"reading it would run code \((posix|nt)\.system\)"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(trap, protocol=2))
+    with pytest.raises(CheckpointError, match=r"run code|damaged"):
+        load_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>Google Drive", "a web page, not weights"),
+        (b"epoch,loss\n1,2\n", r"not a weight file \(text\)"),
+        (bytes(range(1, 99)), "neither safetensors nor a PyTorch file"),
+        (b"PK\x03\x04 but no more", "damaged or cut short PyTorch file"),
+        (b"\x80\x02 but no more", "damaged"),
+        ((1 << 20).to_bytes(8, "little") + b'{"a":', "damaged or cut short safetensors"),
+    ],
+)
+def test_files_that_are_no_weights(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_truncated_and_damaged_files_are_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.pth"
+    if kind == "safetensors":
+        save_file(backbone(), path)
+    else:
+        torch.save(backbone(), path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    for share in (0.02, 0.5, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(CheckpointError, match="damaged or cut short"):
+            load_checkpoint(path)
+    spots = np.random.default_rng(0).integers(0, 2000, 40)
+    for spot in spots:  # wherever a byte flips: a clear error or a network, never another exception
+        path.write_bytes(whole[:spot] + bytes([whole[spot] ^ 0x55]) + whole[spot + 1 :])
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "holds a list, not named tensors"),
+        ({"epoch": 3, "lr": 0.1}, "holds no named tensors .found: epoch, lr"),
+        ({"conv1.weight": torch.zeros(1)}, "not a vision transformer passreid knows .1 tensors"),
+    ],
+)
+def test_files_that_hold_something_else(tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+def test_old_torch_reads_safetensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(backbone(), tmp_path / "m.pth")
+    save_file(backbone(), tmp_path / "m.safetensors")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    load_checkpoint(tmp_path / "m.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"torch 2\.9\.1\+cpu can be made to .*2\.10 or newer"
+    ):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+def test_places_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such file or folder"):
+        load_checkpoint(tmp_path / "none")
+    with pytest.raises(ModelNotFoundError, match="found: none"):
+        load_checkpoint(tmp_path)
+    for name in ("a.pth", "b.pth"):
+        torch.save(backbone(), tmp_path / name)
+    with pytest.raises(ModelNotFoundError, match=r"found: a\.pth, b\.pth"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"no model\.json"):
+        load_folder(tmp_path)
+    (tmp_path / "dir.pth").mkdir()
+    with pytest.raises(ModelNotFoundError):
+        load_checkpoint(tmp_path / "dir.pth")
+
+
+def test_a_feature_that_needs_a_neck_needs_a_neck(tmp_path: Path) -> None:
+    torch.save(backbone(), tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="has no neck, so no feature 'after'"):
+        load_checkpoint(tmp_path / "m.pth", feature="after")
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    torch.save(fine_tuned(), tmp_path / "m.pth")
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path / "m.pth")
+    assert torch.equal(before, torch.get_rng_state())

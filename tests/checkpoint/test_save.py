@@ -1,0 +1,202 @@
+"""Weights written back bit by bit, and our own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from passreid.card import ModelCard
+from passreid.checkpoint import (
+    load_checkpoint,
+    load_folder,
+    save_as,
+    save_folder,
+)
+from passreid.errors import CheckpointError, ConfigError
+from passreid.model import PartViT
+from passreid.verify import Calibration
+from tests import seeded
+from tests.checkpoint.fabricate import (
+    IMAGES,
+    TINY,
+    Tensors,
+    build,
+    clustered,
+    fine_tuned,
+    plain,
+    prefixed,
+    states,
+)
+
+
+def raw(path: Path) -> Tensors:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    content = torch.load(path, weights_only=True)
+    return content.get("state_dict", content)  # type: ignore[no-any-return]
+
+
+FOREIGN: dict[str, tuple[str, Callable[[], Tensors]]] = {
+    "pass": ("m.pth", fine_tuned),
+    "pass single": ("m.pth", lambda: fine_tuned(neck="single", fusion="mean")),
+    "pass safetensors": ("m.safetensors", fine_tuned),
+    "modelscope": ("pytorch_model.pt", fine_tuned),
+    "cluster-contrast": ("m.pth", lambda: prefixed("module.", clustered("multi"))),
+    "transreid-ssl": (
+        "m.pth",
+        lambda: (
+            prefixed("base.", plain(stem=True))
+            | build(seeded.neck_shapes("bottleneck", 64) | {"classifier.weight": (5, 64)})
+        ),
+    ),
+    "timm": ("m.safetensors", lambda: plain(registers=3)),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_foreign_files_come_back_bit_by_bit(tmp_path: Path, case: str) -> None:
+    name, make = FOREIGN[case]
+    tensors = make()
+    for key in tensors:
+        if key.endswith("num_batches_tracked"):
+            tensors[key] = torch.tensor(17)
+    source, copy = tmp_path / f"first{Path(name).suffix}", tmp_path / "copy"
+    save_file(tensors, source) if source.suffix == ".safetensors" else torch.save(tensors, source)
+    model, card, _ = load_checkpoint(source, keep_classifier=True)
+    layout: Any = case.split()[0]
+    target = copy if layout == "modelscope" else copy / name
+    save_as(model, card, target, format=layout)
+    written = raw(copy / name)
+    kept = {key: value for key, value in tensors.items() if ".fc." not in key}
+    assert written.keys() == kept.keys()
+    for key, value in kept.items():
+        assert torch.equal(written[key], value), key
+    again = load_checkpoint(copy if layout == "modelscope" else target, keep_classifier=True)
+    assert again.card.architecture == card.architecture
+    assert all(torch.equal(a, b) for a, b in zip(states(again.model), states(model), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "why"),
+    [
+        ("pass", {"stem": "conv4"}, "stem 'conv4'"),
+        ("pass", {"parts": 2}, "2 part tokens instead of 3"),
+        ("transreid-ssl", {}, "part tokens"),
+        ("transreid-ssl", {"parts": 0, "stem": "conv4"}, "stem 'conv4'"),
+        ("cluster-contrast", {"num_classes": 4}, "identity classifier"),
+        ("timm", {"feature": "after"}, "neck, and the feature is 'after'"),
+        ("modelscope", {"feature": "normalized"}, "neither a normalised feature"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_refused(
+    tmp_path: Path, layout: Any, change: dict[str, Any], why: str
+) -> None:
+    a = replace(TINY, **change)
+    with pytest.raises(CheckpointError, match=why):
+        save_as(PartViT(a), ModelCard(name="x", architecture=a), tmp_path / "out", format=layout)
+    assert not list(tmp_path.iterdir())
+
+
+OWN = replace(TINY, stem="conv4")
+CARD = ModelCard(
+    name="mine",
+    architecture=OWN,
+    calibration=Calibration(
+        slope=9.0,
+        intercept=-4.0,
+        points=(),
+        equal_error_rate=0.1,
+        equal_error_threshold=0.4,
+        same_pairs=10,
+        different_pairs=10,
+        data="test",
+    ),
+)
+
+
+def test_own_folder_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    model = PartViT(OWN)
+    save_as(model, CARD, tmp_path / "m", format="passreid")
+    again, card = load_folder(tmp_path / "m")
+    assert card == CARD and not again.training
+    assert all(torch.equal(a, b) for a, b in zip(states(again), states(model), strict=True))
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+    without, card, report = load_checkpoint(tmp_path / "m" / "model.safetensors")
+    assert without.classifier is None and card.calibration == CARD.calibration
+    assert report.set_aside == {"identity classifier": ("classifier.weight",)}
+
+
+def test_half_is_half_the_size_and_keeps_the_necks_statistics(tmp_path: Path) -> None:
+    model = PartViT(OWN)
+    model.neck.state_dict()["running_var"].fill_(1e6)
+    save_folder(model, CARD, tmp_path / "whole")
+    save_folder(model, CARD, tmp_path / "half", half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again, _ = load_folder(tmp_path / "half")
+    assert torch.equal(again.neck.state_dict()["running_var"], torch.full((256,), 1e6))
+    images = IMAGES[:, :, :64]
+    with torch.inference_mode():
+        difference = again.forward(images) - model.eval().forward(images)
+    assert 0 < difference.abs().max() < 0.02
+    assert next(again.parameters()).dtype == torch.float32
+    model.state_dict()["vit.norm.weight"][0] = 1e6
+    with pytest.raises(CheckpointError, match="does not fit into float16"):
+        save_folder(model, CARD, tmp_path / "half", half=True)
+
+
+def test_another_input_size_drops_the_calibration(tmp_path: Path) -> None:
+    save_folder(PartViT(OWN), CARD, tmp_path)
+    model, card, report = load_checkpoint(tmp_path, image_size=(96, 32))
+    assert card.calibration is None and report.resized == ((4, 2), (6, 2))
+    assert "calibration: none" in str(report)
+    assert model.forward(torch.zeros(1, 3, 96, 32)).shape == (1, 128)
+
+
+def test_native_refusals(tmp_path: Path) -> None:
+    model = PartViT(OWN)
+    with pytest.raises(CheckpointError, match="'mine' describes another architecture"):
+        save_folder(PartViT(replace(OWN, heads=4)), CARD, tmp_path)
+    model.state_dict()["vit.norm.bias"][0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"'vit\.norm\.bias' is not finite"):
+        save_folder(model, CARD, tmp_path)
+    assert not list(tmp_path.iterdir())
+    save_folder(PartViT(OWN), CARD, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["neck.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 missing: neck\.weight"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.json").write_text('{"name": "x", "architecture": {"widht": 3}}')
+    with pytest.raises(ConfigError, match="Did you mean 'width'"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.json must lie beside it"):
+        load_checkpoint(tmp_path / "model.safetensors")
+
+
+def test_a_failed_save_leaves_the_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_folder(PartViT(OWN), CARD, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("passreid.checkpoint.files.save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left"):
+        save_folder(PartViT(OWN), CARD, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_folder(PartViT(OWN), CARD, tmp_path / "file" / "folder")
