@@ -73,6 +73,9 @@ def test_no_tensor_may_be_missing_but_the_unused(tmp_path: Path, name: str) -> N
         ({"module.cls_token": torch.zeros(1, 1, 64)}, "two tensors for one: 'cls_token' and"),
         ({"cls_token": torch.zeros(1).expand(1, 1, 1 << 40)}, "'cls_token' is not a plain dense"),
         ({"norm.bias": torch.zeros(64, dtype=torch.complex64)}, "'norm.bias' is not a plain dense"),
+        ({"norm.bias": torch.zeros(0)}, r"norm.bias .expected \(64,\), found \(0,\)"),
+        ({"norm.bias": torch.full((64,), -torch.inf)}, r"1 not finite: norm\.bias"),
+        ({"norm.bias": torch.full((64,), torch.nan).half()}, r"1 not finite: norm\.bias"),
         ({"cls_token": torch.zeros(1, 1, 65)}, "width 65 is no multiple of 64; say heads"),
     ],
 )
@@ -192,6 +195,17 @@ def test_places_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "dir.pth").mkdir()
     with pytest.raises(ModelNotFoundError):
         load_checkpoint(tmp_path / "dir.pth")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(backbone(), tmp_path / "m.pth")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\)"):
+        load_checkpoint(tmp_path / "m.pth")
 
 
 def test_a_feature_that_needs_a_neck_needs_a_neck(tmp_path: Path) -> None:

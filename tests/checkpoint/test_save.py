@@ -138,12 +138,15 @@ def test_own_folder_comes_back_bit_by_bit(tmp_path: Path) -> None:
 def test_half_is_half_the_size_and_keeps_the_necks_statistics(tmp_path: Path) -> None:
     model = PartViT(OWN)
     model.neck.state_dict()["running_var"].fill_(1e6)
+    stem = "vit.patch_embed.stem.4.running_var"
+    model.state_dict()[stem].fill_(1e-6)
     save_folder(model, CARD, tmp_path / "whole")
     save_folder(model, CARD, tmp_path / "half", half=True)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
     assert sizes[1] < 0.6 * sizes[0]
     again, _ = load_folder(tmp_path / "half")
     assert torch.equal(again.neck.state_dict()["running_var"], torch.full((256,), 1e6))
+    assert torch.equal(again.state_dict()[stem], model.state_dict()[stem])
     images = IMAGES[:, :, :64]
     with torch.inference_mode():
         difference = again.forward(images) - model.eval().forward(images)
@@ -193,9 +196,16 @@ def test_a_failed_save_leaves_the_old_model(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
     monkeypatch.setattr("passreid.checkpoint.files.save_file", full)
     with pytest.raises(CheckpointError, match=r"cannot be written .*No space left"):
         save_folder(PartViT(OWN), CARD, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*failed writing file"):
+        save_as(PartViT(TINY), ModelCard(name="x", architecture=TINY), tmp_path / "m.pth")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import pickle
 import re
@@ -118,6 +119,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Say whether no number is NaN or infinite."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # Extremes carry NaN along, in a tenth of the time that looking at each number takes.
+    low, high = torch.aminmax(tensor.float())
+    return math.isfinite(low) and math.isfinite(high)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], wrapper: Mapping[str, Any]) -> None:
     """Write tensors as safetensors or, by any other suffix, with `torch.save`.
 
@@ -194,10 +204,8 @@ def _unpickle(path: Path) -> Any:
             "this kind (CVE-2026-24747); upgrade to torch 2.10 or newer, or use safetensors."
         )
     inert = [(_Inert, name) for name in _INERT_NAMES]
-    # numpy names a dtype's class after it: numpy.dtypes.Float64DType.
-    inert += [(_Inert, f"numpy.dtypes.{kind}DType") for kind in ("Float32", "Float64", "Int64")]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(inert)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*inert]):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

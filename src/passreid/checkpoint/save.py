@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
-from passreid.checkpoint.files import replacing, write_tensors
+from passreid.checkpoint.files import is_finite, replacing, write_tensors
 from passreid.checkpoint.layouts import Layout
 from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, settings_text
 from passreid.checkpoint.stored import NATIVE_CARD, NATIVE_WEIGHTS
@@ -37,7 +36,7 @@ def save_folder(model: PartViT, card: ModelCard, folder: str | Path, *, half: bo
         card: Must describe `model`.
         folder: Made if missing; what it held under these two names is replaced.
         half: Store the backbone and classifier as float16: half the size, read back as float32.
-            The neck's statistics stay as they are.
+            The neck and every BatchNorm's statistics stay as they are.
 
     Raises:
         CheckpointError: The card is of another architecture, a weight is not finite, or the disk
@@ -93,16 +92,17 @@ def _state(model: PartViT, card: ModelCard) -> dict[str, Tensor]:
         raise CheckpointError(f"The card '{card.name}' describes another architecture.")
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     for name, tensor in state.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise CheckpointError(f"'{name}' is not finite; the model is not saved.")
     return state
 
 
 def _halve(name: str, tensor: Tensor) -> Tensor:
-    if name.startswith("neck.") or not tensor.is_floating_point():
+    statistics = name.startswith("neck.") or ".running_" in name
+    if statistics or not tensor.is_floating_point():
         return tensor
     halved = tensor.half()
-    if not bool(torch.isfinite(halved).all()):
+    if not is_finite(halved):
         raise CheckpointError(f"'{name}' does not fit into float16; save without half.")
     return halved
 

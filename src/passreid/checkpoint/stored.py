@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture, ModelCard
 from passreid.checkpoint import layouts
-from passreid.checkpoint.files import Role, read_tensors, sha256
+from passreid.checkpoint.files import Role, is_finite, read_tensors, sha256
 from passreid.checkpoint.layouts import Layout, Sizes
 from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, Settings, read_settings
 from passreid.checkpoint.report import LoadReport, spell_out
@@ -224,9 +224,7 @@ def _check_fit(
             if bare in tensors and tuple(tensors[bare].shape) != shape
         ],
         "not finite": [
-            names[bare]
-            for bare in expected.keys() & tensors.keys()
-            if not bool(torch.isfinite(tensors[bare].float()).all())
+            names[bare] for bare in expected.keys() & tensors.keys() if not is_finite(tensors[bare])
         ],
     }
     found = [
