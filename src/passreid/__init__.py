@@ -1,1 +1,108 @@
-"""passreid: person re-identification with part-aware self-supervised transformers (PASS)."""
+"""passreid: person re-identification with part-aware self-supervised transformers (PASS).
+
+    embedder = passreid.load()                            images -> float32 (N, D)
+    passreid.same_person("a.jpg", "b.jpg", embedder)      one person or two
+    passreid.evaluate(embedder, passreid.read_dataset(root))
+
+Names are resolved on first use, so that importing costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from passreid.card import ModelCard
+    from passreid.compat.modelscope import pipeline
+    from passreid.data import ReIDDataset, Sample, make_synthetic, read_dataset
+    from passreid.embed import Embedded, Embedder, load
+    from passreid.errors import PassreidError
+    from passreid.evaluation import Report, calibrate, evaluate
+    from passreid.finetuning.config import FinetuneConfig
+    from passreid.finetuning.run import finetune
+    from passreid.ranking import Labels, Metrics, Ranking, measure, rank
+    from passreid.reranking import rerank
+    from passreid.verify import Calibration, Verdict, cosine, same_person
+
+__version__ = "0.1.0"
+
+# Public name -> the module it comes from.
+_HOMES = {
+    "Calibration": "verify",
+    "Embedded": "embed",
+    "Embedder": "embed",
+    "FinetuneConfig": "finetuning.config",
+    "Labels": "ranking",
+    "Metrics": "ranking",
+    "ModelCard": "card",
+    "PassreidError": "errors",
+    "Ranking": "ranking",
+    "ReIDDataset": "data",
+    "Report": "evaluation",
+    "Sample": "data",
+    "Verdict": "verify",
+    "calibrate": "evaluation",
+    "cosine": "verify",
+    "evaluate": "evaluation",
+    "finetune": "finetuning.run",
+    "load": "embed",
+    "make_synthetic": "data",
+    "measure": "ranking",
+    "pipeline": "compat.modelscope",
+    "rank": "ranking",
+    "read_dataset": "data",
+    "rerank": "reranking",
+    "same_person": "verify",
+}
+
+__all__ = [
+    "Calibration",
+    "Embedded",
+    "Embedder",
+    "FinetuneConfig",
+    "Labels",
+    "Metrics",
+    "ModelCard",
+    "PassreidError",
+    "Ranking",
+    "ReIDDataset",
+    "Report",
+    "Sample",
+    "Verdict",
+    "__version__",
+    "calibrate",
+    "cosine",
+    "evaluate",
+    "finetune",
+    "load",
+    "make_synthetic",
+    "measure",
+    "pipeline",
+    "rank",
+    "read_dataset",
+    "rerank",
+    "same_person",
+]
+
+# What needs torch, and so gives a hint instead of a traceback where torch is missing.
+_TORCH = {"finetune": "Fine-tuning"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'passreid' has no attribute '{name}'")
+    try:
+        module = importlib.import_module(f"passreid.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if name not in _TORCH or (error.name or "").startswith("passreid"):
+            raise
+        from passreid.errors import MissingExtraError
+
+        raise MissingExtraError(_TORCH[name], "torch") from None
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

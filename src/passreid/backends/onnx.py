@@ -1,0 +1,130 @@
+"""ONNX Runtime on the CPU: the graph of `model.onnx`, the weights of `model.safetensors`.
+
+A model folder keeps its weights on disk once: `model.onnx` holds only the graph, whose tensors are
+external data in `model.safetensors`. They are handed over by name, which also works in download
+caches, where both files are links into another folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from passreid.backends import F32, GRAPH, WEIGHTS
+from passreid.card import ModelCard
+from passreid.config import plain
+from passreid.errors import CheckpointError
+
+_ERRORS_ONLY = 3
+
+
+class OnnxBackend:
+    """A session of ONNX Runtime.
+
+    Args:
+        folder: A model folder with `model.onnx`.
+        card: Its card, which the graph must have been written for.
+        threads: Threads of one run; None is one for each physical core.
+        graph: The graph's file, when it is not (yet) `model.onnx`.
+
+    Raises:
+        CheckpointError: A file is damaged, or the graph was written for other weights or another
+            card.
+    """
+
+    name = "onnx"
+    device = "cpu"
+    precision = "float32"
+
+    def __init__(
+        self,
+        folder: Path,
+        card: ModelCard,
+        *,
+        threads: int | None = None,
+        graph: Path | None = None,
+    ) -> None:
+        graph, weights = graph or folder / GRAPH, folder / WEIGHTS
+        try:
+            stored = load_file(weights)
+            tensors = {name: stored[name] for name in used_tensors(card, stored)}
+            self._session = _session(graph, tensors, threads)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be read ({error}).") from None
+        except SafetensorError as error:
+            raise CheckpointError(f"{weights}: not a valid safetensors file ({error}).") from None
+        except _RUNTIME_ERRORS as error:
+            raise CheckpointError(_stale(graph, str(error).splitlines()[0])) from None
+        written = self._session.get_modelmeta().custom_metadata_map
+        if written != graph_metadata(card, weights):
+            raise CheckpointError(_stale(graph, "it was written for others"))
+        # Keeps the arrays alive: the session reads them in place.
+        self._tensors = tensors
+
+    def run(self, pixels: F32) -> F32:
+        """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+        return np.asarray(self._session.run(None, {"images": pixels})[0], np.float32)
+
+
+_RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    error
+    for error in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    if isinstance(error, type) and issubclass(error, Exception)
+)
+
+
+def graph_metadata(card: ModelCard, weights: Path) -> dict[str, str]:
+    """Return what a graph says of itself: its pixels, its network, the tensors it reads.
+
+    Graphs of equal metadata compute the same but for the weights' values, which no graph holds.
+    """
+    return {
+        "input": "images: RGB / 255, minus mean, over std; float32 (batch, 3, height, width)",
+        "height_width": json.dumps(card.architecture.image_size),
+        "mean": json.dumps(card.mean),
+        "std": json.dumps(card.std),
+        "interpolation": card.interpolation,
+        "architecture": json.dumps(plain(card.architecture), sort_keys=True),
+        "tensors_sha256": hashlib.sha256(read_header(weights)).hexdigest(),
+    }
+
+
+def used_tensors(card: ModelCard, names: Iterable[str]) -> list[str]:
+    """Return which of a model folder's tensors its graph reads; the rest serve training."""
+    idle = ("classifier.", "neck.") if card.architecture.feature == "before" else ("classifier.",)
+    return [n for n in names if not (n.startswith(idle) or n.endswith("num_batches_tracked"))]
+
+
+def read_header(weights: Path) -> bytes:
+    """Return the JSON header of a safetensors file: names, types, shapes and offsets."""
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return file.read(min(length, 2**27))
+
+
+def _session(
+    graph: Path, tensors: dict[str, Any], threads: int | None
+) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
+    options.add_external_initializers(list(tensors), values)
+    return onnxruntime.InferenceSession(
+        graph.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _stale(graph: Path, reason: str) -> str:
+    return (
+        f"{graph}: does not belong to the weights and card beside it ({reason}). Write it anew "
+        f"with `passreid export {graph.parent}`, or load the model with backend='torch'."
+    )

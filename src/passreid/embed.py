@@ -1,0 +1,350 @@
+"""Images in, embeddings out: the one face over ONNX Runtime and torch.
+
+    embedder = load("passreid-tiny")
+    embedder(images)                           -> float32 (N, D), a row for each image
+    embedder.embed(images, on_error="skip")    -> Embedded: rows, whose they are, what has none
+    embedder.stream(images)                    -> the same batch by batch, for endless generators
+    embedder.boxes(frame, xyxy)                -> float32 (N, D), a row for each box of a frame
+
+Pictures are read and resized in a few threads ahead of the network, never more than three batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from passreid.backends import F32, Backend, open_network
+from passreid.card import ModelCard
+from passreid.errors import EmbeddingError, ImageError, UsageError
+from passreid.hub import resolve
+from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
+from passreid.verify import Calibration
+
+DEFAULT_MODEL = "passreid-tiny"
+
+OnError = Literal["raise", "skip"]
+_AHEAD = 2  # batches that are read while the network works on one
+
+
+class Skipped(NamedTuple):
+    """An image that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings, and which images they belong to.
+
+    Attributes:
+        embeddings: (N, D) float32, as the network gives them, not of unit length.
+        indices: (N,) int64 positions of the rows' images in the input, rising.
+        skipped: The images without a row, in order.
+    """
+
+    embeddings: F32
+    indices: NDArray[np.int64]
+    skipped: tuple[Skipped, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Embedder:
+    """A model that is ready to embed; `load` makes one, and threads may share it.
+
+    Attributes:
+        network, card: What runs the model, and what it is.
+        batch_size: Images the network sees at a time.
+        flip: Average each embedding with that of the mirrored image.
+        workers: Threads that read and resize.
+    """
+
+    network: Backend
+    card: ModelCard
+    batch_size: int = 32
+    flip: bool = False
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 1:
+            raise UsageError("batch_size and threads must be at least 1.")
+
+    @property
+    def dim(self) -> int:
+        """Width D of an embedding."""
+        return self.card.architecture.dim
+
+    @property
+    def backend(self) -> str:
+        """Engine: "onnx" or "torch"."""
+        return self.network.name
+
+    @property
+    def device(self) -> str:
+        """Where the network runs, as torch spells it."""
+        return self.network.device
+
+    @property
+    def precision(self) -> str:
+        """What the network's products are computed in."""
+        return self.network.precision
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the model's cosines mean, if it was ever calibrated."""
+        return self.card.calibration
+
+    def __repr__(self) -> str:
+        height, width = self.card.architecture.image_size
+        calibrated = self.calibration.data if self.calibration else "nothing"
+        return (
+            f"Embedder('{self.card.name}', {self.dim} numbers from {height}x{width} pixels, "
+            f"{self.backend} on {self.device} in {self.precision}, batch_size={self.batch_size}, "
+            f"flip={self.flip}, calibrated on {calibrated})"
+        )
+
+    def __call__(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        channel_order: ChannelOrder | None = None,
+        progress: bool = False,
+    ) -> F32:
+        """Embed one image or many, a row for each; `embed` can leave out unreadable ones.
+
+        Args:
+            images: One path, URL, encoded file, PIL image or uint8 array, or any mix of them.
+            channel_order: Order of the channels of arrays, which do not know it.
+            progress: Draw a bar on stderr.
+
+        Returns:
+            (N, D) float32, not of unit length; (1, D) for a single image.
+
+        Raises:
+            ImageError: An image cannot be read.
+            EmbeddingError: The network gives NaN or infinity.
+        """
+        return self.embed(images, channel_order=channel_order, progress=progress).embeddings
+
+    def embed(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        channel_order: ChannelOrder | None = None,
+        on_error: OnError = "raise",
+        progress: bool = False,
+    ) -> Embedded:
+        """Embed images, and say which are which.
+
+        Args:
+            images, channel_order, progress: As in a call, which also tells what is raised.
+            on_error: "skip" leaves unreadable images out and lists them.
+        """
+        many = _many(images)
+        batches = self.stream(many, channel_order=channel_order, on_error=on_error)
+        done = list(self._drawn(batches, many) if progress else batches)
+        rows = [batch.embeddings for batch in done] or [np.empty((0, self.dim), np.float32)]
+        indices = [batch.indices for batch in done] or [np.empty(0, np.int64)]
+        skipped = tuple(image for batch in done for image in batch.skipped)
+        return Embedded(np.concatenate(rows), np.concatenate(indices), skipped)
+
+    def stream(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        channel_order: ChannelOrder | None = None,
+        on_error: OnError = "raise",
+    ) -> Iterator[Embedded]:
+        """Embed images as they come, in order and in bounded memory.
+
+        Args:
+            images, channel_order, on_error: As in `embed`; errors come when the batch's turn does.
+
+        Yields:
+            What came of each `batch_size` images, their positions counted over the whole input.
+        """
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error is '{on_error}'; use 'raise' or 'skip'.")
+        return self._stream(iter(_many(images)), channel_order, on_error == "skip")
+
+    def boxes(
+        self, frame: ImageInput, xyxy: ArrayLike, *, channel_order: ChannelOrder | None = None
+    ) -> F32:
+        """Embed the people a detector found in a frame.
+
+        Args:
+            frame: The whole picture.
+            xyxy: (N, 4) left, top, right, bottom in pixels; rounded, and clipped to the frame.
+            channel_order: Order of the channels of `frame` if it is an array.
+
+        Returns:
+            (N, D) float32.
+
+        Raises:
+            UsageError: `xyxy` is not (N, 4) numbers.
+            ImageError: The frame cannot be read, or a box has no pixel in it; names the box's row.
+        """
+        picture = read_image(frame, channel_order=channel_order)
+        corners = _corners(xyxy, picture.size, describe(frame))
+        return self(picture.crop(tuple(box)) for box in corners.tolist())
+
+    def _drawn(
+        self, batches: Iterator[Embedded], images: Iterable[ImageInput]
+    ) -> Iterator[Embedded]:
+        from rich.console import Console
+        from rich.progress import track
+
+        total = -(-len(images) // self.batch_size) if isinstance(images, Sized) else None
+        console = Console(stderr=True)
+        yield from track(batches, "Embedding", total=total, console=console, transient=True)
+
+    def _stream(
+        self, images: Iterator[ImageInput], channel_order: ChannelOrder | None, skip: bool
+    ) -> Iterator[Embedded]:
+        waiting: deque[list[_Reading]] = deque()
+        start = 0
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="passreid-read")
+        try:
+            while batch := list(islice(images, self.batch_size)):
+                tasks = [pool.submit(self._read, image, channel_order) for image in batch]
+                waiting.append([_Reading(*pair) for pair in zip(batch, tasks, strict=True)])
+                if len(waiting) > _AHEAD:
+                    yield self._run(waiting[0], start, skip)
+                    start += len(waiting.popleft())
+            while waiting:
+                yield self._run(waiting[0], start, skip)
+                start += len(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, image: ImageInput, channel_order: ChannelOrder | None) -> NDArray[np.uint8]:
+        picture = read_image(image, channel_order=channel_order)
+        height, width = size = self.card.architecture.image_size
+        if self.card.interpolation == "bicubic":
+            # to_pixels is bilinear, and leaves alone what has its size already.
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return to_pixels(picture, size)
+
+    def _run(self, batch: list[_Reading], start: int, skip: bool) -> Embedded:
+        """Embed what could be read of one batch, whose first image is number `start`."""
+        pixels, indices, skipped = [], [], []
+        for index, (_, reading) in enumerate(batch):
+            try:
+                pixels.append(reading.result())
+                indices.append(start + index)
+            except ImageError as error:
+                if not skip:
+                    raise
+                skipped.append(Skipped(error.source, error.reason))
+        rows = self._forward(np.stack(pixels)) if pixels else np.empty((0, self.dim), np.float32)
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            names = [describe(batch[indices[row] - start].image) for row in bad]
+            shown = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+            exact = self.precision == "float32"
+            cure = "its weights are damaged" if exact else "load it with precision='float32'"
+            raise EmbeddingError(
+                f"The model '{self.card.name}' gives NaN or infinity for {shown}: {cure}."
+            )
+        return Embedded(rows, np.array(indices, np.int64), tuple(skipped))
+
+    def _forward(self, batch: NDArray[np.uint8]) -> F32:
+        pixels = normalise(batch, self.card.mean, self.card.std)
+        rows = self.network.run(pixels)
+        if self.flip:
+            mirrored = self.network.run(np.ascontiguousarray(pixels[..., ::-1]))
+            rows = (rows + mirrored) / np.float32(2)
+        return rows
+
+
+class _Reading(NamedTuple):
+    """An image and its pixels to come."""
+
+    image: ImageInput
+    pixels: Future[NDArray[np.uint8]]
+
+
+def load(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    backend: Literal["auto", "onnx", "torch"] = "auto",
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+    batch_size: int = 32,
+    flip: bool = False,
+    threads: int | None = None,
+    offline: bool | None = None,
+) -> Embedder:
+    """Load a model.
+
+    Args:
+        name_or_path: A bundled model's name, a model folder, a weight file of any layout passreid
+            knows, or a ModelScope or Hugging Face id (`hub.resolve`).
+        backend: "onnx" is ONNX Runtime on the CPU in float32, for model folders with a
+            `model.onnx`; "torch" is everything else. "auto" is "onnx" where that can do what
+            `device` and `precision` ask for.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" leaves it to the backend, which is the CPU
+            for "onnx" and the fastest device there is for "torch".
+        precision: "float32" is exact. "bfloat16" and "float16" are faster where the hardware has
+            them and change cosines in the third digit; "auto" chooses (repr says what).
+        batch_size: Images the network sees at a time.
+        flip: Average each embedding with that of the mirrored image: twice the work.
+        threads: Threads for reading and for the network; None is up to 4 and the backend's own.
+        offline: Never use the network; None asks the environment (`hub.resolve`).
+
+    Raises:
+        ModelNotFoundError: The name leads to nothing.
+        CheckpointError, ConfigError: The weights or the card are damaged, unsafe or do not fit.
+        MissingExtraError: It needs torch, which is not installed.
+        UsageError: An option that does not exist here.
+    """
+    workers = threads or min(4, os.cpu_count() or 1)
+    path = resolve(name_or_path, offline=offline)
+    card, network = open_network(
+        path, backend=backend, device=device, precision=precision, threads=threads
+    )
+    return Embedder(network, card, batch_size=batch_size, flip=flip, workers=workers)
+
+
+def _many(images: Any) -> Iterable[ImageInput]:
+    """See one image as many; an array of four axes is a stack of images."""
+    single = (str, bytes, os.PathLike, Image.Image)
+    if isinstance(images, single) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"{describe(images)} is neither an image nor a list of images.")
+    return images
+
+
+def _corners(xyxy: ArrayLike, size: tuple[int, int], name: str) -> NDArray[np.int64]:
+    """Boxes as whole pixels inside a frame of `size` (width, height)."""
+    boxes = np.asarray(xyxy, np.float64)
+    if not boxes.size:
+        return np.empty((0, 4), np.int64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise UsageError(f"xyxy must be (N, 4), a box a row, not of shape {boxes.shape}.")
+    whole = np.clip(np.round(boxes), 0, [*size, *size])
+    empty = ~((whole[:, 2:] - whole[:, :2]) >= 1).all(axis=1)
+    if empty.any():
+        row = int(np.flatnonzero(empty)[0])
+        left, top, right, bottom = boxes[row].tolist()
+        raise ImageError(
+            f"box {row} of {name}",
+            f"({left:g}, {top:g}, {right:g}, {bottom:g}) has no pixel in a frame of "
+            f"{size[0]} x {size[1]}",
+        )
+    return whole.astype(np.int64)

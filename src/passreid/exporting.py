@@ -1,0 +1,158 @@
+"""Write a model for other engines; nothing is left behind unless its outputs match torch's."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from passreid.backends import GRAPH, WEIGHTS
+from passreid.backends.onnx import OnnxBackend, graph_metadata, read_header, used_tensors
+from passreid.card import ModelCard
+from passreid.checkpoint import load_folder
+from passreid.checkpoint.files import replacing
+from passreid.errors import CheckpointError, MissingExtraError
+from passreid.model import PartViT, use_fused_attention
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+# Opset 23 is the first with attention as one operator; ONNX Runtime runs it from 1.23 on.
+_OPSET = 23
+_BATCHES = (1, 2, 7)
+_MIN_COSINE = 0.99999
+# Largest difference of one number, over the largest number of the batch.
+_MAX_DIFFERENCE = 1e-4
+
+
+def write_graph(folder: str | Path) -> Path:
+    """Write `model.onnx` into a model folder, for the onnx backend and for others.
+
+    The file holds the graph alone (a few hundred kB): its tensors are external data, which readers
+    take out of `model.safetensors` by offset, so weights lie on disk once. float16 tensors are cast
+    to float32 in the graph. Batches may have any size; the metadata says how pixels are prepared.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ModelNotFoundError, CheckpointError, ConfigError: As `load_folder`; also when the graph's
+            outputs differ from torch's (cosine below 0.99999, or a number off by more than 1e-4 of
+            the largest) on seeded batches of 1, 2 and 7. No file is left then.
+        MissingExtraError: The extra "onnx" is not installed.
+    """
+    folder = Path(folder)
+    model, card = load_folder(folder)
+    graph = _traced(model.eval())
+    _take_tensors_from(folder / WEIGHTS, graph, card)
+    for key, value in graph_metadata(card, folder / WEIGHTS).items():
+        graph.metadata_props.add(key=key, value=value)
+    with replacing(folder / GRAPH) as temporary:
+        temporary.write_bytes(graph.SerializeToString())
+        _check(model, OnnxBackend(folder, card, graph=temporary), card)
+    return folder / GRAPH
+
+
+def _traced(model: PartViT) -> ModelProto:
+    """Trace the network; unoptimised, so that every tensor keeps its name and shape."""
+    try:
+        import onnx  # noqa: F401 - the exporter below needs both
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Writing an ONNX graph", "onnx") from None
+    use_fused_attention(model, True)
+    example = torch.zeros(2, 3, *model.architecture.image_size)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _take_tensors_from(weights: Path, model: ModelProto, card: ModelCard) -> None:
+    """Turn the graph's tensors into external data of a safetensors file.
+
+    Raises:
+        CheckpointError: The graph's tensors are not the ones its readers will hand over, or are
+            stored in another type than float32 and float16.
+    """
+    from onnx import TensorProto, helper
+
+    kinds = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16}
+    stored, start = _stored(weights)
+    graph = model.graph
+    used = {name: stored[name] for name in used_tensors(card, stored)}
+    if {tensor.name for tensor in graph.initializer} != used.keys():
+        raise CheckpointError(f"{weights}: holds other tensors than the network traced from it.")
+    if strange := {entry["dtype"] for entry in used.values()} - kinds.keys():
+        raise CheckpointError(f"{weights}: tensors of type {', '.join(strange)} are not supported.")
+    del graph.initializer[:], graph.value_info[:]
+    halves = {name for name, entry in used.items() if entry["dtype"] == "F16"}
+    for name, entry in used.items():
+        begin, end = entry["data_offsets"]
+        tensor = graph.initializer.add(name=name, data_type=kinds[entry["dtype"]])
+        tensor.dims.extend(entry["shape"])
+        tensor.data_location = TensorProto.EXTERNAL
+        where = {"location": weights.name, "offset": start + begin, "length": end - begin}
+        for key, value in where.items():
+            tensor.external_data.add(key=key, value=str(value))
+    for node in graph.node:
+        del node.metadata_props[:]  # Python stack traces: nine tenths of the file
+        node.input[:] = [f"{name}:float32" if name in halves else name for name in node.input]
+    casts = [
+        helper.make_node("Cast", [name], [f"{name}:float32"], to=TensorProto.FLOAT)
+        for name in sorted(halves)
+    ]
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(casts + rest)
+
+
+def _stored(weights: Path) -> tuple[dict[str, Any], int]:
+    """The entries of a safetensors header, and where its data begins."""
+    header = read_header(weights)
+    entries = json.loads(header)
+    entries.pop("__metadata__", None)
+    return entries, 8 + len(header)
+
+
+def _check(model: PartViT, graph: OnnxBackend, card: ModelCard) -> None:
+    generator = np.random.default_rng(0)
+    for size in _BATCHES:
+        shape = (size, 3, *card.architecture.image_size)
+        pixels = generator.uniform(-1, 1, shape).astype(np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(pixels)).numpy()
+        cosine, difference = _agreement(expected, graph.run(pixels))
+        if not (cosine >= _MIN_COSINE and difference <= _MAX_DIFFERENCE):
+            raise CheckpointError(
+                f"The graph of '{card.name}' does not compute what torch does (batch of {size}: "
+                f"cosine {cosine:.6f}, largest difference {difference:.1e}), so it was not kept."
+            )
+
+
+def _agreement(expected: NDArray[Any], found: NDArray[Any]) -> tuple[float, float]:
+    """Smallest cosine of two batches' rows, and largest difference over the largest number."""
+    if expected.shape != found.shape:
+        return 0.0, np.inf
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(1) / lengths).min()), float(np.abs(a - b).max() / np.abs(a).max())

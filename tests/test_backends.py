@@ -1,0 +1,189 @@
+"""load: the right engine for the files at hand, and engines that agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import passreid.backends.pytorch
+from passreid.backends.pytorch import TorchBackend
+from passreid.checkpoint import load_folder, save_as
+from passreid.embed import load
+from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
+from passreid.exporting import write_graph
+from tests import small
+
+PICTURES = np.stack([small.picture(n) for n in range(5)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = small.folder(tmp_path_factory.mktemp("model") / "m")
+    write_graph(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder without a graph; heads of width 64, as foreign layouts have them."""
+    return small.folder(tmp_path_factory.mktemp("bare") / "m", small.architecture(heads=1))
+
+
+def rows(name: Path, **options: Any) -> Any:
+    return load(name, **options)(PICTURES, channel_order="rgb")
+
+
+def lowest_cosine(a: Any, b: Any) -> float:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(1) / lengths).min())
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_both_engines_agree(folder: Path, flip: bool) -> None:
+    onnx, pytorch = (rows(folder, backend=b, flip=flip) for b in ("onnx", "torch"))
+    assert onnx.dtype == pytorch.dtype == np.float32
+    assert lowest_cosine(onnx, pytorch) >= 0.99999
+    np.testing.assert_allclose(onnx, pytorch, atol=2e-5)
+
+
+def test_auto_takes_onnx_where_it_does_what_is_asked(folder: Path, bare: Path) -> None:
+    assert load(folder).backend == "onnx"
+    assert load(folder / "model.safetensors").backend == "onnx"
+    assert load(folder, device="cpu", threads=1).backend == "onnx"
+    assert load(folder, precision="bfloat16").backend == "torch"
+    assert load(folder, precision="auto").backend == "torch"
+    assert load(bare).backend == "torch"
+    assert load(folder).card.name == load(folder, backend="torch").card.name == "small"
+
+
+def test_without_torch_auto_precision_is_float32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    embedder = load(folder, precision="auto")
+    assert (embedder.backend, embedder.precision) == ("onnx", "float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "onnx", "precision": "bfloat16"}, "onnx backend runs on the CPU in float32"),
+        ({"backend": "onnx", "device": "cuda"}, "onnx backend runs on the CPU in float32"),
+        ({"backend": "tensorflow"}, "Unknown backend 'tensorflow'"),
+        ({"backend": "torch", "device": "tpu"}, "no device 'tpu' here; use auto or cpu"),
+        ({"backend": "torch", "device": "cuda:99"}, "no device 'cuda:99'"),
+        ({"backend": "torch", "precision": "int3"}, "Unknown precision 'int3'"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_options_that_do_not_exist(folder: Path, options: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(folder, **options)
+
+
+def test_onnx_without_a_graph_says_how_to_get_one(bare: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no model\.onnx.*passreid export"):
+        load(bare, backend="onnx")
+    with pytest.raises(ModelNotFoundError):
+        load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_foreign_files_load_through_torch(bare: Path, tmp_path: Path, name: str) -> None:
+    save_as(*load_folder(bare), tmp_path / name, format="pass")
+    embedder = load(tmp_path / name)
+    assert embedder.backend == "torch"
+    # The layout has no place for the card's mean: pixels are prepared as its family does.
+    assert embedder.card.mean == (0.5, 0.5, 0.5)
+    assert embedder(PICTURES, channel_order="rgb").shape == (5, 128)
+
+
+def test_a_modelscope_folder_loads(bare: Path, tmp_path: Path) -> None:
+    save_as(*load_folder(bare), tmp_path, format="modelscope")
+    np.testing.assert_allclose(rows(tmp_path), rows(bare), atol=1e-6)
+
+
+def test_torch_is_asked_for_where_it_is_needed(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "passreid.backends.pytorch")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"passreid\[torch\]"):
+        load(bare)
+
+
+def test_a_folder_with_a_graph_needs_no_torch(folder: Path) -> None:
+    code = """
+import json, sys
+for name in ("torch", "timm", "torchvision", "onnx", "onnxscript"):
+    sys.modules[name] = None
+import numpy as np, passreid
+rows = passreid.load(sys.argv[1])(np.zeros((2, 9, 5, 3), np.uint8), channel_order="rgb")
+print(json.dumps(rows.tolist()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
+    )
+    here = load(folder)(np.zeros((2, 9, 5, 3), np.uint8), channel_order="rgb")
+    np.testing.assert_allclose(json.loads(done.stdout), here, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_is_close_and_says_so(folder: Path, precision: Any) -> None:
+    embedder = load(folder, precision=precision, device="cpu")
+    assert embedder.precision == precision
+    assert precision in repr(embedder)
+    low = embedder(PICTURES, channel_order="rgb")
+    assert low.dtype == np.float32
+    exact = rows(folder)
+    assert 0.999 < lowest_cosine(low, exact) < 0.9999999
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")],
+)
+def test_auto_precision_follows_the_cpu(
+    features: Any, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features)
+    model = small.network(small.architecture())
+    assert TorchBackend(model, device="cpu", precision="auto").precision == expected
+
+
+def test_float32_is_exact_and_batches_do_not_matter(folder: Path) -> None:
+    model, _ = load_folder(folder)
+    backend = TorchBackend(model, device="cpu")
+    images = np.random.default_rng(0).normal(size=(4, 3, *small.SIZE)).astype(np.float32)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images)).numpy()
+    np.testing.assert_array_equal(backend.run(images), expected)
+    alone = np.concatenate([backend.run(images[n : n + 1]) for n in range(4)])
+    np.testing.assert_allclose(alone, expected, atol=1e-5)
+
+
+def test_devices_are_looked_for_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = passreid.backends.pytorch._find_device
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert str(find("auto")) == "mps"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(find("auto")) == "cuda"
+    assert str(find("cuda:1")) == "cuda:1"
+    with pytest.raises(UsageError, match="use auto or cpu, cuda, cuda:0, cuda:1, mps"):
+        find("cuda:2")
+
+
+def test_threads_are_torchs_own(bare: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        load(bare, threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,186 @@
+"""fit_calibration against a slow version that looks at one pair at a time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import passreid.calibration
+from passreid.calibration import fit_calibration
+from passreid.errors import CalibrationError, DatasetError, EmbeddingError
+from passreid.verify import Calibration
+
+RESOLUTION = 2 / 65536
+
+
+def people(
+    count: int = 30, crops: int = 8, *, noise: float = 1.0, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return embeddings, pids from 0 (nobody) and camids, some unknown."""
+    rng = np.random.default_rng(seed)
+    pids = np.repeat(np.arange(count), crops)
+    rows = rng.normal(size=(count, 16))[pids] + noise * rng.normal(size=(len(pids), 16))
+    return rows.astype(np.float32), pids, rng.integers(-1, 4, len(pids))
+
+
+def slow_pairs(rows: Any, pids: Any, camids: Any) -> tuple[list[float], list[float]]:
+    same, different = [], []
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        cosine = float(rows[i] @ rows[j] / np.linalg.norm(rows[i]) / np.linalg.norm(rows[j]))
+        if pids[i] != pids[j]:
+            different.append(cosine)
+        elif pids[i] > 0 and (camids[i] != camids[j] or camids[i] == -1):
+            same.append(cosine)
+    return same, different
+
+
+def slow_fit(same: list[float], different: list[float]) -> tuple[float, float]:
+    """L-BFGS on the pairs themselves, every one with its weight and Platt's target."""
+    cosines = torch.tensor(same + different, dtype=torch.float64)
+    kinds = torch.tensor([1.0] * len(same) + [0.0] * len(different), dtype=torch.float64)
+    target = torch.where(
+        kinds == 1, (len(same) + 1) / (len(same) + 2), 1 / (len(different) + 2)
+    ).double()
+    weight = torch.where(kinds == 1, 1 / len(same), 1 / len(different))
+    at = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [at], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Any:
+        optimiser.zero_grad()
+        logit = at[0] * cosines + at[1]
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
+        loss = (each * weight).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    slope, intercept = at.detach().tolist()
+    return slope, intercept
+
+
+def assert_curves(fitted: Calibration, same: list[float], different: list[float]) -> None:
+    """Thresholds within the resolution, and rates as the pairs themselves give them."""
+    for point in fitted.points:
+        shift = RESOLUTION * 1.01
+        assert np.mean([d >= point.threshold + shift for d in different]) <= point.false_accept_rate
+        looser = np.mean([d >= point.threshold - shift for d in different])
+        assert looser >= point.false_accept_rate - 1 / len(different)
+        low, high = (np.mean([s >= point.threshold + d for s in same]) for d in (shift, -shift))
+        assert low <= point.true_accept_rate <= high
+    accepts = np.mean([d >= fitted.equal_error_threshold for d in different])
+    rejects = np.mean([s < fitted.equal_error_threshold for s in same])
+    tolerance = 2 / min(len(same), len(different))
+    assert fitted.equal_error_rate == pytest.approx((accepts + rejects) / 2, abs=tolerance)
+    assert accepts == pytest.approx(rejects, abs=2 * tolerance)
+
+
+@pytest.mark.parametrize("block", [64, 2**21])
+def test_the_fit_is_that_of_the_slow_version(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passreid.calibration, "_BLOCK", block)
+    rows, pids, camids = people()
+    fitted = fit_calibration(rows, pids, camids=camids, data="drawn", flip=True)
+    same, different = slow_pairs(rows, pids, camids)
+    assert (fitted.same_pairs, fitted.different_pairs) == (len(same), len(different))
+    slope, intercept = slow_fit(same, different)
+    assert fitted.slope == pytest.approx(slope, rel=1e-3)
+    assert fitted.intercept == pytest.approx(intercept, rel=1e-3)
+    # 28,000 different pairs measure 1e-3, and not 1e-4.
+    assert [point.false_accept_rate for point in fitted.points] == [1e-2, 1e-3]
+    assert_curves(fitted, same, different)
+    assert (fitted.data, fitted.flip) == ("drawn", True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(3, 8), st.integers(2, 5), st.floats(0.2, 2.0), st.integers(0, 10**6))
+def test_any_small_set(count: int, crops: int, noise: float, seed: int) -> None:
+    rows, pids, camids = people(count, crops, noise=noise, seed=seed)
+    same, different = slow_pairs(rows, pids, camids)
+    try:
+        fitted = fit_calibration(rows, pids, camids=camids, data="x", rates=(0.5, 0.2))
+    except CalibrationError:
+        assert not same or slow_fit(same, different)[0] <= 1e-6
+        return
+    assert (fitted.same_pairs, fitted.different_pairs) == (len(same), len(different))
+    assert len(fitted.points) == sum(rate * len(different) >= 10 for rate in (0.5, 0.2))
+    assert_curves(fitted, same, different)
+
+
+def test_without_cameras_every_pair_of_a_person_counts() -> None:
+    rows, pids, _ = people(count=5, crops=4)
+    fitted = fit_calibration(rows, pids, data="x")
+    assert fitted.same_pairs == 4 * 6
+    assert fitted.different_pairs == 10 * 16
+
+
+def test_nobody_is_never_the_same_as_nobody() -> None:
+    rows, pids, _ = people(count=4, crops=4)
+    fitted = fit_calibration(rows, np.where(pids == 3, -1, pids), data="x")
+    assert fitted.same_pairs == 2 * 6
+    assert fitted.different_pairs == 6 * 16
+
+
+def test_people_told_apart_perfectly_give_finite_numbers() -> None:
+    rows, pids, _ = people(noise=0.01)
+    fitted = fit_calibration(rows, pids, data="x")
+    assert np.isfinite([fitted.slope, fitted.intercept]).all()
+    assert fitted.equal_error_rate == 0
+    same, different = slow_pairs(rows, pids, np.full(len(rows), -1))
+    assert max(different) < fitted.equal_error_threshold < min(same)
+    assert fitted.probability(min(same)) > 0.9
+    assert fitted.probability(max(different)) < 0.1
+    assert all(point.true_accept_rate == 1 for point in fitted.points)
+
+
+def test_probabilities_are_calibrated_on_new_pairs() -> None:
+    fitted = fit_calibration(*people(count=100, seed=1)[:2], data="x")
+    rows, pids, _ = people(count=100, seed=2)
+    same, different = slow_pairs(rows[:400], pids[:400], np.full(400, -1))
+    cosines = np.array([*same, *different])
+    weights = np.repeat([1 / len(same), 1 / len(different)], [len(same), len(different)])
+    kinds = np.repeat([1.0, 0.0], [len(same), len(different)])
+    chance = fitted.probability(cosines)
+    for low in (0.1, 0.3, 0.5, 0.7):
+        chosen = (chance >= low) & (chance < low + 0.2)
+        share = np.average(kinds[chosen], weights=weights[chosen])
+        assert share == pytest.approx(low + 0.1, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("pids", "camids", "message"),
+    [
+        ([1, 1, 2, 2], [0, 0, 1, 1], "no pair of one person by two cameras"),
+        ([0, 0, 0, 0], [0, 1, 2, 3], "no pair of one person"),
+        ([1, 1, 1, 1], [0, 1, 2, 3], "no pair of two different people"),
+    ],
+)
+def test_sets_without_pairs(pids: list[int], camids: list[int], message: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    with pytest.raises(CalibrationError, match=f"tiny has {message}"):
+        fit_calibration(rows, pids, camids=camids, data="tiny")
+
+
+def test_cosines_that_tell_nobody_apart() -> None:
+    with pytest.raises(CalibrationError, match="no more alike than those of different people"):
+        fit_calibration(np.ones((4, 3)), [1, 1, 2, 2], data="x")
+    with pytest.raises(CalibrationError, match="no more alike"):
+        fit_calibration([[1, 0], [0, 1], [1, 0], [0, 1]], [1, 1, 2, 2], data="x")
+
+
+def test_labels_and_embeddings_are_checked() -> None:
+    rows = np.eye(4)
+    with pytest.raises(DatasetError, match="pids must be 4 integers"):
+        fit_calibration(rows, [1, 2], data="x")
+    with pytest.raises(DatasetError, match="camids must be 4 integers"):
+        fit_calibration(rows, [1, 1, 2, 2], camids=[0.5] * 4, data="x")
+    rows[2, 0] = np.nan
+    with pytest.raises(EmbeddingError, match="row 2"):
+        fit_calibration(rows, [1, 1, 2, 2], data="x")

@@ -1,0 +1,227 @@
+"""evaluate and calibrate: the figures of a set, and everything a reader must know about them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from passreid.calibration import fit_calibration
+from passreid.data import ReIDDataset, Sample
+from passreid.errors import CalibrationError, DatasetError, ImageError
+from passreid.evaluation import Report, calibrate, evaluate
+from passreid.ranking import Labels, measure
+from tests import small
+
+KEYS = [
+    "mAP",
+    "mINP",
+    "rank1",
+    "rank5",
+    "rank10",
+    "num_query",
+    "num_gallery",
+    "images_per_second",
+]
+
+
+def drawn(folder: Path, name: str, pid: int, camid: int) -> Sample:
+    """Write a crop: the person's picture in another light for each camera and name."""
+    light = np.random.default_rng(abs(hash((pid, camid, len(name)))) % 2**32).integers(-60, 60, 3)
+    pixels = np.clip(small.picture(pid).astype(np.int64) + light, 0, 255).astype(np.uint8)
+    path = folder / f"{name}.png"
+    Image.fromarray(pixels).save(path)
+    return Sample(path, pid, camid)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> ReIDDataset:
+    """Six people by three cameras, two distractors, and a query whose person is nowhere else."""
+    query = [drawn(tmp_path, f"q{p}", p, 0) for p in range(1, 7)]
+    gallery = [drawn(tmp_path, f"g{p}_{c}", p, c) for p in range(1, 6) for c in range(3)]
+    gallery += [drawn(tmp_path, f"nobody{c}", 0, c) for c in range(2)]
+    train = [drawn(tmp_path, f"t{p}_{c}", p, c) for p in range(3) for c in range(2)]
+    return ReIDDataset(
+        "toy", "folder", tmp_path, tuple(train), tuple(query), tuple(gallery), notes=("Drawn.",)
+    )
+
+
+def by_hand(dataset: ReIDDataset, *, camera_filter: bool = True) -> Any:
+    embedder = small.colours()
+    sides = dataset.query, dataset.gallery
+    labels = Labels(
+        *([s.pid for s in side] for side in sides),
+        query_camids=[s.camid for s in dataset.query],
+        gallery_camids=[s.camid for s in dataset.gallery],
+        camera_filter=camera_filter,
+    )
+    rows = [embedder([s.path for s in side]) for side in sides]
+    return rows, measure(*rows, labels=labels)
+
+
+def test_the_figures_are_those_of_measure(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    rows, metrics = by_hand(dataset)
+    np.testing.assert_array_equal(report.query.rows, rows[0])
+    np.testing.assert_array_equal(report.gallery.rows, rows[1])
+    assert (report.mAP, report.mINP) == (metrics.mAP, metrics.mINP)
+    assert report.rank1 == metrics.rank(1)
+    np.testing.assert_array_equal(report.metrics.cmc, metrics.cmc)
+    assert 0 < report.mAP < 1
+    assert "mAP" in repr(report)
+
+
+def test_the_camera_filter_can_be_lifted(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset, camera_filter=False)
+    assert report.mAP == by_hand(dataset, camera_filter=False)[1].mAP
+    assert report.mAP != evaluate(small.colours(), dataset).mAP
+    assert any("not comparable with papers" in note for note in report.notes)
+
+
+def test_json_holds_the_fixed_keys_first(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    values = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert list(values)[: len(KEYS)] == KEYS
+    assert (values["num_query"], values["num_gallery"]) == (6, 17)
+    assert values["images_per_second"] > 0
+    assert values["rank1"] <= values["rank5"] <= values["rank10"] <= 1
+    assert (values["num_invalid_query"], values["num_skipped"]) == (1, 0)
+    assert values["equal_error_rate"] == report.calibration.equal_error_rate
+    assert list(values["true_accept_rates"]) == [
+        f"{p.false_accept_rate:g}" for p in report.calibration.points
+    ]
+    assert values["data"] == "toy"
+
+
+def test_queries_that_do_not_count_are_named(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    assert report.invalid == (str(dataset.query[5].path),)
+    assert any("1 queries do not count" in n and "q6.png" in n for n in report.notes)
+    assert report.notes[0] == "Drawn."
+
+
+def test_unreadable_images_stop_or_are_left_out(dataset: ReIDDataset) -> None:
+    dataset.gallery[4].path.write_bytes(b"junk")
+    dataset.query[0].path.unlink()
+    with pytest.raises(ImageError, match=r"q1\.png"):
+        evaluate(small.colours(), dataset)
+    report = evaluate(small.colours(), dataset, on_error="skip")
+    assert [Path(image.name).name for image in report.skipped] == ["q1.png", "g2_1.png"]
+    assert len(report.query.samples) == 5
+    assert dataset.gallery[4] not in report.gallery.samples
+    assert report.gallery.pids.tolist() == [s.pid for s in report.gallery.samples]
+    assert any("2 images cannot be read" in note for note in report.notes)
+    kept = replace(
+        dataset,
+        query=dataset.query[1:],
+        gallery=tuple(s for s in dataset.gallery if s != dataset.gallery[4]),
+    )
+    assert report.mAP == evaluate(small.colours(), kept).mAP
+
+
+def test_sets_that_cannot_be_evaluated(dataset: ReIDDataset) -> None:
+    with pytest.raises(DatasetError, match="no query and gallery"):
+        evaluate(small.colours(), replace(dataset, query=(), gallery=()))
+    for sample in dataset.query:
+        sample.path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="not one query image can be read"):
+        evaluate(small.colours(), dataset, on_error="skip")
+
+
+def test_reranking_changes_the_order(dataset: ReIDDataset) -> None:
+    from passreid.ranking import measure_distances
+    from passreid.reranking import rerank
+
+    report = evaluate(small.colours(), dataset, rerank=True)
+    distances = rerank(report.query.rows, report.gallery.rows)
+    assert report.mAP == measure_distances(distances, labels=report.labels).mAP
+    assert any("k-reciprocal" in note for note in report.notes)
+    found = report.ranking(top_k=3)
+    counted = [i for i, _ in found.hits(0)]
+    assert len(counted) == 3
+    assert all(report.gallery.samples[i].camid != 0 or report.gallery.pids[i] != 1 for i in counted)
+
+
+def test_the_ranking_is_there_for_sheets(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    ranking = report.ranking(top_k=4)
+    assert ranking.indices.shape == (6, 4)
+    rank1 = [report.gallery.pids[ranking.indices[q, 0]] == report.query.pids[q] for q in range(5)]
+    assert np.mean(rank1) == report.rank1
+
+
+def test_the_table_shows_figures_and_what_was_measured(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    console = Console(width=100, record=True, file=open_null())
+    console.print(report.table())
+    text = console.export_text()
+    assert "colours on toy" in text
+    assert f"{report.mAP:.2%}" in text
+    assert "Rank-10" in text
+    assert "equal error rate" in text
+
+
+def open_null() -> Any:
+    import io
+
+    return io.StringIO()
+
+
+def test_the_pairs_of_a_report_are_those_of_calibrate(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    fitted = calibrate(small.colours(), dataset)
+    assert fitted == report.calibration
+    samples = (*dataset.query, *dataset.gallery)
+    expected = fit_calibration(
+        small.colours()([s.path for s in samples]),
+        [s.pid for s in samples],
+        camids=[s.camid for s in samples],
+        data="toy (23 crops of 6 people)",
+    )
+    assert fitted == expected
+    assert calibrate(small.colours(flip=True), dataset).flip is True
+
+
+def test_a_file_listed_twice_is_no_pair(dataset: ReIDDataset) -> None:
+    unknown = [replace(s, camid=-1) for s in (*dataset.gallery, *dataset.query)]
+    twice = replace(dataset, query=tuple(unknown[-6:]), gallery=tuple(unknown))
+    # Six people of one query each, five of them with three gallery pictures.
+    assert calibrate(small.colours(), twice).same_pairs == 5 * 6
+
+
+def test_pid_0_is_a_person_where_it_is_asked_for(dataset: ReIDDataset) -> None:
+    shifted = [replace(s, pid=s.pid - 1) for s in (*dataset.query, *dataset.gallery) if s.pid]
+    counted = replace(dataset, query=tuple(shifted[:6]), gallery=tuple(shifted[6:]))
+    without = replace(dataset, gallery=dataset.gallery[:-2])
+    a, b = calibrate(small.colours(), counted), calibrate(small.colours(), without)
+    assert (a.same_pairs, a.slope) == (b.same_pairs, b.slope)
+
+
+def test_training_images_calibrate_where_there_is_nothing_else(dataset: ReIDDataset) -> None:
+    fitted = calibrate(small.colours(), replace(dataset, query=(), gallery=()))
+    assert fitted.data == "toy (6 crops of 3 people)"
+    assert fitted.same_pairs == 3
+
+
+def test_too_few_pairs_leave_the_ranking_figures(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    one = replace(
+        report,
+        query=replace(report.query, samples=tuple(replace(s, pid=0) for s in report.query.samples)),
+        gallery=replace(
+            report.gallery, samples=tuple(replace(s, pid=0) for s in report.gallery.samples)
+        ),
+    )
+    assert isinstance(one, Report)
+    with pytest.raises(CalibrationError):
+        _ = one.calibration
+    values = one.to_json()
+    assert values["equal_error_rate"] is None
+    assert values["true_accept_rates"] == {}
+    assert values["mAP"] == report.mAP
