@@ -1,4 +1,4 @@
-"""What every test shares: the optional folder of real crops, and no surprises from the environment."""
+"""What every test shares: the optional folder of real crops."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@
     ├── ModelNotFoundError        a model name leads to nothing: no folder, no file, no network
     ├── CheckpointError           a weight file that does not fit or is not safe to read
     ├── CalibrationError          a probability is asked of a model that was never calibrated
+    ├── OutputError               a file that cannot be written (rights, full disk)
     ├── MissingExtraError         an optional dependency is not installed
     └── TrainingError             a run that cannot start, resume or go on
 
@@ -70,6 +71,10 @@ class CheckpointError(PassreidError):
 
 class CalibrationError(PassreidError):
     """A probability or verdict is asked of a model that was never calibrated."""
+
+
+class OutputError(PassreidError):
+    """A file cannot be written; what was there before still is."""
 
 
 class MissingExtraError(PassreidError):

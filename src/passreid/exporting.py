@@ -15,9 +15,9 @@ from passreid.backends import GRAPH, WEIGHTS
 from passreid.backends.onnx import OnnxBackend, graph_metadata, read_header, used_tensors
 from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
-from passreid.checkpoint.files import replacing
 from passreid.errors import CheckpointError, MissingExtraError
 from passreid.model import PartViT, use_fused_attention
+from passreid.storage import replacing
 
 if TYPE_CHECKING:
     from onnx import ModelProto

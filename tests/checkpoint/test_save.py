@@ -18,7 +18,7 @@ from passreid.checkpoint import (
     save_as,
     save_folder,
 )
-from passreid.errors import CheckpointError, ConfigError
+from passreid.errors import CheckpointError, ConfigError, OutputError
 from passreid.model import PartViT
 from passreid.verify import Calibration
 from tests import seeded
@@ -200,13 +200,13 @@ def test_a_failed_save_leaves_the_old_model(
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr("passreid.checkpoint.files.save_file", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left"):
+    with pytest.raises(OutputError, match=r"cannot be written .*No space left"):
         save_folder(PartViT(OWN), CARD, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(CheckpointError, match=r"cannot be written .*failed writing file"):
+    with pytest.raises(OutputError, match=r"cannot be written .*failed writing file"):
         save_as(PartViT(TINY), ModelCard(name="x", architecture=TINY), tmp_path / "m.pth")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         save_folder(PartViT(OWN), CARD, tmp_path / "file" / "folder")

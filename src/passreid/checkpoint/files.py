@@ -9,14 +9,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import os
 import pickle
 import re
 import struct
-import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,39 +129,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], wrapper: Mapping[st
     """Write tensors as safetensors or, by any other suffix, with `torch.save`.
 
     Args:
-        path: A temporary name from `replacing`; its last suffix is the final file's.
+        path: A temporary name from `storage.replacing`; its last suffix is the final file's.
         tensors: Contiguous CPU tensors.
         wrapper: Entries beside ``"state_dict"``; empty writes the tensors flat (torch only).
     """
     if path.suffix == ".safetensors":
-        save_file(dict(tensors), path, metadata={"format": "pt"})
+        try:
+            save_file(dict(tensors), path, metadata={"format": "pt"})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from None
     else:
         content = {"state_dict": dict(tensors), **wrapper} if wrapper else dict(tensors)
         try:
             torch.save(content, path)
         except RuntimeError as error:  # how torch reports a full disk
             raise OSError(str(error).split("\n")[0]) from None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` that becomes `path` when the block ends well.
-
-    Raises:
-        CheckpointError: The file cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error}).") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _kind(path: Path) -> Literal["safetensors", "torch"]:

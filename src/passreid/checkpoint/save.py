@@ -10,12 +10,13 @@ from torch import Tensor
 
 from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
-from passreid.checkpoint.files import is_finite, replacing, write_tensors
+from passreid.checkpoint.files import is_finite, write_tensors
 from passreid.checkpoint.layouts import Layout
 from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, settings_text
 from passreid.checkpoint.stored import NATIVE_CARD, NATIVE_WEIGHTS
 from passreid.errors import CheckpointError
 from passreid.model import PartViT
+from passreid.storage import replacing
 
 Format = Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"]
 
@@ -39,8 +40,8 @@ def save_folder(model: PartViT, card: ModelCard, folder: str | Path, *, half: bo
             The neck and every BatchNorm's statistics stay as they are.
 
     Raises:
-        CheckpointError: The card is of another architecture, a weight is not finite, or the disk
-            refuses.
+        CheckpointError: The card is of another architecture, or a weight is not finite.
+        OutputError: A file cannot be written.
     """
     state = _state(model, card)
     if half:

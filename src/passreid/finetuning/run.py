@@ -13,6 +13,7 @@ from passreid.backends.pytorch import TorchBackend
 from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.data import ReIDDataset, Sample, read_dataset, relabel
+from passreid.data.check import find_unreadable
 from passreid.embed import Embedder
 from passreid.errors import DatasetError
 from passreid.evaluation import evaluate
@@ -20,7 +21,6 @@ from passreid.finetuning.augment import CropDataset, build_augmentation
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
-from passreid.images import find_unreadable
 from passreid.model import PartViT
 from passreid.training.loop import fit, log
 from passreid.training.process import Process, distributed, seed_all, tune_for_cpu
@@ -80,7 +80,7 @@ def _training_samples(
     if process.is_main:
         for line in (*dataset.notes, *_remarks(dataset.train)):
             log.info("%s", line)
-    bad = dict(find_unreadable([sample.path for sample in dataset.train]))
+    bad = find_unreadable([sample.path for sample in dataset.train])
     if not bad:
         return list(dataset.train)
     listing = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:5])

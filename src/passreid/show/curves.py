@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from passreid.errors import MissingExtraError, TrainingError
+from passreid.storage import replacing
 
 PANELS: Mapping[str, tuple[str, ...]] = {
     "loss": ("loss", "identity", "triplet"),
@@ -61,9 +62,8 @@ def draw_curves(run: Path, output: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     figure.suptitle(run.resolve().name, fontsize=11)
-    temporary = output.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=130)
-    temporary.replace(output)
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from passreid import storage
 from passreid.config import plain, read_toml
 from passreid.errors import TrainingError, UsageError
 
@@ -52,7 +51,7 @@ class RunFolder:
         recipe = self.path / "config.toml"
         if not recipe.exists():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
-            write_atomic(recipe, tomli_w.dumps(plain(config)).encode())
+            storage.write(recipe, tomli_w.dumps(plain(config)).encode())
             return None
         if not resume:
             raise UsageError(
@@ -79,17 +78,10 @@ class RunFolder:
         The oldest ones beyond `keep` are removed only when the new one is in place.
         """
         target = self._checkpoints / f"step-{state['step']:09d}.pt"
-        with tempfile.NamedTemporaryFile(
-            dir=self._checkpoints, suffix=".tmp", delete=False
-        ) as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(target)
+        with storage.replacing(target) as temporary:
+            torch.save(dict(state), temporary)
         for old in self._saved()[: -self.keep]:
             old.unlink()
-        for left in self._checkpoints.glob("*.tmp"):
-            left.unlink()
 
     def _saved(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.pt"))
@@ -114,16 +106,7 @@ class RunFolder:
             with contextlib.suppress(json.JSONDecodeError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-        write_atomic(self.metrics, "".join(kept).encode())
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: a temporary name in the same folder, then a rename."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
+        storage.write(self.metrics, "".join(kept).encode())
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

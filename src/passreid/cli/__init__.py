@@ -1,0 +1,42 @@
+"""The command line: `passreid VERB …`. One verb, one function; heavy imports wait inside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from passreid.cli.app import app, complain
+from passreid.errors import PassreidError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and leave: 0 done, 1 a failure the message explains, 2 wrong usage."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; messages go to stderr, never a traceback."""
+    # The verbs register themselves with the app when their modules are imported.
+    from passreid.cli import demo, measure, models, train, use  # noqa: F401
+
+    try:
+        result = app(
+            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        return complain(str(error), code=2)
+    except PassreidError as error:
+        return complain(str(error), code=error.exit_code)
+    except KeyboardInterrupt:
+        return complain("Stopped.", code=130)
+    except BrokenPipeError:
+        # The reader went away (`| head`); nothing more can be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        return complain(f"{named}{error.strerror or error}.", code=1)
+    return result if isinstance(result, int) else 0

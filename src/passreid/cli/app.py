@@ -1,0 +1,149 @@
+"""The app all verbs register with, the options they share, and how they speak."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.config import Dict
+from rich.console import Console
+
+from passreid.config import build, read_toml
+from passreid.errors import UsageError
+
+if TYPE_CHECKING:
+    from cyclopts.argument import ArgumentCollection
+
+    from passreid.embed import Embedder
+
+DEFAULT_MODEL = "passreid-tiny"
+"""The bundled model every verb uses unless told otherwise."""
+
+
+def _recipe_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Let `--config R.toml` supply the options that were not given on the command line."""
+    try:
+        given = arguments["--config"].tokens
+    except KeyError:
+        return
+    if given:
+        path = Path(given[0].value)
+        values = read_toml(path)
+        build(_recipe_of(commands[-1]), values, where=str(path))
+        Dict(values, source=str(path), use_commands_as_keys=False)(app, commands, arguments)
+
+
+def _recipe_of(verb: str) -> type[Any]:
+    """Return the dataclass a verb's recipe files are checked against."""
+    from passreid.finetuning.config import FinetuneRecipe
+
+    return {"finetune": FinetuneRecipe}[verb]
+
+
+app = App(
+    name="passreid",
+    help="Person re-identification: embed, compare, rank and evaluate pictures of people.",
+    version=importlib.metadata.version("passreid"),
+    config=_recipe_file,
+    default_parameter=Parameter(negative_iterable=(), show_default=True),
+    help_epilogue="Exit codes: 0 done, 1 a failure the message explains, 2 wrong usage.",
+)
+console = Console(highlight=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model embeds, and how.
+
+    Attributes:
+        model: A bundled name, a model folder, a weight file, a ModelScope or Hugging Face id.
+        backend: What runs the network; auto takes ONNX Runtime where the model folder allows it.
+        device: auto, cpu, cuda or mps.
+        precision: float32 is exact; auto is bfloat16 where the hardware has it.
+        batch_size: Crops at a time.
+        flip: Average with the embedding of the mirrored crop (twice the work, a little better).
+    """
+
+    model: str = DEFAULT_MODEL
+    backend: Literal["auto", "onnx", "torch"] = "auto"
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    batch_size: int = 32
+    flip: bool = False
+
+    def load(self) -> Embedder:
+        """Load the embedder these options describe."""
+        from passreid.embed import load
+
+        return load(
+            self.model,
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            flip=self.flip,
+        )
+
+
+OnError = Annotated[
+    Literal["raise", "skip"],
+    Parameter(help="Stop at the first unreadable picture, or leave it out, list it and exit 1."),
+]
+
+
+def say(text: str) -> None:
+    """Print a line for people to stdout."""
+    console.print(text, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a remark to stderr, so that it never mixes with results."""
+    sys.stderr.write(f"{text}\n")
+
+
+def complain(text: str, *, code: int) -> int:
+    """Print an error to stderr and return the exit code."""
+    sys.stderr.write(f"error: {text}\n")
+    return code
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    """Print one object on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def report_skipped(skipped: Iterable[tuple[str, str]]) -> int:
+    """List what was left out; 1 when there was anything, else 0."""
+    rows = list(skipped)
+    if not rows:
+        return 0
+    note(f"Skipped {len(rows)} picture{'s' if len(rows) > 1 else ''}:")
+    for name, reason in rows:
+        note(f"  {name}: {reason}")
+    return 1
+
+
+def check_writable(path: Path | None, *, suffix: str) -> None:
+    """Refuse an output that cannot be written before hours of work, not after.
+
+    Raises:
+        UsageError: The folder is missing or not writable, or the suffix is another one.
+    """
+    import os
+
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"{path}: the output must end in {suffix}.")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"{path}: the folder {folder} does not exist; make it first.")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: cannot be written; choose another output.")

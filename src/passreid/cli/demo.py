@@ -1,0 +1,147 @@
+"""demo, synthetic: something to look at without any data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.markup import escape
+
+from passreid.cli.app import ModelOptions, app, note, say
+from passreid.cli.measure import draw_sheet
+from passreid.errors import UsageError
+
+if TYPE_CHECKING:
+    from passreid.data import ReIDDataset, Sample
+    from passreid.embed import Embedder
+    from passreid.evaluation import Report
+
+MARK = ".passreid-demo"
+
+
+@app.command
+def demo(
+    *,
+    output: Path = Path("passreid-demo"),
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> None:
+    """Draw pedestrians, rank them, compare two, and draw a rank sheet; each step says what it does.
+
+    Args:
+        output: Folder for the pictures and the sheet; one of an earlier demo is replaced.
+    """
+    from passreid.data import make_synthetic
+    from passreid.evaluation import evaluate
+
+    _clear(output)
+    people = make_synthetic(output / "people", people=12, cameras=4, per_camera=2, train_fraction=0)
+    (output / MARK).touch()
+    say(
+        f"1. Drew {len(people.query)} query and {len(people.gallery)} gallery pictures of 12 "
+        f"synthetic people by 4 cameras in {escape(str(people.root))}."
+    )
+    embedder = options.load()
+    report = evaluate(embedder, people)
+    say(
+        f"2. Embedded them with {escape(embedder.card.name)} on {embedder.backend} "
+        f"({embedder.dim} numbers each, {report.images_per_second:.0f} pictures a second)."
+    )
+    _say_ranked(report)
+    _say_compared(people, embedder)
+    sheet = output / "ranked.png"
+    draw_sheet(report, sheet)
+    say(f"5. Drew a rank sheet, right answers framed green: {escape(str(sheet))}")
+    say(
+        f"6. Over all queries: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}. Drawn people are "
+        "toy data; on real ones see `passreid models`."
+    )
+    say("Next: your own pictures, with `passreid rank PICTURE FOLDER` and `passreid compare A B`.")
+
+
+@app.command
+def synthetic(
+    output: Path,
+    /,
+    *,
+    people: int = 24,
+    cameras: int = 4,
+    per_camera: int = 2,
+    kind: Annotated[str, Parameter(help="Layout to write; any that `evaluate` reads.")] = (
+        "market1501"
+    ),
+    seed: int = 0,
+    train_fraction: float = 0.5,
+) -> None:
+    """Draw a data set of pedestrians, to try every command on.
+
+    Example: passreid synthetic people --people 12 --kind msmt17-v1
+
+    Args:
+        output: A new folder.
+        people: How many, train and test together.
+        cameras: How many see each person.
+        per_camera: Pictures by each camera of each person.
+        seed: Another seed gives other people.
+        train_fraction: Share of the people that is for training.
+    """
+    from passreid.data import make_synthetic
+
+    made = make_synthetic(
+        output,
+        people=people,
+        cameras=cameras,
+        per_camera=per_camera,
+        kind=kind,
+        seed=seed,
+        train_fraction=train_fraction,
+    )
+    images = len(made.train) + len(made.query) + len(made.gallery)
+    note(f"Drew {images} pictures of {people} people in {output} ({made.kind}).")
+
+
+def _clear(output: Path) -> None:
+    """Make way for a new demo, but never for anything else's files.
+
+    Raises:
+        UsageError: The folder holds something that no demo made.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / MARK).is_file():
+        raise UsageError(f"{output} is not empty and not a demo's; name another --output.")
+    shutil.rmtree(output)
+
+
+def _say_ranked(report: Report) -> None:
+    """Show one query's list with what is right and wrong."""
+    query, gallery = report.query.samples, report.gallery.samples
+    say(f"3. Ranked the gallery for {escape(_label(query[0]))}:")
+    for place, (index, similarity) in enumerate(report.ranking(top_k=5).hits(0), start=1):
+        right = gallery[index].pid == query[0].pid
+        mark = "[green]right[/green]" if right else "[red]wrong[/red]"
+        say(f"     {place}. {similarity:.3f}  {escape(_label(gallery[index]))}  {mark}")
+
+
+def _say_compared(people: ReIDDataset, embedder: Embedder) -> None:
+    """Compare a person with itself on another camera, and with somebody else."""
+    from passreid.verify import cosine
+
+    one = people.query[0]
+    again = next(s for s in people.gallery if s.pid == one.pid and s.camid != one.camid)
+    other = next(s for s in people.gallery if s.pid not in (one.pid, one.pid + 1))
+    rows = embedder([one.path, again.path, other.path])
+    say("4. Compared two pairs:")
+    for truth, sample, row in (("same", again, rows[1]), ("another", other, rows[2])):
+        similarity = float(cosine(rows[0], row))
+        text = f"cosine {similarity:.3f}"
+        if embedder.calibration is not None and embedder.calibration.flip == embedder.flip:
+            verdict = embedder.calibration.judge(similarity)
+            answer = "the same person" if verdict.same_person else "not the same person"
+            text += f", probability {verdict.probability:.3f}: {answer}"
+        say(f"     with {escape(_label(sample))} ({truth} person): {text}")
+
+
+def _label(sample: Sample) -> str:
+    return f"{sample.path.name} (person {sample.pid}, camera {sample.camid + 1})"

@@ -1,0 +1,174 @@
+"""evaluate, calibrate: a labelled set against a model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from cyclopts import Parameter
+
+from passreid import storage
+from passreid.cli.app import (
+    ModelOptions,
+    OnError,
+    app,
+    check_writable,
+    console,
+    note,
+    report_skipped,
+    say,
+    say_json,
+)
+from passreid.storage import replacing
+
+if TYPE_CHECKING:
+    from passreid.card import ModelCard
+    from passreid.data import ReIDDataset
+    from passreid.evaluation import Report
+    from passreid.verify import Calibration
+
+Kind = Annotated[str, Parameter(help="Layout of the set; auto finds it by tell-tale files.")]
+
+
+@app.command
+def evaluate(
+    root: Path,
+    /,
+    *,
+    kind: Kind = "auto",
+    rerank: bool = False,
+    camera_filter: bool = True,
+    sheet: Path | None = None,
+    json: bool = False,
+    on_error: OnError = "raise",
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> int:
+    """Score a model on a labelled set: mAP, mINP and Rank-k.
+
+    Example: passreid evaluate Market-1501-v15.09.15 --flip
+
+    Args:
+        root: A data set: Market-1501, MSMT17, CUHK03-NP, DukeMTMC layout, Occluded-Duke, a folder
+            of people, or a CSV file.
+        rerank: Also score the order after k-reciprocal re-ranking.
+        camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
+        sheet: A .png of queries spread over the set, right and wrong answers marked.
+        json: One object with mAP, mINP, rank1, rank5, rank10 (fractions) and counts.
+    """
+    from passreid.evaluation import evaluate as score
+
+    check_writable(sheet, suffix=".png")
+    dataset = read(root, kind, quiet=json)
+    report = score(
+        options.load(),
+        dataset,
+        rerank=rerank,
+        camera_filter=camera_filter,
+        on_error=on_error,
+        progress=not json,
+    )
+    if json:
+        say_json(report.to_json())
+    else:
+        console.print(report.table())
+        for line in report.notes:
+            note(line)
+    if sheet is not None:
+        draw_sheet(report, sheet)
+        note(f"Drew {sheet}.")
+    return report_skipped(report.skipped)
+
+
+@app.command
+def calibrate(
+    root: Path,
+    /,
+    *,
+    output: Path,
+    kind: Kind = "auto",
+    json: bool = False,
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> None:
+    """Fit what a model's cosines mean on a labelled set: probability and thresholds.
+
+    Example: passreid calibrate my-cameras/ --output my-model
+
+    Args:
+        root: A labelled data set with query and gallery, of people the model was not trained on.
+        output: Folder for the calibrated copy of the model; may be the model's own folder.
+        json: Print the calibration as one object.
+    """
+    from passreid.config import plain
+    from passreid.evaluation import calibrate as fit
+
+    dataset = read(root, kind, quiet=json)
+    embedder = options.load()
+    calibration = fit(embedder, dataset, progress=not json)
+    _save_calibrated(options.model, embedder.card.with_calibration(calibration), output)
+    if json:
+        say_json(plain(calibration))
+    else:
+        _say_calibration(calibration)
+    note(f"Wrote {output}; use it with --model {output}.")
+
+
+def draw_sheet(report: Report, output: Path, *, rows: int = 10) -> None:
+    """Draw queries spread evenly over a report's, with what each found and whether it is right."""
+    from passreid.show.ranksheet import rank_sheet
+
+    query, gallery = report.query.samples, report.gallery.samples
+    chosen = np.unique(np.linspace(0, len(query) - 1, rows).astype(int))
+    ranking = report.ranking(top_k=10)
+    hits = [[(gallery[i], s) for i, s in ranking.hits(n)] for n in chosen]
+    title = f"{report.model} on {report.data}: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}"
+    rank_sheet([query[n] for n in chosen], hits, output, title=title)
+
+
+def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
+    """Write a model folder with this card; weights of a model folder are copied as they are."""
+    from passreid.hub import resolve
+
+    source = resolve(model)
+    if not (source / "model.json").is_file():
+        from passreid.checkpoint import load_checkpoint, save_folder
+
+        save_folder(load_checkpoint(source).model, card, output)
+        return
+    for name in ("model.safetensors", "model.onnx"):
+        there = source / name
+        if there.is_file() and there.resolve() != (output / name).resolve():
+            with replacing(output / name) as temporary:
+                shutil.copyfile(there, temporary)
+    storage.write(output / "model.json", card.to_json().encode())
+
+
+def read(root: Path, kind: str, *, quiet: bool = False) -> ReIDDataset:
+    """Read a data set and say what is in it."""
+    from passreid.data import read_dataset
+
+    dataset = read_dataset(root, kind)
+    if not quiet:
+        note(f"{dataset.name} ({dataset.kind})")
+        for subset, people, images, cameras in dataset.summary():
+            if images:
+                seen = f"{cameras} cameras" if cameras else "cameras unknown"
+                note(f"  {subset:<8} {images:>7,} pictures  {people:>6,} people  {seen}")
+    for line in dataset.notes:
+        note(f"  {line}")
+    return dataset
+
+
+def _say_calibration(calibration: Calibration) -> None:
+    say(
+        f"Fitted on {calibration.same_pairs:,} same-person and "
+        f"{calibration.different_pairs:,} different-person pairs of {calibration.data}; "
+        f"equal error rate {calibration.equal_error_rate:.2%} at cosine "
+        f"{calibration.equal_error_threshold:.3f}."
+    )
+    for point in calibration.points:
+        say(
+            f"  false accepts {point.false_accept_rate:g}: threshold {point.threshold:.3f}, "
+            f"{point.true_accept_rate:.1%} of same-person pairs accepted"
+        )

@@ -1,0 +1,192 @@
+"""models, convert, export, doctor: what there is, in which form, and whether it works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from passreid.cli.app import DEFAULT_MODEL, app, console, note, say, say_json
+from passreid.errors import MissingExtraError, PassreidError
+
+if TYPE_CHECKING:
+    from passreid.card import ModelCard
+
+EXTRAS = {
+    "torch": ("torch", "timm", "torchvision"),
+    "onnx": ("onnx", "onnxscript"),
+    "hub": ("huggingface_hub",),
+}
+
+
+@app.command
+def models(name: str | None = None, /, *, json: bool = False) -> None:
+    """List the bundled models, or show one model's card.
+
+    Args:
+        name: A bundled name, a model folder, or a ModelScope or Hugging Face id.
+        json: One object a model.
+    """
+    from passreid.hub import bundled, resolve
+
+    names = bundled() if name is None else [name]
+    cards = {n: _card(resolve(n)) for n in names}
+    if json:
+        from passreid.config import plain
+
+        for key, card in cards.items():
+            say_json({"model": key, **plain(card)})
+    elif name is not None:
+        _say_card(cards[name])
+    else:
+        table = Table("name", "input", "numbers", "scores", "licence", box=None, pad_edge=False)
+        for key, card in cards.items():
+            a = card.architecture
+            scores = ", ".join(f"{k} {v:g}" for k, v in card.scores.items())
+            size = f"{a.image_size[0]}x{a.image_size[1]}"
+            table.add_row(key, size, str(a.dim), escape(scores), escape(card.licence))
+        console.print(table)
+        note("Also: a model folder, a weight file, damo/… (ModelScope), owner/name (Hugging Face).")
+
+
+@app.command
+def convert(
+    source: str,
+    output: Path,
+    /,
+    *,
+    to: Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"] = (
+        "passreid"
+    ),
+    half: bool = False,
+    role: Literal["auto", "teacher", "student"] = "auto",
+    image_size: tuple[int, int] | None = None,
+) -> None:
+    """Read weights of any known layout, strictly, and write them in another.
+
+    Example: passreid convert transformer_120.pth my-model
+
+    Args:
+        source: A weight file, a folder or a hub id.
+        output: A folder ("passreid", "modelscope") or a file (the others).
+        to: Layout to write.
+        half: Store weights as float16 ("passreid" alone).
+        role: Which network of a self-supervised checkpoint.
+        image_size: Height and width to resize the position table to.
+    """
+    try:
+        from passreid.checkpoint import load_checkpoint, save_as, save_folder
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Converting weights", "torch") from error
+    from passreid.hub import resolve
+
+    path = resolve(source)
+    if image_size is None:
+        loaded = load_checkpoint(path, role=role, keep_classifier=True)
+    else:
+        loaded = load_checkpoint(path, role=role, keep_classifier=True, image_size=image_size)
+    say(escape(str(loaded.report)))
+    if to == "passreid":
+        save_folder(loaded.model, loaded.card, output, half=half)
+    else:
+        save_as(loaded.model, loaded.card, output, format=to)
+    note(f"Wrote {output}.")
+
+
+@app.command
+def export(folder: Path, /) -> None:
+    """Add an ONNX graph to a model folder, so that it runs without torch.
+
+    The graph is checked against torch before it is kept.
+
+    Example: passreid export runs/a/model
+
+    Args:
+        folder: A model folder.
+    """
+    try:
+        from passreid.exporting import write_graph
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Exporting", "torch,onnx") from error
+    note(f"Wrote {write_graph(folder)}.")
+
+
+@app.command
+def doctor() -> int:
+    """Say what is installed, what the machine offers, and whether the bundled model works."""
+    say(f"passreid {importlib.metadata.version('passreid')} on Python {platform.python_version()}")
+    say(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    for package in ("numpy", "pillow", "onnxruntime", "safetensors"):
+        say(f"  {package} {importlib.metadata.version(package)}")
+    for extra, packages in EXTRAS.items():
+        missing = [p for p in packages if importlib.util.find_spec(p) is None]
+        state = "installed" if not missing else f"not installed: pip install 'passreid\\[{extra}]'"
+        say(f"  extra {extra}: {state}")
+    if importlib.util.find_spec("torch") is not None:
+        from passreid.backends.pytorch import gpu
+
+        say(f"  torch {importlib.metadata.version('torch')}, accelerator: {gpu() or 'none'}")
+    try:
+        same, different = _self_test()
+    except PassreidError as error:
+        say(f"bundled model: fails ({escape(str(error))})")
+        return 1
+    say(f"bundled model: works (same person {same:.2f}, different people {different:.2f})")
+    return 0
+
+
+def _self_test() -> tuple[float, float]:
+    """Embed three drawn crops: one person by two cameras, and another; cosines of the two pairs."""
+    import numpy as np
+
+    from passreid.data.people import random_people
+    from passreid.data.street import draw_crop, random_camera
+    from passreid.embed import load
+    from passreid.verify import cosine
+
+    rng = np.random.default_rng(0)
+    people = random_people(3, rng)
+    cameras = [random_camera(number, rng) for number in range(2)]
+    shots = ((people[0], cameras[0]), (people[0], cameras[1]), (people[2], cameras[1]))
+    one, again, other = load()([draw_crop(*shot, rng, occluded=False) for shot in shots])
+    return float(cosine(one, again)), float(cosine(one, other))
+
+
+def _card(path: Path) -> ModelCard:
+    """Read a card without torch where there is one, else deduce it from the weights."""
+    from passreid.card import ModelCard
+
+    if (path / "model.json").is_file():
+        return ModelCard.read(path / "model.json")
+    try:
+        from passreid.checkpoint import load_checkpoint
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Reading foreign weights", "torch") from error
+    return load_checkpoint(path).card
+
+
+def _say_card(card: ModelCard) -> None:
+    a = card.architecture
+    say(f"[bold]{escape(card.name)}[/bold]")
+    if card.description:
+        say(escape(card.description))
+    say(f"  network       ViT {a.depth} x {a.width}, {a.parts} part tokens, {a.dim} numbers")
+    say(f"  input         {a.image_size[0]} x {a.image_size[1]}, {card.interpolation}")
+    say(f"  trained on    {escape(card.training_data)}")
+    say(f"  licence       {escape(card.licence)}")
+    for key, value in card.scores.items():
+        say(f"  {escape(key):<13} {value:g}")
+    if card.calibration is None:
+        say("  calibration   none; fit one with `passreid calibrate`")
+    else:
+        c = card.calibration
+        say(f"  calibration   {escape(c.data)}, equal error rate {c.equal_error_rate:.2%}")
+
+
+__all__ = ["DEFAULT_MODEL", "convert", "doctor", "export", "models"]

@@ -1,0 +1,272 @@
+"""embed, compare, rank: pictures in, answers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from rich.markup import escape
+
+from passreid.cli.app import (
+    ModelOptions,
+    OnError,
+    app,
+    check_writable,
+    note,
+    report_skipped,
+    say,
+    say_json,
+)
+from passreid.errors import UsageError
+from passreid.ranking import rank as rank_embeddings
+from passreid.ranking import rank_distances
+from passreid.reranking import rerank
+from passreid.storage import replacing
+from passreid.verify import cosine
+
+if TYPE_CHECKING:
+    from passreid.embed import Embedder
+    from passreid.verify import Calibration
+
+FalseAccepts = Annotated[float, Parameter(help="Accepted share of different people taken for one.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What counts as found, and in which order.
+
+    Attributes:
+        top: How many to show for each query.
+        rerank: Order by k-reciprocal re-ranking, which looks at the gallery as a whole.
+        same_only: Keep what reaches the calibrated threshold; a query may then have no match.
+        false_accept_rate: Accepted share of different people taken for one, for --same-only.
+    """
+
+    top: int = 10
+    rerank: bool = False
+    same_only: bool = False
+    false_accept_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuse an empty answer."""
+        if self.top < 1:
+            raise UsageError(f"--top is {self.top}; it must be at least 1.")
+
+    def threshold(self, calibration: Calibration | None) -> float:
+        """Return the smallest cosine that counts as found."""
+        if not self.same_only:
+            return -math.inf
+        if calibration is None:
+            raise UsageError(
+                "--same-only needs a calibrated model; run `passreid calibrate` on a labelled set."
+            )
+        return calibration.threshold(self.false_accept_rate)
+
+    def order(self, query: np.ndarray, gallery: np.ndarray) -> list[list[int]]:
+        """List for each query the gallery's indices, best first, one more than asked for.
+
+        The one more stands in for the query's own file, should it be in the gallery.
+        """
+        if self.rerank:
+            ranking = rank_distances(rerank(query, gallery), top_k=self.top + 1)
+        else:
+            ranking = rank_embeddings(query, gallery, top_k=self.top + 1)
+        return [[index for index, _ in ranking.hits(n)] for n in range(len(ranking))]
+
+
+@app.command
+def embed(
+    *images: str,
+    output: Path | None = None,
+    json: bool = False,
+    on_error: OnError = "raise",
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> int:
+    """Turn pictures of people into embeddings.
+
+    Example: passreid embed crops/ --output crops.npz
+
+    Args:
+        images: Files, folders (searched for pictures) or https addresses.
+        output: An .npz file for the arrays `paths` and `embeddings` (float32, N x D).
+        json: One object a line: path and embedding.
+    """
+    check_writable(output, suffix=".npz")
+    sources = expand(images)
+    embedder = options.load()
+    done = embedder.embed(sources, on_error=on_error, progress=len(sources) > embedder.batch_size)
+    paths = [sources[i] for i in done.indices]
+    if output is not None:
+        save_embeddings(output, paths, done.embeddings)
+    for path, row in zip(paths, done.embeddings, strict=True):
+        if json:
+            say_json({"path": path, "embedding": row.tolist()})
+    if output is not None:
+        note(f"Wrote {len(paths)} embeddings of {embedder.dim} numbers to {output}.")
+    elif not json:
+        say(f"{len(paths)} pictures, {embedder.dim} numbers each, from {embedder.card.name}.")
+        note("Nothing was written: add --output F.npz, or --json to print them.")
+    return report_skipped(done.skipped)
+
+
+@app.command
+def compare(
+    a: str,
+    b: str,
+    /,
+    *,
+    json: bool = False,
+    false_accept_rate: FalseAccepts = 1e-3,
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> None:
+    """Say whether two pictures show the same person.
+
+    Example: passreid compare monday.jpg tuesday.jpg
+
+    Args:
+        a: A picture.
+        b: Another.
+        json: One object: cosine, probability, same_person, threshold.
+    """
+    embedder = options.load()
+    first, second = embedder([a, b])
+    similarity = float(cosine(first, second))
+    calibration = calibration_of(embedder)
+    if calibration is None:
+        values: dict[str, Any] = {"cosine": similarity, "probability": None, "same_person": None}
+        text = (
+            f"Cosine {similarity:.3f}. The model was never calibrated, so that is all it can say;"
+        )
+        text += " run `passreid calibrate` on a labelled set for a probability."
+    else:
+        verdict = calibration.judge(similarity, false_accept_rate=false_accept_rate)
+        values = {
+            "cosine": verdict.cosine,
+            "probability": verdict.probability,
+            "same_person": verdict.same_person,
+            "threshold": verdict.threshold,
+            "false_accept_rate": verdict.false_accept_rate,
+        }
+        answer = "The same person" if verdict.same_person else "Not the same person"
+        text = (
+            f"{answer}: cosine {verdict.cosine:.3f} against a threshold of {verdict.threshold:.3f} "
+            f"(false-accept rate {false_accept_rate:g} on {calibration.data}), "
+            f"probability {verdict.probability:.3f}."
+        )
+    if json:
+        say_json(values)
+    else:
+        say(text)
+
+
+@app.command
+def rank(
+    query: str,
+    gallery: str,
+    /,
+    *,
+    search: Search = Search(),
+    sheet: Path | None = None,
+    json: bool = False,
+    on_error: OnError = "raise",
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> int:
+    """Rank the pictures of a folder by how alike they are to a query.
+
+    A picture of the gallery that is the query's own file is left out.
+
+    Example: passreid rank someone.jpg crops/ --top 5 --sheet ranked.png
+
+    Args:
+        query: A picture, or a folder of them.
+        gallery: A folder of pictures.
+        sheet: A .png that shows queries and what was found.
+        json: One object a query, one query a line.
+    """
+    check_writable(sheet, suffix=".png")
+    queries, pictures = expand([query]), expand([gallery])
+    embedder = options.load()
+    calibration = calibration_of(embedder)
+    threshold = search.threshold(calibration)
+    asked = embedder.embed(queries, on_error=on_error)
+    found = embedder.embed(pictures, on_error=on_error, progress=len(pictures) > 200)
+    queries = [queries[i] for i in asked.indices]
+    pictures = [pictures[i] for i in found.indices]
+    results: list[list[tuple[str, float]]] = []
+    if queries and pictures:
+        order = search.order(asked.embeddings, found.embeddings)
+        for name, indices in zip(queries, order, strict=True):
+            row = asked.embeddings[len(results)]
+            hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
+            hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
+            results.append(hits[: search.top])
+    for name, hits in zip(queries, results, strict=True):
+        (say_json if json else _say_hits)(_answer(name, hits, calibration))
+    if sheet is not None and results:
+        from passreid.show.ranksheet import rank_sheet
+
+        rank_sheet(queries, results, sheet)
+        note(f"Drew {sheet}.")
+    return report_skipped((*asked.skipped, *found.skipped))
+
+
+def expand(sources: Sequence[str]) -> list[str]:
+    """Turn folders into the pictures in them; files and addresses stay as they are.
+
+    Raises:
+        UsageError: Nothing was given, or a folder holds no picture.
+    """
+    from passreid.images import find_images
+
+    if not sources:
+        raise UsageError("No picture was given; name files, folders or https addresses.")
+    found: list[str] = []
+    for source in sources:
+        found += map(str, find_images(source)) if Path(source).is_dir() else [source]
+    return found
+
+
+def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) -> None:
+    """Write an .npz whole or not at all: `paths` (N,) text and `embeddings` (N, D) float32."""
+    with replacing(output) as temporary:
+        np.savez(temporary, paths=np.array(paths), embeddings=embeddings)
+
+
+def calibration_of(embedder: Embedder) -> Calibration | None:
+    """Return the model's calibration, unless it was fitted for embeddings of another kind."""
+    calibration = embedder.calibration
+    if calibration is not None and calibration.flip != embedder.flip:
+        note("The calibration was fitted without --flip; probabilities are left out.")
+        return None
+    return calibration
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).exists() and Path(one).resolve() == Path(other).resolve()
+
+
+def _answer(
+    query: str, hits: Sequence[tuple[str, float]], calibration: Calibration | None
+) -> dict[str, Any]:
+    """One query's result as plain data."""
+    matches: list[dict[str, Any]] = []
+    for number, (path, similarity) in enumerate(hits, start=1):
+        chance = None if calibration is None else calibration.probability(similarity)
+        matches.append({"rank": number, "path": path, "cosine": similarity, "probability": chance})
+    return {"query": query, "no_match": not matches, "matches": matches}
+
+
+def _say_hits(answer: dict[str, Any]) -> None:
+    say(f"[bold]{escape(answer['query'])}[/bold]")
+    if answer["no_match"]:
+        say("  no match")
+    for match in answer["matches"]:
+        chance = match["probability"]
+        sure = "" if chance is None else f"  p {chance:.3f}"
+        say(f"  {match['rank']:>3}  {match['cosine']:+.3f}{sure}  {escape(match['path'])}")
