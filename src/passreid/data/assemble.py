@@ -12,7 +12,9 @@ from passreid.data.dataset import SUBSETS, UNKNOWN_CAMERA, ReIDDataset, Sample
 from passreid.data.published import compare_with_published
 from passreid.errors import DatasetError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+)
 JUNK = -1
 _SHOWN = 3
 

@@ -184,10 +184,18 @@ def _csv_rows(file: Path) -> Iterator[_Row]:
                 f"{file} has no column {needed!r}: its first line must name the columns "
                 f"path,pid[,camid][,split], and it names {header}."
             )
+    lines: dict[tuple[Path, str], int] = {}
     for fields in table:
         if any(fields):
             values = dict(zip_longest(header, (field.strip() for field in fields), fillvalue=""))
-            yield _csv_row(file, table.line_num, values)
+            row = _csv_row(file, table.line_num, values)
+            line = table.line_num
+            first = lines.setdefault((row.path, row.split), line)
+            if first != line:
+                raise DatasetError(
+                    f"{file}, line {line}: {values['path']} is listed in line {first} too."
+                )
+            yield row
 
 
 def _header(text: str) -> tuple[list[str], str]:

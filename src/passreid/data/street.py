@@ -55,7 +55,7 @@ def random_camera(number: int, rng: np.random.Generator) -> Camera:
         gain=(red, green, blue),
         contrast=float(rng.uniform(0.75, 1.15)),
         blur=float(rng.uniform(0.2, 0.9)),
-        noise=float(rng.uniform(2, 7)),
+        noise=float(rng.uniform(1.5, 5.5)),
         quality=int(rng.integers(62, 92)),
         light=float(rng.uniform(-0.8, 0.8)),
         angle=float(number * 135 + rng.uniform(-25, 25)),

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from passreid.data.market_style import FOLDERS
 from passreid.data.people import random_people
 from passreid.data.readers import read_dataset
 from passreid.data.street import draw_crop, random_camera
-from passreid.errors import UsageError
+from passreid.errors import OutputError, UsageError
 
 # Keeps the streams of random numbers apart that one seed starts.
 _PEOPLE, _CAMERAS, _CROPS = 1, 2, 3
@@ -79,6 +80,7 @@ def make_synthetic(
 
     Raises:
         UsageError: An argument out of range, or a folder that holds something.
+        OutputError: The folder cannot be written.
     """
     if kind not in LAYOUTS:
         raise UsageError(f"There is no data set kind {kind!r}: use {', '.join(LAYOUTS)}.")
@@ -101,17 +103,8 @@ def make_synthetic(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty: name a new folder.")
     shots = list(_shots(people, learned, cameras, per_camera))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn beside its place and moved there whole, so that a stopped run leaves no half data set.
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with _whole(folder) as draft:
         _write(draft, shots, LAYOUTS[kind], seed=seed, size=size, hide=kind == "occluded-duke")
-        draft.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return read_dataset(folder, kind)
 
 
@@ -128,6 +121,26 @@ def sample_sheet(*, people: int = 12, cameras: int = 6, seed: int = 0) -> Image.
         row, column = divmod(at, columns)
         sheet.paste(crop[0], (gap + column * (width + gap), gap + row * (height + gap)))
     return sheet
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder whose content becomes `folder`'s when the block ends well."""
+    exists = folder.exists()
+    draft = (folder if exists else folder.parent) / f".{uuid.uuid4().hex}"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        if exists:
+            # Filled and not replaced: it may be where a shell stands, or where a disk is mounted.
+            for entry in sorted(draft.iterdir()):
+                entry.replace(folder / entry.name)
+        else:
+            draft.replace(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _shots(people: int, learned: int, cameras: int, per_camera: int) -> Iterator[Shot]:

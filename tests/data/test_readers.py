@@ -1,0 +1,85 @@
+"""Recognising a layout: tell-tale files, the folder around a set, and what to say otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from passreid.data import READERS, read_dataset
+from passreid.data.assemble import IMAGE_SUFFIXES
+from passreid.errors import DatasetError, UsageError
+from passreid.images import IMAGE_SUFFIXES as READABLE
+from tests.data import trees
+from tests.data.trees import touch
+
+
+def test_the_set_may_lie_one_folder_deeper(tmp_path: Path) -> None:
+    root = trees.market(tmp_path / "data" / "Market-1501-v15.09.15")
+    touch(tmp_path / "data", "other/readme.txt")
+    dataset = read_dataset(tmp_path / "data")
+    assert dataset == read_dataset(root)
+    assert dataset.name == "Market-1501-v15.09.15"
+    assert read_dataset(tmp_path / "data", "market1501") == dataset
+
+
+def test_people_may_lie_one_folder_deeper(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", "crops/ada/1.jpg", "crops/ada/2.jpg")
+    assert read_dataset(root).root == root / "crops"
+
+
+def test_several_sets_in_one_folder_are_listed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        trees.market(tmp_path / name)
+    with pytest.raises(DatasetError, match=r"a \(market1501\), b \(market1501\)"):
+        read_dataset(tmp_path)
+
+
+def test_the_error_lists_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="It is empty") as error:
+        read_dataset(tmp_path)
+    for kind, reader in READERS.items():
+        assert f"{kind}: {reader.looks_for}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flat/1.jpg", "1 images, but nothing says who"),
+        ("flat", "It is a file, and not a CSV file"),
+        ("elsewhere", "flat does not exist"),
+    ],
+)
+def test_the_error_says_what_lies_there_instead(tmp_path: Path, name: str, message: str) -> None:
+    touch(tmp_path, name)
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(tmp_path / "flat")
+
+
+def test_an_unknown_kind_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'market'.*market1501"):
+        read_dataset(tmp_path, "market")
+
+
+def test_a_path_may_be_text_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.market(tmp_path / "toy")
+    monkeypatch.chdir(tmp_path / "toy")
+    assert read_dataset(".").name == "toy"
+
+
+def test_readers_and_decoder_agree_on_suffixes() -> None:
+    assert set(READABLE) == IMAGE_SUFFIXES
+
+
+def test_reading_a_set_needs_neither_torch_nor_pillow(tmp_path: Path) -> None:
+    trees.market(tmp_path)
+    code = (
+        "import sys; from passreid.data import read_dataset; read_dataset(sys.argv[1]);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'PIL')))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.run(run, env=environment, check=False).returncode == 0

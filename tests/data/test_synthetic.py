@@ -1,0 +1,178 @@
+"""Drawn data sets: every layout round-trips, the same seed draws the same, people can be told."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from passreid.data import READERS, ReIDDataset, make_synthetic, read_dataset
+from passreid.data.synthetic import LAYOUTS, sample_sheet
+from passreid.errors import OutputError, UsageError
+from passreid.ranking import Labels, Metrics, measure
+
+
+def pixels(dataset: ReIDDataset) -> dict[str, NDArray[np.uint8]]:
+    samples = (*dataset.train, *dataset.query, *dataset.gallery)
+    return {
+        s.path.relative_to(dataset.root).as_posix(): np.array(Image.open(s.path)) for s in samples
+    }
+
+
+def test_there_is_a_layout_for_every_reader() -> None:
+    assert set(LAYOUTS) == set(READERS)
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_every_layout_is_recognised_and_read_back_whole(tmp_path: Path, kind: str) -> None:
+    made = make_synthetic(tmp_path / "toy", people=5, cameras=2, kind=kind, size=(32, 16))
+    assert read_dataset(tmp_path / "toy") == made
+    assert made.kind == kind
+    rows = [tuple(row) for row in made.summary()]
+    assert rows == [("train", 2, 8, 2), ("query", 3, 6, 2), ("gallery", 3, 6, 2)]
+    for subset in ("train", "query", "gallery"):
+        assert len(set(Counter(s.pid for s in made.subset(subset)).values())) == 1
+    if kind in ("csv", "folders"):
+        assert made.people[1] == "person-001"
+
+
+def test_the_same_seed_draws_the_same_pixels(tmp_path: Path) -> None:
+    first, again, other = (
+        pixels(make_synthetic(tmp_path / name, people=3, cameras=2, seed=seed))
+        for name, seed in (("a", 4), ("b", 4), ("c", 5))
+    )
+    assert first.keys() == again.keys() == other.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not any(np.array_equal(first[name], other[name]) for name in first)
+    assert all(picture.shape == (128, 64, 3) for picture in first.values())
+
+
+def test_more_people_leave_the_first_as_they_are(tmp_path: Path) -> None:
+    few = pixels(make_synthetic(tmp_path / "a", people=2, cameras=1, train_fraction=0))
+    more = pixels(make_synthetic(tmp_path / "b", people=4, cameras=1, train_fraction=0))
+    assert all(np.array_equal(few[name], more[name]) for name in few)
+
+
+def test_one_picture_by_each_camera_gives_one_query_of_each_person(tmp_path: Path) -> None:
+    made = make_synthetic(tmp_path / "a", people=3, cameras=3, per_camera=1, train_fraction=0)
+    assert [sample.camid for sample in made.query] == [0, 1, 2]
+    assert len(made.gallery) == 6
+
+
+@pytest.mark.parametrize(("fraction", "sizes"), [(0, [0, 8, 8]), (1, [16, 0, 0])])
+def test_all_for_the_test_or_all_for_training(
+    tmp_path: Path, fraction: float, sizes: list[int]
+) -> None:
+    made = make_synthetic(tmp_path / "a", people=2, train_fraction=fraction, size=(32, 16))
+    assert [row.images for row in made.summary()] == sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "market"}, "no data set kind 'market'"),
+        ({"people": 0}, "people is 0"),
+        ({"cameras": 0}, "cameras is 0"),
+        ({"per_camera": 0}, "per_camera is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"size": (8, 64)}, "height is 8"),
+        ({"train_fraction": 1.5}, "train_fraction is 1.5"),
+        ({"cameras": 1, "per_camera": 1}, "at least two"),
+    ],
+)
+def test_arguments_out_of_range_are_wrong_usage(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_synthetic(tmp_path / "a", **arguments)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        make_synthetic(tmp_path)
+    with pytest.raises(UsageError, match="not empty"):
+        make_synthetic(tmp_path / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_synthetic(".", people=2, cameras=1, size=(32, 16))
+    assert sorted(os.listdir()) == ["bounding_box_test", "bounding_box_train", "query"]  # noqa: PTH208
+
+
+def test_nothing_is_left_of_a_run_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OutputError, match="disk full"):
+        make_synthetic(tmp_path / "a", people=2)
+    assert not any(tmp_path.iterdir())
+
+
+def colours(path: Path) -> NDArray[np.float64]:
+    """Hues, and lightness where there is no hue, in 8 stripes, after evening out the camera."""
+    crop = np.asarray(Image.open(path), dtype=float)
+    even = Image.fromarray(np.clip(crop * 118 / crop.mean((0, 1)), 0, 255).astype(np.uint8))
+    stripes = np.array_split(np.asarray(even.convert("HSV"))[:, 16:48].astype(int), 8)
+    parts = []
+    for stripe in stripes:
+        hue, saturation, value = stripe.reshape(-1, 3).T
+        grey = saturation < 50
+        hues = np.bincount(hue[~grey] // 16, minlength=16)
+        greys = np.bincount(value[grey] // 32, minlength=8)
+        parts.append(np.sqrt(np.concatenate([hues, greys]) / hue.size))
+    return np.concatenate(parts)
+
+
+def retrieval(dataset: ReIDDataset) -> Metrics:
+    query, gallery = dataset.query, dataset.gallery
+    labels = Labels(
+        [s.pid for s in query],
+        [s.pid for s in gallery],
+        query_camids=[s.camid for s in query],
+        gallery_camids=[s.camid for s in gallery],
+    )
+    rows, columns = ([colours(s.path) for s in part] for part in (query, gallery))
+    return measure(rows, columns, labels=labels)
+
+
+def test_finding_people_by_colour_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
+    made = make_synthetic(tmp_path / "a", people=40, train_fraction=0.25)
+    assert 0.3 < retrieval(made).mAP < 0.8
+
+
+def test_occluded_queries_are_harder_than_whole_ones(tmp_path: Path) -> None:
+    plain, hidden = (
+        make_synthetic(tmp_path / kind, people=24, kind=kind, train_fraction=0)
+        for kind in ("dukemtmc", "occluded-duke")
+    )
+    same = [
+        np.array_equal(np.array(Image.open(a.path)), np.array(Image.open(b.path)))
+        for a, b in zip(plain.gallery, hidden.gallery, strict=True)
+    ]
+    assert all(same)
+    assert retrieval(hidden).mAP < retrieval(plain).mAP
+
+
+def test_the_sheet_has_a_row_for_each_person() -> None:
+    sheet = sample_sheet(people=2, cameras=2)
+    assert sheet.size == (4 * 68 + 4, 2 * 132 + 4)
+    tiles = [
+        np.asarray(sheet.crop((4 + 68 * c, 4 + 132 * r, 68 + 68 * c, 132 + 132 * r)))
+        for r in range(2)
+        for c in range(4)
+    ]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(tiles, 2))
