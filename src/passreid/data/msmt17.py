@@ -89,7 +89,7 @@ def _read_list(listing: Path, folder: Path) -> list[Sample]:
         if not line.strip():
             continue
         where, _, pid = line.strip().rpartition(" ")
-        fields = Path(where).name.split("_")
+        fields = where.rpartition("/")[2].split("_")
         if not pid.isdecimal() or len(fields) < 3 or not fields[2].isdecimal():
             raise DatasetError(
                 f"{listing}, line {number}: {line.strip()!r} is not a path and a pid like "
