@@ -76,7 +76,7 @@ def synthetic(
 ) -> None:
     """Draw a data set of pedestrians, to try every command on.
 
-    Example: passreid synthetic people --people 12 --kind msmt17-v1
+    Example: passreid synthetic people --people 12 --kind msmt17
 
     Args:
         output: A new folder.

@@ -95,6 +95,11 @@ class Finetuning:
         self.ema = AveragedModel(self.model, multi_avg_fn=average) if config.ema else None
         self.objective: nn.Module = Objective(self.model, config)
         if process.world > 1:
+            if process.device.type == "cuda":
+                # A stem's batch norm would else see one process's share of the batch. CPUs have
+                # no synchronised one; the neck needs none, it sees the gathered tokens.
+                stem = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.vit.patch_embed)
+                self.model.vit.patch_embed = stem
             self.objective = DistributedDataParallel(self.objective)
         self.sampler = PKSampler(
             crops.labels,

@@ -1,0 +1,97 @@
+"""embed, compare and rank, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import passreid
+from passreid.data import ReIDDataset
+from tests.cli.conftest import Cli
+
+
+def test_embed_writes_paths_and_raw_embeddings(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    output = tmp_path / "crops.npz"
+    paths = [str(sample.path) for sample in people.query[:3]]
+    ran = cli("embed", *paths, "--output", output)
+    assert ran.code == 0
+    with np.load(output) as stored:
+        assert stored["paths"].tolist() == paths
+        assert stored["embeddings"].dtype == np.float32
+        np.testing.assert_allclose(stored["embeddings"], passreid.load()(paths), atol=1e-5)
+    assert "3 embeddings of 384 numbers" in ran.err
+
+
+def test_embed_takes_folders_and_prints_one_object_a_line(cli: Cli, gallery: Path) -> None:
+    ran = cli("embed", gallery, "--json")
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert len(lines) == len(list(gallery.glob("*.jpg")))
+    assert all(len(line["embedding"]) == 384 for line in lines)
+
+
+def test_embed_skips_lists_and_says_so_in_the_exit_code(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no picture")
+    ran = cli("embed", people.query[0].path, bad, "--json", "--on-error", "skip")
+    assert ran.code == 1
+    assert len(ran.out.splitlines()) == 1
+    assert "Skipped 1 picture:" in ran.err
+    assert str(bad) in ran.err
+    stopped = cli("embed", people.query[0].path, bad, "--json")
+    assert stopped.code == 1
+    assert not stopped.out
+    assert stopped.err.startswith(f"error: {bad}: ")
+
+
+def test_compare_gives_cosine_probability_and_verdict(cli: Cli, people: ReIDDataset) -> None:
+    path = people.query[0].path
+    ran = cli("compare", path, path, "--json")
+    values = json.loads(ran.out)
+    assert ran.code == 0
+    assert values["cosine"] > 0.9999
+    assert values["probability"] > 0.9
+    assert values["same_person"] is True
+    assert "The same person" in cli("compare", path, path).out
+
+
+def test_rank_orders_by_cosine_and_leaves_out_the_query_itself(cli: Cli, gallery: Path) -> None:
+    query = sorted(gallery.glob("*.jpg"))[0]
+    ran = cli("rank", query, gallery, "--top", 4, "--json")
+    answer = json.loads(ran.out)
+    cosines = [match["cosine"] for match in answer["matches"]]
+    assert len(cosines) == 4
+    assert cosines == sorted(cosines, reverse=True)
+    assert str(query) not in [match["path"] for match in answer["matches"]]
+
+
+def test_rank_can_answer_no_match(cli: Cli, gallery: Path, tmp_path: Path) -> None:
+    grey = tmp_path / "grey.png"
+    Image.new("RGB", (64, 128), (90, 90, 90)).save(grey)
+    ran = cli("rank", grey, gallery, "--same-only", "--false-accept-rate", 0.001, "--json")
+    assert json.loads(ran.out)["no_match"] is True
+    assert "no match" in cli("rank", grey, gallery, "--same-only").out
+
+
+def test_rank_draws_a_sheet_and_reranks(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
+    sheet = tmp_path / "ranked.png"
+    query, gallery = people.query[0].path.parent, people.gallery[0].path.parent
+    ran = cli("rank", query, gallery, "--rerank", "--sheet", sheet, "--top", 3)
+    assert ran.code == 0
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 200
+
+
+def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
+    shutil.copy(people.gallery[0].path, tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"")
+    ran = cli("rank", people.query[0].path, tmp_path, "--json", "--on-error", "skip")
+    assert ran.code == 1
+    assert len(json.loads(ran.out)["matches"]) == 1

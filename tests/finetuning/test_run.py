@@ -1,0 +1,209 @@
+"""Whole runs on drawn people: learning, exact resume, several processes, bad data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from passreid.data import ReIDDataset, make_synthetic
+from passreid.embed import load
+from passreid.errors import DatasetError, TrainingError, UsageError
+from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.run import finetune
+from tests import small
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> ReIDDataset:
+    root = tmp_path_factory.mktemp("drawn") / "people"
+    return make_synthetic(root, people=12, cameras=2, per_camera=3, size=(64, 32))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network of a few kB to start from."""
+    return small.folder(tmp_path_factory.mktemp("start") / "model")
+
+
+def recipe(people: ReIDDataset, start: Path, output: Path, **changes: Any) -> FinetuneConfig:
+    values: dict[str, Any] = {
+        "init": str(start),
+        "epochs": 3,
+        "warmup_epochs": 1,
+        "people": 4,
+        "images_per_person": 2,
+        "precision": "float32",
+        "device": "cpu",
+        "workers": 0,
+        "pad": 3,
+        "evaluate_every": 0,
+        "ema": 0.9,
+        "seed": 7,
+    }
+    return FinetuneConfig(data=people.root, output=output, **(values | changes))
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("images_per_second", None)
+    return lines
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_a_run_learns_and_leaves_a_model_that_embeds(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    config = recipe(
+        people, start, tmp_path / "run", epochs=25, optimizer="adamw", lr=2e-3, erasing=0.0
+    )
+    model = finetune(config, progress=False)
+    assert model == tmp_path / "run" / "model"
+    lines = metrics(tmp_path / "run")
+    losses = [line["identity"] for line in lines if "identity" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    assert lines[-1]["mAP"] > 0
+    embedder = load(model)
+    assert embedder([people.query[0].path]).shape == (1, 128)
+    assert embedder.card.architecture.num_classes == 0
+    assert "6 people" in embedder.card.training_data
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_resumes_bit_by_bit(
+    workers: int, people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = recipe(people, start, tmp_path / "whole", workers=workers, accumulate=2)
+    finetune(whole, progress=False)
+    parts = recipe(people, start, tmp_path / "parts", workers=workers, accumulate=2)
+    from passreid.finetuning.train import Finetuning
+
+    real, steps = Finetuning._step, 0
+
+    def interrupted(self: Finetuning, images: torch.Tensor, labels: torch.Tensor) -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, images, labels)
+
+    monkeypatch.setattr(Finetuning, "_step", interrupted)
+    assert finetune(parts, progress=False) is None
+    with pytest.raises(UsageError, match="already holds a run"):
+        finetune(parts, progress=False)
+    finetune(parts, resume=True, progress=False)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    whole = recipe(people, start, tmp_path / "whole", epochs=6)
+    finetune(whole, progress=False)
+    config = recipe(people, start, tmp_path / "killed", epochs=6)
+    script = (
+        "import pickle, sys; from passreid.finetuning.run import finetune; "
+        "finetune(pickle.loads(bytes.fromhex(sys.argv[1])), resume=True, progress=False)"
+    )
+    import pickle
+
+    command = [sys.executable, "-c", script, pickle.dumps(config).hex()]
+    child = subprocess.Popen(command)
+    checkpoints = tmp_path / "killed" / "checkpoint"
+    until = time.monotonic() + 120
+    while len(list(checkpoints.glob("step-*.pt"))) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    finetune(config, resume=True, progress=False)
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    config = recipe(people, start, tmp_path / "run")
+    finetune(config, progress=False)
+    expected = weights(tmp_path / "run")
+    saved = sorted((tmp_path / "run" / "checkpoint").glob("*.pt"))
+    saved[-1].write_bytes(saved[-1].read_bytes()[:1000])
+    finetune(config, resume=True, progress=False)
+    assert all(torch.equal(t, expected[name]) for name, t in weights(tmp_path / "run").items())
+    for path in saved:
+        path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="can be read"):
+        finetune(config, resume=True, progress=False)
+
+
+def test_another_recipe_does_not_resume(people: ReIDDataset, start: Path, tmp_path: Path) -> None:
+    finetune(recipe(people, start, tmp_path / "run"), progress=False)
+    with pytest.raises(UsageError, match=r"another recipe \(lr differ\)"):
+        finetune(recipe(people, start, tmp_path / "run", lr=1.0), resume=True, progress=False)
+
+
+@pytest.mark.loopback
+@pytest.mark.enable_socket
+def test_two_processes_train_as_one(people: ReIDDataset, start: Path, tmp_path: Path) -> None:
+    options = (
+        f"{people.root} --init {start} --epochs 3 --warmup-epochs 1 --people 4 --pad 3 "
+        "--images-per-person 2 --precision float32 --device cpu --workers 0 --drop-path 0 "
+        "--evaluate-every 0 --seed 7"
+    ).split()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runs = []
+    for world in (1, 2):
+        output = tmp_path / f"world{world}"
+        command = [sys.executable, "-m", "passreid", "finetune", *options, "--output", str(output)]
+        environments = [
+            os.environ
+            | {"RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+            for rank in range(world)
+        ]
+        children = [subprocess.Popen(command, env=e) for e in environments]
+        assert [child.wait(timeout=200) for child in children] == [0] * world
+        runs.append([line for line in metrics(output) if "loss" in line])
+    alone, together = runs
+    assert len(alone) == len(together) == 3
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["triplet"] == pytest.approx(one["triplet"], rel=1e-5)
+
+
+def test_unreadable_crops_are_found_before_the_first_step(start: Path, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=8, cameras=2, per_camera=2, size=(64, 32))
+    bad = people.train[3].path
+    bad.write_bytes(b"not a picture")
+    with pytest.raises(DatasetError, match="1 of 16 training images cannot be read") as refused:
+        finetune(recipe(people, start, tmp_path / "a"), progress=False)
+    assert bad.name in str(refused.value)
+    assert not (tmp_path / "a").exists()
+    assert finetune(
+        recipe(people, start, tmp_path / "b", on_error="skip", epochs=1), progress=False
+    )
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    config = recipe(people, start, tmp_path / "run", lr=1e30, epochs=30, schedule="cosine")
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf)"):
+        finetune(config, progress=False)
