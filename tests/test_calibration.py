@@ -17,7 +17,7 @@ from passreid.calibration import fit_calibration
 from passreid.errors import CalibrationError, DatasetError, EmbeddingError
 from passreid.verify import Calibration
 
-RESOLUTION = 2 / 65536
+RESOLUTION = 2 / 2**18
 
 
 def people(

@@ -17,8 +17,9 @@ UNKNOWN_CAMERA = -1
 RATES = (1e-2, 1e-3, 1e-4)
 # A rate is measured when so many false accepts are expected; with fewer, the threshold is chance.
 _EXPECTED_ACCEPTS = 10
-# Cosines are counted in bins of 2 / 65536 = 3.1e-5, the resolution of every threshold.
-_BINS = 2**16
+# Cosines are counted in bins of 2 / 262144 = 7.6e-6, the resolution of every threshold: features
+# before the neck share a large mean, so all of their cosines may lie within a hundredth of 1.
+_BINS = 2**18
 _EDGES: F64 = np.linspace(-1, 1, _BINS + 1)
 _CENTRES: F64 = (_EDGES[:-1] + _EDGES[1:]) / 2
 _BLOCK = 2**21

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -315,7 +316,10 @@ def _settings(rerank: bool, camera_filter: bool, dataset: ReIDDataset) -> list[s
 def _left_out(report: Report) -> list[str]:
     notes = []
     for images, what in (
-        (report.invalid, "queries do not count, as no other camera saw their person"),
+        (
+            [Path(name).name for name in report.invalid],
+            "queries do not count, as no other camera saw their person",
+        ),
         ([image.name for image in report.skipped], "images cannot be read and were left out"),
     ):
         if images:
