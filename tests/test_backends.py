@@ -169,7 +169,7 @@ def test_float32_is_exact_and_batches_do_not_matter(folder: Path) -> None:
 
 
 def test_devices_are_looked_for_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = passreid.backends.pytorch._find_device
+    find = passreid.backends.pytorch.find_device
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert str(find("auto")) == "mps"

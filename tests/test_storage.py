@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ def test_a_file_appears_with_its_whole_content_and_the_usual_rights(tmp_path: Pa
     (tmp_path / "plain").touch()
     assert target.read_bytes() == b"whole"
     assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
-    assert os.listdir(target.parent) == ["a.bin"]
+    assert [path.name for path in target.parent.iterdir()] == ["a.bin"]
 
 
 def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -30,7 +29,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
         temporary.write_bytes(b"half")
         raise RuntimeError("killed")
     assert target.read_bytes() == b"before"
-    assert os.listdir(tmp_path) == ["a.bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -45,4 +44,4 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
         storage.replacing(tmp_path / "a"),
     ):
         raise OSError(28, "No space left on device")
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())

@@ -43,8 +43,8 @@ class TorchBackend:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._device = _find_device(device or "auto")
-        self._dtype = _find_dtype(precision, self._device)
+        self._device = find_device(device or "auto")
+        self._dtype = find_dtype(precision, self._device)
         self._model = model.eval().requires_grad_(False).to(self._device)
 
     @property
@@ -77,7 +77,12 @@ def gpu() -> str | None:
     return "mps" if torch.backends.mps.is_available() else None
 
 
-def _find_device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return a device by name; "auto" is the fastest there is.
+
+    Raises:
+        UsageError: There is no such device here.
+    """
     if name == "auto":
         return torch.device(gpu() or "cpu")
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -88,7 +93,12 @@ def _find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _find_dtype(name: str, device: torch.device) -> torch.dtype | None:
+def find_dtype(name: str, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type of a precision's name on a device; None is plain float32.
+
+    Raises:
+        UsageError: An unknown name.
+    """
     if name in _DTYPES:
         return _DTYPES[name]
     if name != "auto":

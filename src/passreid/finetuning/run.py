@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +58,9 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
             transform=build_augmentation(config, model.architecture.image_size),
             seed=config.seed,
         )
-        scorer = _scorer(card, dataset, config)
-        stage = Finetuning(model, config, process=process, crops=crops, evaluate=scorer)
         state = _begin(folder, config, process, resume=resume)
+        scorer = _scorer(card, dataset, config, folder)
+        stage = Finetuning(model, config, process=process, crops=crops, evaluate=scorer)
         if state is not None:
             stage.restore(state)
         finished = fit(stage, folder, process, save_every=config.save_every, progress=progress)
@@ -135,20 +134,25 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
 
 
 def _scorer(
-    card: ModelCard, dataset: ReIDDataset, config: FinetuneConfig
+    card: ModelCard, dataset: ReIDDataset, config: FinetuneConfig, folder: RunFolder
 ) -> Callable[[PartViT], dict[str, float]] | None:
-    """Return what scores a model on the held-out people, or None where there are none."""
+    """Return what scores a model on the held-out people and keeps the best, or None without any."""
     if not dataset.query:
         log.info("The set has no query and gallery: nothing is evaluated while training.")
         return None
+    best = max((line["mAP"] for line in folder.lines() if "mAP" in line), default=-1.0)
 
     def score(model: PartViT) -> dict[str, float]:
-        kept = _without_classifier(copy.deepcopy(model))
+        nonlocal best
+        kept = _without_classifier(model)
+        described = replace(card, architecture=kept.architecture)
         device = str(next(model.parameters()).device)
-        backend = TorchBackend(kept, device=device, precision=config.precision)
-        embedder = Embedder(backend, replace(card, architecture=kept.architecture))
-        report = evaluate(embedder, dataset, on_error=config.on_error)
+        network = TorchBackend(kept, device=device, precision=config.precision)
+        report = evaluate(Embedder(network, described), dataset, on_error=config.on_error)
         log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
+        if report.mAP > best:
+            best = report.mAP
+            save_folder(kept, described, folder.best)
         return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}
 
     return score

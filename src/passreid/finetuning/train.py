@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from passreid.backends.pytorch import find_dtype
 from passreid.finetuning.augment import CropDataset
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.losses import batch_hard_triplet
@@ -21,7 +22,7 @@ from passreid.finetuning.optim import build_optimizer, set_learning_rates
 from passreid.finetuning.sampler import PKSampler
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.loop import Position, check_finite
-from passreid.training.process import GatherTokens, Process, autocast_dtype, seed_all
+from passreid.training.process import GatherTokens, Process, seed_all
 
 LOG_EVERY = 20
 """Steps between two writes of the log: losses stay on the device until then."""
@@ -88,7 +89,7 @@ class Finetuning:
         self.model = model.to(process.device).train()
         self.model.vit.set_grad_checkpointing(config.checkpoint_blocks)
         use_fused_attention(self.model, process.device.type != "cpu")
-        self.dtype = autocast_dtype(config.precision, process.device)
+        self.dtype = find_dtype(config.precision, process.device)
         self.optimizer = build_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
         average = get_ema_multi_avg_fn(config.ema)

@@ -65,12 +65,13 @@ def fit(
     process: Process,
     *,
     save_every: int = 1,
+    save_steps: int = 0,
     progress: bool = True,
 ) -> bool:
     """Run a stage to its last epoch, or until it is asked to stop.
 
-    Checkpoints are written by the main process after every `save_every` epochs, after the last one
-    and when SIGTERM or SIGINT ask the run to leave.
+    Checkpoints are written by the main process after every `save_every` epochs and `save_steps`
+    steps (0 is never), after the last epoch and when SIGTERM or SIGINT ask the run to leave.
 
     Returns:
         True when the run is finished, False when it was stopped and can be resumed.
@@ -84,15 +85,22 @@ def fit(
                 if _anyone(stop.requested, process):
                     _save(stage, folder, process)
                     return False
+                if _due(stage, save_steps) and stage.position.batch < stage.batches():
+                    _save(stage, folder, process)
             stage.position.epoch += 1
             stage.position.batch = 0
             last = stage.position.epoch == stage.epochs
             line = stage.end_epoch(last=last)
             if process.is_main and line is not None:
                 folder.record(line)
-            if last or (save_every and stage.position.epoch % save_every == 0):
+            whole = save_every and stage.position.epoch % save_every == 0
+            if last or whole or _due(stage, save_steps):
                 _save(stage, folder, process)
     return True
+
+
+def _due(stage: Stage, save_steps: int) -> bool:
+    return save_steps > 0 and stage.position.step % save_steps == 0
 
 
 def _save(stage: Stage, folder: RunFolder, process: Process) -> None:

@@ -14,16 +14,14 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from passreid.errors import UsageError
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from passreid.backends.pytorch import find_device
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,10 @@ def distributed(device: str = "auto") -> Iterator[Process]:
         UsageError: The device is not there.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = find_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
     if world > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
@@ -59,40 +60,6 @@ def distributed(device: str = "auto") -> Iterator[Process]:
     finally:
         if world > 1:
             dist.destroy_process_group()
-
-
-def _device(name: str, local_rank: int) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cpu" and torch.backends.mps.is_available():
-            name = "mps"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("No CUDA device is available here; use --device cpu.")
-    if name not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"Unknown device '{name}'; use auto, cpu, cuda or mps.")
-    if name == "cuda":
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
-    return torch.device(name)
-
-
-def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type, or None for plain float32.
-
-    "auto" is bfloat16 where it pays: on CUDA devices that have it and on CPUs with AMX or AVX-512
-    BF16; elsewhere float32.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        fast = device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bf16()
-        return torch.bfloat16 if fast else None
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-
-
-def _cpu_has_bf16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def seed_all(*place: int) -> None:

@@ -32,6 +32,7 @@ class RunFolder:
         self.keep = keep
         self.metrics = path / "metrics.jsonl"
         self.model = path / "model"
+        self.best = path / "best"
         self._checkpoints = path / "checkpoint"
 
     def begin(self, config: Any, *, resume: bool) -> dict[str, Any] | None:
@@ -67,6 +68,15 @@ class RunFolder:
         self._forget_metrics_after(-1 if state is None else state["step"])
         return state
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Read `metrics.jsonl`; a last line cut short by a kill is left out."""
+        found = []
+        if self.metrics.exists():
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    found.append(json.loads(line))
+        return found
+
     def record(self, values: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`."""
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -98,15 +108,10 @@ class RunFolder:
         return None
 
     def _forget_metrics_after(self, step: int) -> None:
-        """Drop lines the resumed run will write again, and a last line cut short by a kill."""
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        storage.write(self.metrics, "".join(kept).encode())
+        """Drop lines the resumed run will write again."""
+        if self.metrics.exists():
+            kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
+            storage.write(self.metrics, "".join(kept).encode())
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
