@@ -19,7 +19,7 @@ IMAGES = torch.from_numpy(
 )
 SUPERVISED = ("bottleneck", "bottleneck_1", "bottleneck_2", "bottleneck_3")
 CLUSTERED = ("bottleneck", "bottleneck_pt1", "bottleneck_pt2", "bottleneck_pt3")
-TINY = Architecture(width=64, depth=2, heads=2, image_size=(64, 32), num_classes=7)
+TINY = Architecture(width=64, depth=2, heads=1, image_size=(64, 32), num_classes=7)
 Tensors = dict[str, Tensor]
 
 

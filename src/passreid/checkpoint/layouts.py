@@ -31,7 +31,7 @@ from passreid.errors import CheckpointError
 Shapes = Mapping[str, tuple[int, ...]]
 
 _PREFIX = re.compile(r"^(?:(?:module|backbone|base|_orig_mod)\.)+")
-_HEAD_WIDTH = 64  # of every ViT these files come from; `heads` overrides it
+HEAD_WIDTH = 64  # of every ViT these files come from; `heads` overrides it
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def deduce(shapes: Shapes, layout: Layout, *, keep_classifier: bool) -> dict[str
     facts: dict[str, Any] = {
         "width": width,
         "depth": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
-        "heads": width // _HEAD_WIDTH if width % _HEAD_WIDTH == 0 else 0,
+        "heads": width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 0,
         # The block takes int(width * ratio); half a row guards against rounding down.
         "mlp_ratio": ratio if int(width * ratio) == hidden else (hidden + 0.5) / width,
         "parts": parts,

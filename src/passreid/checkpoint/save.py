@@ -121,6 +121,8 @@ def _check_holds(a: Architecture, layout: Layout, name: str) -> None:
         why = "identity classifier (load without keep_classifier)"
     elif not layout.neck and a.feature != "before":
         why = f"neck, and the feature is '{a.feature}'"
+    elif a.width != a.heads * layouts.HEAD_WIDTH:
+        why = f"{a.heads} heads, which readers take to be width / {layouts.HEAD_WIDTH}"
     if why:
         raise CheckpointError(f"The {name} layout cannot hold this model: {why}.")
 

@@ -50,7 +50,7 @@ def distributed(device: str = "auto") -> Iterator[Process]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = find_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
+    if chosen.type == "cuda" and ":" not in device:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     if world > 1:

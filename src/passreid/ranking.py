@@ -1,0 +1,326 @@
+"""Rank a gallery for each query, and measure a labelled ranking: CMC, mAP, mINP.
+
+    rank(query, gallery)                       -> Ranking     the best gallery images of each query
+    measure(query, gallery, labels=Labels(…))  -> Metrics     how good that order is
+
+`rank_distances` and `measure_distances` do the same on a (Q, G) matrix, as of re-ranked distances.
+All walk over blocks of scores, a few query rows at a time, in which larger is better and ties keep
+gallery order; so memory does not grow with Q x G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from passreid.errors import DatasetError
+from passreid.similarity import (
+    F32,
+    I64,
+    as_matrix,
+    best,
+    in_threads,
+    negated_blocks,
+    product_blocks,
+    unit_pair,
+)
+
+Bool = NDArray[np.bool_]
+F64 = NDArray[np.float64]
+
+JUNK = -1
+UNKNOWN_CAMERA = -1
+
+
+class Labels:
+    """Who is on each image and which camera took it; decides what counts for a query.
+
+    The rules of Market-1501 (Zheng et al. 2015): gallery images of pid -1 (junk) never count, and
+    those of the query's own person by the query's own camera do not count for that query.
+    Distractors need no rule: no query carries their pid, so they are wrong answers.
+
+    Args:
+        query_pids: (Q,) integers.
+        gallery_pids: (G,) integers.
+        query_camids: (Q,) integers, -1 = unknown, which equals no other; None = all unknown.
+        gallery_camids: (G,) integers, given together with `query_camids` or not at all.
+        camera_filter: False counts the query's own camera too.
+
+    Raises:
+        DatasetError: Labels that are not 1-D integers, of unequal lengths, or on one side only.
+    """
+
+    def __init__(
+        self,
+        query_pids: ArrayLike,
+        gallery_pids: ArrayLike,
+        *,
+        query_camids: ArrayLike | None = None,
+        gallery_camids: ArrayLike | None = None,
+        camera_filter: bool = True,
+    ) -> None:
+        if (query_camids is None) != (gallery_camids is None):
+            raise DatasetError("Cameras of only one of query and gallery: give both or neither.")
+        self.query_pids = _integers("query_pids", query_pids)
+        self.gallery_pids = _integers("gallery_pids", gallery_pids)
+        self.query_camids = _integers("query_camids", query_camids, self.query_pids)
+        self.gallery_camids = _integers("gallery_camids", gallery_camids, self.gallery_pids)
+        self.camera_filter = camera_filter
+
+    def check(self, queries: int, gallery: int) -> None:
+        """Raise DatasetError unless these are the labels of so many images."""
+        have = len(self.query_pids), len(self.gallery_pids)
+        if have != (queries, gallery):
+            raise DatasetError(
+                f"Labels of {have[0]} queries and {have[1]} gallery images were given for "
+                f"{queries} queries and {gallery} gallery images."
+            )
+
+    def split(self, query: int) -> tuple[Bool, Bool]:
+        """(G,) masks of one query's positives, and of the images that do not count for it."""
+        same = self.gallery_pids == self.query_pids[query]
+        ignored = self.gallery_pids == JUNK
+        camera = self.query_camids[query]
+        if self.camera_filter and camera != UNKNOWN_CAMERA:
+            ignored |= same & (self.gallery_camids == camera)
+        return same & ~ignored, ignored
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranking:
+    """The best gallery images of each query, best first.
+
+    Attributes:
+        indices: (Q, K) int64 positions in the gallery; -1 where there is no further hit.
+        similarity: (Q, K) float32, falling along each row; NaN where there is no hit. The cosine,
+            or 1 - distance where distances were ranked.
+    """
+
+    indices: I64
+    similarity: F32
+
+    def __post_init__(self) -> None:
+        if self.indices.ndim != 2 or self.indices.shape != self.similarity.shape:
+            raise ValueError("indices and similarity must be of one (queries, hits) shape")
+        none = self.indices < 0
+        if (none != np.isnan(self.similarity)).any() or (none[:, :-1] & ~none[:, 1:]).any():
+            raise ValueError("missing hits must be -1 and NaN at the end of a row")
+        if (np.diff(self.similarity, axis=1) > 0).any():
+            raise ValueError("similarity must fall along each row")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, queries: int | slice | Bool | I64) -> Ranking:
+        """The ranking of some queries: an index, a slice, a mask or an array of indices."""
+        chosen = np.atleast_1d(np.arange(len(self))[queries])
+        return Ranking(self.indices[chosen], self.similarity[chosen])
+
+    def hits(self, query: int) -> list[tuple[int, float]]:
+        """One query's hits as (gallery index, similarity), best first; empty means no match."""
+        found = zip(self.indices[query].tolist(), self.similarity[query].tolist(), strict=True)
+        return [(index, similarity) for index, similarity in found if index >= 0]
+
+    def no_match(self, threshold: float | None = None) -> Bool:
+        """(Q,) True where a query has no hit at all, or none as similar as `threshold`."""
+        floor = np.float32(-np.inf if threshold is None else threshold)
+        matched: Bool = (self.similarity >= floor).any(axis=1)
+        return ~matched
+
+    def __repr__(self) -> str:
+        none = np.count_nonzero(self.no_match())
+        return f"Ranking({len(self)} queries, top {self.indices.shape[1]}, {none} without a match)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Metrics:
+    """How well a gallery was ranked; averages are over the queries that have a positive.
+
+    Attributes:
+        cmc: (max_rank,) Rank-1, Rank-2, …; beyond a short gallery the last value stays.
+        mAP: Mean of `average_precision`, a fraction.
+        mINP: Mean inverse negative penalty, positives / rank of the last one (Ye et al. 2021).
+        average_precision: (Q,) non-interpolated: the mean over a query's positives of
+            (positives up to it) / (its rank). NaN without a positive.
+        first_hit: (Q,) rank of the first positive, from 1; 0 without a positive.
+    """
+
+    cmc: F64
+    mAP: float  # noqa: N815 - the field's own spelling
+    mINP: float  # noqa: N815 - the field's own spelling
+    average_precision: F64
+    first_hit: I64
+
+    @property
+    def valid(self) -> Bool:
+        """(Q,) True where the query has a positive and so counts."""
+        return self.first_hit > 0
+
+    @property
+    def invalid(self) -> I64:
+        """Indices of the queries that do not count."""
+        return np.flatnonzero(~self.valid)
+
+    def rank(self, k: int) -> float:
+        """Rank-k: the fraction of queries with a positive among their first `k`."""
+        return float((self.first_hit[self.valid] <= k).mean())
+
+    def __repr__(self) -> str:
+        return (
+            f"Metrics(mAP {self.mAP:.2%}, mINP {self.mINP:.2%}, Rank-1 {self.rank(1):.2%}, "
+            f"{np.count_nonzero(self.valid)} of {len(self.valid)} queries count)"
+        )
+
+
+def rank(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    *,
+    top_k: int = 10,
+    threshold: float | None = None,
+    labels: Labels | None = None,
+) -> Ranking:
+    """Find the gallery embeddings of largest cosine for each query.
+
+    Args:
+        query: (Q, D) embeddings, normalised or not.
+        gallery: (G, D) embeddings of the same model.
+        top_k: Hits for each query, at most G.
+        threshold: Smallest cosine that is a hit; a query without one answers "no match".
+        labels: Leave out what does not count in an evaluation (own camera, junk).
+
+    Raises:
+        EmbeddingError: Embeddings that are not 2-D, of two widths, empty or not finite.
+        DatasetError: Labels of other lengths.
+    """
+    rows, columns = unit_pair(query, gallery)
+    floor = -np.inf if threshold is None else threshold
+    if labels is not None:
+        labels.check(len(rows), len(columns))
+    found = _rank(product_blocks(rows, columns), top_k, floor, labels)
+    return Ranking(found[0], np.clip(found[1], -1, 1))
+
+
+def rank_distances(
+    distances: ArrayLike,
+    *,
+    top_k: int = 10,
+    max_distance: float | None = None,
+    labels: Labels | None = None,
+) -> Ranking:
+    """Rank by a (Q, G) matrix, smaller is nearer; `max_distance` is the largest that is a hit.
+
+    Otherwise as `rank`. The similarity in the result is 1 - distance.
+    """
+    matrix = as_matrix(distances, "distances")
+    floor = -np.inf if max_distance is None else -max_distance
+    if labels is not None:
+        labels.check(*matrix.shape)
+    found = _rank(negated_blocks(matrix), top_k, floor, labels)
+    return Ranking(found[0], np.float32(1) + found[1])
+
+
+def measure(query: ArrayLike, gallery: ArrayLike, *, labels: Labels, max_rank: int = 50) -> Metrics:
+    """Measure retrieval by cosine on a labelled set, by the rules of `Labels`.
+
+    Args:
+        query: (Q, D) embeddings, normalised or not.
+        gallery: (G, D) embeddings of the same model.
+        labels: People and cameras of both.
+        max_rank: Length of the CMC.
+
+    Raises:
+        EmbeddingError: As for `rank`.
+        DatasetError: Labels of other lengths, or not one query has a positive.
+    """
+    rows, columns = unit_pair(query, gallery)
+    labels.check(len(rows), len(columns))
+    return _measure(product_blocks(rows, columns), labels, max_rank)
+
+
+def measure_distances(distances: ArrayLike, *, labels: Labels, max_rank: int = 50) -> Metrics:
+    """Measure the order that a (Q, G) matrix gives, smaller is nearer; otherwise as `measure`."""
+    matrix = as_matrix(distances, "distances")
+    labels.check(*matrix.shape)
+    return _measure(negated_blocks(matrix), labels, max_rank)
+
+
+def _rank(
+    blocks: Iterator[tuple[int, F32]], top_k: int, floor: float, labels: Labels | None
+) -> tuple[I64, F32]:
+    """`best` of every block, without the images that `labels` leaves out."""
+    found = []
+    for start, scores in blocks:
+        if labels is not None:
+            for row in range(len(scores)):
+                scores[row, labels.split(start + row)[1]] = -np.inf
+        found.append(best(scores, top_k, floor))
+    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+
+def _measure(blocks: Iterator[tuple[int, F32]], labels: Labels, max_rank: int) -> Metrics:
+    ranks = [r for start, scores in blocks for r in _positive_ranks(scores, start, labels)]
+    counted = [r for r in ranks if len(r)]
+    if not counted:
+        raise DatasetError(_nothing_to_find(labels))
+    precision = [(np.arange(1, len(r) + 1) / r).mean() if len(r) else np.nan for r in ranks]
+    first = np.array([r[0] if len(r) else 0 for r in ranks], np.int64)
+    return Metrics(
+        cmc=np.array([np.mean([r[0] <= k for r in counted]) for k in range(1, max_rank + 1)]),
+        mAP=float(np.nanmean(precision)),
+        mINP=float(np.mean([len(r) / r[-1] for r in counted])),
+        average_precision=np.array(precision),
+        first_hit=first,
+    )
+
+
+def _positive_ranks(scores: F32, start: int, labels: Labels) -> Iterator[I64]:
+    """The ranks, from 1 and rising, of each row's positives among what counts for it."""
+
+    def work(part: range) -> list[I64]:
+        return [_ranks(scores[row], *labels.split(start + row)) for row in part]
+
+    return chain.from_iterable(in_threads(work, len(scores)))
+
+
+def _ranks(scores: F32, positive: Bool, ignored: Bool) -> I64:
+    """Count instead of sorting indices: a rank is 1 + the scores above + equal ones before."""
+    places = np.flatnonzero(positive)
+    scores[ignored] = -np.inf
+    values, ordered = scores[places], np.sort(scores)
+    upto = np.searchsorted(ordered, values, side="right")
+    ranks = len(scores) - upto + 1
+    for tie in np.flatnonzero(upto - np.searchsorted(ordered, values, side="left") > 1):
+        ranks[tie] += np.count_nonzero(scores[: places[tie]] == values[tie])
+    return np.sort(ranks)
+
+
+def _nothing_to_find(labels: Labels) -> str:
+    """Why not one query has a positive, and what to do."""
+    people = np.unique(labels.query_pids[labels.query_pids != JUNK])
+    named = ", ".join(map(str, people[:5])) + (", …" if len(people) > 5 else "")
+    if np.isin(people, labels.gallery_pids).any():
+        return (
+            f"No query (pids {named}) has a picture of its person by another camera in the "
+            "gallery: pass camera_filter=False (--no-camera-filter) to count its own camera."
+        )
+    return (
+        f"None of the {len(people)} people of the queries (pids {named}) is in the gallery: check "
+        "that both folders belong together and name people alike."
+    )
+
+
+def _integers(name: str, values: ArrayLike | None, like: I64 | None = None) -> I64:
+    """Labels as int64; None is unknown (-1) for each entry of `like`, whose length they share."""
+    if values is None and like is not None:
+        return np.full(len(like), UNKNOWN_CAMERA)
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DatasetError(f"{name} must be a list of integers, one for each image.")
+    if like is not None and len(array) != len(like):
+        raise DatasetError(f"{name} has {len(array)} entries for {len(like)} pids.")
+    return array.astype(np.int64)
