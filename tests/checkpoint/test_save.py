@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from passreid.card import ModelCard
+from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import (
     load_checkpoint,
     load_folder,
@@ -210,3 +210,10 @@ def test_a_failed_save_leaves_the_old_model(
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         save_folder(PartViT(OWN), CARD, tmp_path / "file" / "folder")
+
+
+def test_heads_that_no_reader_could_tell_are_refused(tmp_path: Path) -> None:
+    a = Architecture(width=64, depth=1, heads=2, image_size=(64, 32))
+    with pytest.raises(CheckpointError, match=r"2 heads, which readers take to be width / 64"):
+        save_as(PartViT(a), ModelCard(name="x", architecture=a), tmp_path / "m.pth")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,76 @@
+"""evaluate and calibrate, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import passreid
+from passreid.data import ReIDDataset
+from tests.cli.conftest import Cli
+
+KEYS = {"mAP", "mINP", "rank1", "rank5", "rank10", "num_query", "num_gallery", "images_per_second"}
+
+
+def test_evaluate_prints_what_the_library_measures(cli: Cli, people: ReIDDataset) -> None:
+    ran = cli("evaluate", people.root, "--json")
+    assert ran.code == 0
+    values = json.loads(ran.out)
+    assert set(values) >= KEYS
+    report = passreid.evaluate(passreid.load(), people)
+    assert values["mAP"] == pytest.approx(report.mAP, abs=1e-6)
+    assert values["rank1"] == pytest.approx(report.rank1)
+    assert (values["num_query"], values["num_gallery"]) == (len(people.query), len(people.gallery))
+
+
+def test_evaluate_for_people_shows_counts_figures_and_a_sheet(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    ran = cli("evaluate", people.root, "--rerank", "--sheet", sheet)
+    assert ran.code == 0
+    assert "Rank-1" in ran.out
+    assert "query" in ran.err
+    assert "2 cameras" in ran.err
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 200
+
+
+def test_evaluate_skips_and_lists_bad_pictures(cli: Cli, tmp_path: Path) -> None:
+    people = passreid.make_synthetic(tmp_path / "p", people=6, cameras=2, per_camera=2)
+    bad = people.gallery[0].path
+    bad.write_bytes(b"")
+    assert cli("evaluate", people.root, "--json").code == 1
+    ran = cli("evaluate", people.root, "--json", "--on-error", "skip")
+    assert ran.code == 1
+    assert json.loads(ran.out)["num_gallery"] == len(people.gallery) - 1
+    assert str(bad) in ran.err
+
+
+def test_calibrate_writes_a_model_that_gives_probabilities(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    made = passreid.make_synthetic(
+        tmp_path / "p", people=40, cameras=3, per_camera=2, train_fraction=0
+    )
+    output = tmp_path / "calibrated"
+    ran = cli("calibrate", made.root, "--output", output)
+    assert ran.code == 0, ran.err
+    assert "equal error rate" in ran.out
+    values = json.loads((output / "model.json").read_text())
+    assert values["calibration"]["data"].startswith("p (")
+    a, b = people.query[0].path, people.query[1].path
+    verdict = json.loads(cli("compare", a, b, "--model", output, "--json").out)
+    assert 0 <= verdict["probability"] <= 1
+
+
+def test_flip_without_a_calibration_for_it_gives_no_probability(
+    cli: Cli, people: ReIDDataset
+) -> None:
+    path = people.query[0].path
+    ran = cli("compare", path, path, "--flip", "--json")
+    assert json.loads(ran.out)["probability"] is None
+    assert "--flip" in ran.err

@@ -1,0 +1,115 @@
+"""models, convert, export, doctor, demo, synthetic: run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import passreid
+from passreid.data import ReIDDataset
+from tests import small
+from tests.cli.conftest import Cli
+
+
+def test_models_lists_the_bundled_ones_and_shows_a_card(cli: Cli, tmp_path: Path) -> None:
+    assert "passreid-tiny" in cli("models").out
+    card = json.loads(cli("models", "passreid-tiny", "--json").out)
+    assert card["licence"]
+    assert card["architecture"]["parts"] == 3
+    shown = cli("models", small.folder(tmp_path / "m")).out
+    assert "calibration   none" in shown
+
+
+def test_convert_to_another_layout_and_back_keeps_every_tensor(cli: Cli, tmp_path: Path) -> None:
+    a = small.architecture(heads=1, num_classes=5)
+    first = small.folder(tmp_path / "first", a)
+    assert cli("convert", first, tmp_path / "released.pth", "--to", "pass").code == 0
+    ran = cli("convert", tmp_path / "released.pth", tmp_path / "back")
+    assert ran.code == 0, ran.err
+    assert "pass" in ran.out
+    paths = [Image.fromarray(small.picture(n)) for n in range(3)]
+    before = passreid.load(first, backend="torch")(paths)
+    again = passreid.load(tmp_path / "back", backend="torch")
+    assert np.abs(again(paths)).max() > 0
+    assert again.card.architecture.num_classes == 5
+    # The released layout does not say how pixels are normalised; the weights are the same.
+    state = torch.load(tmp_path / "released.pth", weights_only=True)
+    assert "base.part_token2" in state
+    assert before.shape == again(paths).shape
+
+
+def test_convert_refuses_and_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_text("not weights")
+    ran = cli("convert", tmp_path / "x.pth", tmp_path / "out")
+    assert ran.code == 1
+    assert "x.pth" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_lets_a_folder_run_on_onnx(cli: Cli, tmp_path: Path) -> None:
+    folder = small.folder(tmp_path / "m")
+    picture = tmp_path / "a.png"
+    Image.fromarray(small.picture(1)).save(picture)
+    refused = cli("embed", picture, "--model", folder, "--backend", "onnx", "--json")
+    assert refused.code == 1
+    assert "passreid export" in refused.err
+    assert cli("export", folder).code == 0
+    rows = [
+        json.loads(cli("embed", picture, "--model", folder, "--backend", b, "--json").out)
+        for b in ("onnx", "torch")
+    ]
+    np.testing.assert_allclose(rows[0]["embedding"], rows[1]["embedding"], atol=1e-4)
+
+
+def test_doctor_says_what_is_there_and_that_the_model_works(cli: Cli) -> None:
+    ran = cli("doctor")
+    assert ran.code == 0
+    assert "extra torch: installed" in ran.out
+    assert "bundled model: works" in ran.out
+
+
+def test_a_missing_extra_is_named(
+    cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*sys.modules]:
+        if name.startswith(("passreid.finetuning.", "passreid.checkpoint", "passreid.exporting")):
+            monkeypatch.delitem(sys.modules, name)
+    for name in ("torch", "timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for arguments in (
+        ("finetune", people.root, "--output", tmp_path / "run"),
+        ("convert", tmp_path, tmp_path / "out"),
+        ("export", tmp_path),
+    ):
+        ran = cli(*arguments)
+        assert ran.code == 1
+        assert "pip install 'passreid[torch" in ran.err
+
+
+def test_demo_ends_with_a_list_an_answer_and_a_sheet(cli: Cli, tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    ran = cli("demo", "--output", output)
+    assert ran.code == 0
+    for sign in ("Ranked the gallery", "same person", "Drew a rank sheet", "Rank-1"):
+        assert sign in ran.out
+    with Image.open(output / "ranked.png") as sheet:
+        assert min(sheet.size) > 400
+    assert cli("demo", "--output", output).code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").touch()
+    assert cli("demo", "--output", tmp_path / "mine").code == 2
+
+
+def test_synthetic_draws_any_layout(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("synthetic", tmp_path / "p", "--people", 4, "--kind", "msmt17", "--cameras", 2)
+    assert ran.code == 0
+    assert passreid.read_dataset(tmp_path / "p").kind == "msmt17"
+    unknown = cli("synthetic", tmp_path / "q", "--kind", "market")
+    assert unknown.code in (1, 2)
+    assert "market1501" in unknown.err

@@ -1,0 +1,47 @@
+"""finetune, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from passreid.config import read_toml
+from passreid.data import make_synthetic
+from tests import small
+from tests.cli.conftest import Cli
+
+RECIPE = """
+epochs = 2
+warmup_epochs = 1
+people = 2
+images_per_person = 2
+workers = 0
+image_size = [64, 32]
+precision = "float32"
+"""
+
+
+def test_a_run_folder_holds_recipe_metrics_curves_and_models(cli: Cli, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=8, cameras=2, per_camera=2, size=(64, 32))
+    (tmp_path / "r.toml").write_text(RECIPE)
+    start = small.folder(tmp_path / "start")
+    run = tmp_path / "run"
+    arguments = ("finetune", people.root, "--output", run, "--config", tmp_path / "r.toml")
+    arguments += ("--init", start, "--lr", "0.001")  # type: ignore[assignment]
+    ran = cli(*arguments)
+    assert ran.code == 0, ran.err
+    config = read_toml(run / "config.toml")
+    assert (config["epochs"], config["lr"], config["momentum"]) == (2, 0.001, 0.9)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert "loss" in lines[0]
+    assert "mAP" in lines[-1]
+    with Image.open(run / "curves.png") as curves:
+        assert min(curves.size) > 200
+    for name in ("model", "best"):
+        assert cli("evaluate", people.root, "--model", run / name, "--json").code == 0
+    again = cli(*arguments)
+    assert again.code == 2
+    assert "--resume" in again.err
+    assert cli(*arguments, "--resume").code == 0
