@@ -12,9 +12,10 @@ from rich.markup import escape
 from passreid.cli.app import ModelOptions, app, note, say
 from passreid.cli.measure import draw_sheet
 from passreid.errors import UsageError
+from passreid.verify import cosine
 
 if TYPE_CHECKING:
-    from passreid.data import ReIDDataset, Sample
+    from passreid.data import Sample
     from passreid.embed import Embedder
     from passreid.evaluation import Report
 
@@ -49,7 +50,7 @@ def demo(
         f"({embedder.dim} numbers each, {report.images_per_second:.0f} pictures a second)."
     )
     _say_ranked(report)
-    _say_compared(people, embedder)
+    _say_compared(report, embedder)
     sheet = output / "ranked.png"
     draw_sheet(report, sheet)
     say(f"5. Drew a rank sheet, right answers framed green: {escape(str(sheet))}")
@@ -124,23 +125,21 @@ def _say_ranked(report: Report) -> None:
         say(f"     {place}. {similarity:.3f}  {escape(_label(gallery[index]))}  {mark}")
 
 
-def _say_compared(people: ReIDDataset, embedder: Embedder) -> None:
-    """Compare a person with itself on another camera, and with somebody else."""
-    from passreid.verify import cosine
-
-    one = people.query[0]
-    again = next(s for s in people.gallery if s.pid == one.pid and s.camid != one.camid)
-    other = next(s for s in people.gallery if s.pid not in (one.pid, one.pid + 1))
-    rows = embedder([one.path, again.path, other.path])
-    say("4. Compared two pairs:")
-    for truth, sample, row in (("same", again, rows[1]), ("another", other, rows[2])):
-        similarity = float(cosine(rows[0], row))
+def _say_compared(report: Report, embedder: Embedder) -> None:
+    """Compare a query with the best picture of the same person, and with somebody else."""
+    query, gallery = report.query, report.gallery
+    hits = [index for index, _ in report.ranking(top_k=len(gallery.samples)).hits(0)]
+    again = next(i for i in hits if gallery.pids[i] == query.pids[0])
+    other = next(i for i in reversed(hits) if gallery.pids[i] != query.pids[0])
+    say("4. Compared it with two of them, allowing one false accept in 1,000:")
+    for truth, index in (("the same", again), ("another", other)):
+        similarity = float(cosine(query.rows[0], gallery.rows[index]))
         text = f"cosine {similarity:.3f}"
         if embedder.calibration is not None and embedder.calibration.flip == embedder.flip:
             verdict = embedder.calibration.judge(similarity)
-            answer = "the same person" if verdict.same_person else "not the same person"
+            answer = "same person" if verdict.same_person else "not the same person"
             text += f", probability {verdict.probability:.3f}: {answer}"
-        say(f"     with {escape(_label(sample))} ({truth} person): {text}")
+        say(f"     {escape(_label(gallery.samples[index]))}, truly {truth} person: {text}")
 
 
 def _label(sample: Sample) -> str:
