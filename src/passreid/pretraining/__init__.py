@@ -1,0 +1,1 @@
+"""Self-supervised pre-training with part-aware self-distillation: PASS; DINO is zero areas."""

@@ -1,0 +1,167 @@
+"""The recipe of a pre-training run: every number it depends on, as released where PASS has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from passreid.card import IMAGENET_MEAN, IMAGENET_STD, PRESETS, Architecture
+from passreid.config import suggest
+from passreid.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """What may stand in a recipe file; defaults are the released recipe for ViT-S (spec 2.1).
+
+    Four of the released recipe's habits are likely unintended and have a switch here:
+    `positions`, `crop_ratio`, `warmup_teacher_temp` and the ImageNet `mean` and `std` (the released
+    fine-tuning uses 0.5 for both).
+
+    Attributes:
+        preset: Architecture: tiny, small or base.
+        init: Weights to start from in place of random ones; the same architecture.
+        image_size: Global views (height, width); the preset's when not given.
+        local_size: Local views; half the global ones when not given.
+        areas: Areas L, which is the number of part tokens; 0 is DINO.
+        area_height: Height of an area over that of the image.
+        crops: Local views per area; of the whole image for 0 areas.
+        global_scale, local_scale: Share of the image (of the area) a crop covers, least and most.
+        crop_ratio: Width over height of a crop, least and most, before it is stretched to the
+            view. The released one is near-square, so a crop never covers a whole person.
+        mean, std: Normalisation of pixels in [0, 1].
+        positions: "released" resamples the position table for every view, with the grid made 0.1
+            larger, even at native size; "exact" only for views of another size, to that size.
+        hidden, bottleneck, out_dim: Widths of a projection head.
+        norm_last_layer: Keep the last layer's rows at unit length.
+        student_temp, teacher_temp: Temperatures.
+        warmup_teacher_temp, warmup_teacher_temp_epochs: The teacher's temperature at first, and
+            how long it takes to reach `teacher_temp`. As released it is constant.
+        center_momentum: Of the centres subtracted from teacher outputs.
+        momentum: Of the teacher's average at first; it rises to 1 along a cosine.
+        epochs, warmup_epochs: Length of the run and of its linear warm-up.
+        batch_size: Images per step, over all processes.
+        accumulate: Parts a step is done in to save memory; the result is the same.
+        lr, min_lr: Peak rate per 256 images a step, and the rate at the end.
+        weight_decay, weight_decay_end: At first and at the end, along a cosine.
+        clip_grad: Largest norm of any one tensor's gradient; 0 is none.
+        freeze_last_layer: Epochs in which the last layers stand still.
+        drop_path: Stochastic depth of the student.
+        checkpoint_blocks: Recompute blocks in the backward pass to save memory.
+        precision: "auto" is bfloat16 where the hardware has it.
+        device: auto, cpu, cuda or mps.
+        watch: A small labelled set (any layout `evaluate` knows) the teacher is scored on.
+        watch_every: In epochs; 0 scores at the end only.
+        save_every, save_steps: Checkpoints every so many epochs, and every so many steps; 0 is
+            never.
+        workers: Data-loading processes.
+        seed: Of everything random.
+    """
+
+    preset: str = "small"
+    init: str | None = None
+    image_size: tuple[int, int] | None = None
+    local_size: tuple[int, int] | None = None
+    areas: int = 3
+    area_height: float = 0.5
+    crops: int = 3
+    global_scale: tuple[float, float] = (0.4, 1.0)
+    local_scale: tuple[float, float] = (0.1, 0.8)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    positions: Literal["released", "exact"] = "released"
+    hidden: int = 2048
+    bottleneck: int = 256
+    out_dim: int = 65536
+    norm_last_layer: bool = True
+    student_temp: float = 0.1
+    teacher_temp: float = 0.04
+    warmup_teacher_temp: float = 0.04
+    warmup_teacher_temp_epochs: int = 0
+    center_momentum: float = 0.9
+    momentum: float = 0.996
+    epochs: int = 100
+    warmup_epochs: int = 10
+    batch_size: int = 1024
+    accumulate: int = 1
+    lr: float = 5e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 0.04
+    weight_decay_end: float = 0.4
+    clip_grad: float = 3.0
+    freeze_last_layer: int = 1
+    drop_path: float = 0.1
+    checkpoint_blocks: bool = False
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    watch: Path | None = None
+    watch_every: int = 1
+    save_every: int = 1
+    save_steps: int = 0
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values no run can be made of."""
+        if self.preset not in PRESETS:
+            raise ConfigError(
+                f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
+            )
+        for name in ("epochs", "batch_size", "accumulate", "hidden", "bottleneck"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("areas", "crops", "clip_grad", "workers", "save_every", "save_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.out_dim < 2:
+            raise ConfigError(f"out_dim must be at least 2, not {self.out_dim}")
+        if self.areas and not self.crops:
+            raise ConfigError("crops must be at least 1: an area is seen in local views only")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})"
+            )
+        for name in ("lr", "student_temp", "teacher_temp", "warmup_teacher_temp"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("momentum", "center_momentum", "drop_path"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if not 0 < self.area_height <= 1:
+            raise ConfigError(f"area_height must lie in (0, 1], not {self.area_height}")
+        for name in ("global_scale", "local_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name != "crop_ratio" and high > 1):
+                raise ConfigError(f"{name} must rise from above 0, a share to 1: not {low}, {high}")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The backbone: the preset with one part token per area."""
+        base = PRESETS[self.preset]
+        return replace(base, parts=self.areas, image_size=self.image_size or base.image_size)
+
+    @property
+    def local_views(self) -> int:
+        """Local views of an image."""
+        return max(self.areas, 1) * self.crops
+
+    @property
+    def local_image_size(self) -> tuple[int, int]:
+        """Height and width of a local view."""
+        height, width = self.architecture.image_size
+        return self.local_size or (height // 2, width // 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(PretrainRecipe):
+    """A recipe, what to run it on and where.
+
+    Attributes:
+        data: A folder tree of images, or a text file with one path a line, relative to its folder.
+        output: Run folder.
+    """
+
+    data: Path
+    output: Path

@@ -1,0 +1,197 @@
+"""The views of one image: two of the whole, some of each area (spec 2.3).
+
+    image ─┬─ crop, colours, blur ─▶ 2 global views
+           └─ bands ─ crop, colours, blur ─▶ `crops` local views of each
+
+Flip, jitter and grayscale look at one pixel at a time, so they commute with resizing but for
+rounding, clipping and the contrast's mean. They run on the crop or on the resized view, whichever
+has fewer pixels: on 64x128 images that is a fifth of the work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from passreid.pretraining.config import PretrainRecipe
+
+Pixels = NDArray[np.uint8]
+Band = tuple[int, int]
+Size = tuple[int, int]
+
+FLIP, JITTER, GRAYSCALE = 0.5, 0.8, 0.2
+"""Probabilities, the same for every view."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1
+GLOBAL_BLUR, LOCAL_BLUR = (1.0, 0.1), 0.5
+"""Blur probabilities of the first and second global view, and of local ones."""
+SOLARIZE = 0.2
+"""Of the second global view."""
+BLUR_RADIUS = (0.1, 2.0)
+
+
+def bands(height: int, areas: int, area_height: float) -> list[Band]:
+    """Cut an image into areas: rows [top, bottom) of each, evenly spread from top to bottom.
+
+    Three areas of half the height are the released ones: [0, 1/2), [1/4, 3/4), [1/2, 1), each
+    number rounded down. One area lies in the middle; none is the whole image.
+    """
+    if not areas:
+        return [(0, height)]
+    rows = max(int(area_height * height), 1)
+    free = 1 - area_height
+    shares = [i / (areas - 1) for i in range(areas)] if areas > 1 else [0.5]
+    tops = [min(int(free * share * height), height - rows) for share in shares]
+    return [(top, top + rows) for top in tops]
+
+
+@dataclass(frozen=True)
+class MultiCrop:
+    """Makes the views of an image.
+
+    Attributes:
+        size, local_size: Height and width of global and local views.
+        areas, area_height, crops, global_scale, local_scale, ratio: As in `PretrainRecipe`.
+    """
+
+    size: Size
+    local_size: Size
+    areas: int = 3
+    area_height: float = 0.5
+    crops: int = 3
+    global_scale: tuple[float, float] = (0.4, 1.0)
+    local_scale: tuple[float, float] = (0.1, 0.8)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    @staticmethod
+    def of(recipe: PretrainRecipe) -> MultiCrop:
+        """Return the views a recipe asks for."""
+        return MultiCrop(
+            recipe.architecture.image_size,
+            recipe.local_image_size,
+            recipe.areas,
+            recipe.area_height,
+            recipe.crops,
+            recipe.global_scale,
+            recipe.local_scale,
+            recipe.crop_ratio,
+        )
+
+    def sources(self, height: int) -> list[Band]:
+        """Return the rows that each view of an image is drawn from, in the order of the views."""
+        local = bands(height, self.areas, self.area_height)
+        return [(0, height)] * 2 + [band for band in local for _ in range(self.crops)]
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Draw the views.
+
+        Args:
+            image: RGB, of any size.
+            rng: Decides everything.
+
+        Returns:
+            uint8 (2, H, W, 3) and (areas * crops, h, w, 3); local views area by area.
+        """
+        views = []
+        for number, (top, bottom) in enumerate(self.sources(image.height)):
+            size = self.size if number < 2 else self.local_size
+            scale = self.global_scale if number < 2 else self.local_scale
+            left, up, right, low = random_box((image.width, bottom - top), scale, self.ratio, rng)
+            crop = image.crop((left, top + up, right, top + low))
+            view = _resized_and_coloured(crop, size, rng)
+            blur = GLOBAL_BLUR[number] if number < 2 else LOCAL_BLUR
+            if rng.random() < blur:
+                view = view.filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_RADIUS)))
+            if number == 1 and rng.random() < SOLARIZE:
+                view = ImageOps.solarize(view)
+            views.append(np.asarray(view))
+        local = views[2:] or [np.empty((0, *self.local_size, 3), np.uint8)]
+        return np.stack(views[:2]), np.stack(local) if views[2:] else local[0]
+
+
+def random_box(
+    size: Size, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Draw the crop of a random resized crop, as torchvision's does.
+
+    Up to ten times an area share is drawn evenly and an aspect evenly in its logarithm; a crop that
+    fits is placed at random. Else the largest centred crop within the ratios is taken.
+
+    Args:
+        size: Width and height of the image.
+        scale: Share of the area, least and most.
+        ratio: Width over height, least and most.
+        rng: Decides.
+
+    Returns:
+        (left, top, right, bottom).
+    """
+    width, height = size
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(round(width / ratio[0]), 1)
+    elif width / height > ratio[1]:
+        w = max(round(height * ratio[1]), 1)
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _resized_and_coloured(crop: Image.Image, size: Size, rng: np.random.Generator) -> Image.Image:
+    height, width = size
+    first = crop.width * crop.height < width * height
+    if first:
+        crop = _coloured(crop, rng)
+    view = crop.resize((width, height), Image.Resampling.BICUBIC)
+    return view if first else _coloured(view, rng)
+
+
+def _coloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Mirror, jitter, drop the colours: each at its probability."""
+    if rng.random() < FLIP:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if rng.random() < JITTER:
+        image = _jittered(image, rng)
+    if rng.random() < GRAYSCALE:
+        image = image.convert("L").convert("RGB")
+    return image
+
+
+def _jittered(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Change brightness, contrast, saturation and hue by random amounts, in a random order."""
+    amounts = [rng.uniform(1 - most, 1 + most) for most in (BRIGHTNESS, CONTRAST, SATURATION)]
+    shift = rng.uniform(-HUE, HUE)
+    for change in rng.permutation(4).tolist():
+        image = turn_hue(image, shift) if change == 3 else adjust(image, change, amounts[change])
+    return image
+
+
+def adjust(image: Image.Image, change: int, amount: float) -> Image.Image:
+    """Blend with black (0), with the mean grey (1) or with the image's own greys (2).
+
+    At `amount` 1 the image stays, below it moves towards the other, above it away.
+    """
+    if change == 2:
+        other = image.convert("L").convert("RGB")
+    else:
+        grey = int(np.asarray(image.convert("L")).mean() + 0.5) if change else 0
+        other = Image.new("RGB", image.size, (grey, grey, grey))
+    return Image.blend(other, image, amount)
+
+
+def turn_hue(image: Image.Image, shift: float) -> Image.Image:
+    """Turn the colour circle by a share of it, in Pillow's 256 steps."""
+    hue, saturation, value = image.convert("HSV").split()
+    turned = np.asarray(hue) + np.uint8(int(shift * 255) % 256)
+    merged = Image.merge("HSV", (Image.fromarray(turned), saturation, value))
+    return merged.convert("RGB")

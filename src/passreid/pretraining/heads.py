@@ -1,0 +1,101 @@
+"""Projection heads, several side by side as one batched product (spec 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Heads(nn.Module):
+    """Projection heads of n kinds of tokens: three layers, unit length, weight-normalised layer.
+
+    The tensors of all heads are stacked along their first axis, so that n is a number: one head
+    for CLS tokens, P for part tokens.
+
+    Args:
+        count: Number of heads n.
+        width: Of a token.
+        hidden, bottleneck, out_dim: Widths of the layers.
+        norm_last_layer: Keep the rows of the last layer at unit length.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        width: int,
+        *,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        out_dim: int = 65536,
+        norm_last_layer: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = [(width, hidden), (hidden, hidden), (hidden, bottleneck)]
+        self.weights = nn.ParameterList([torch.empty(count, o, i) for i, o in sizes])
+        self.biases = nn.ParameterList([torch.zeros(count, o) for _, o in sizes])
+        self.directions = nn.Parameter(torch.empty(count, out_dim, bottleneck))
+        self.norm_last_layer = norm_last_layer
+        self.lengths = nn.Parameter(
+            torch.ones(count, out_dim, 1), requires_grad=not norm_last_layer
+        )
+        for weight in self.weights:
+            nn.init.trunc_normal_(weight, std=0.02)
+        nn.init.uniform_(self.directions, -(bottleneck**-0.5), bottleneck**-0.5)
+
+    @property
+    def last_layer(self) -> list[nn.Parameter]:
+        """The parameters that stand still at first."""
+        return [self.directions, self.lengths]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Project tokens (n, R, D), R of each kind, to logits (n, R, out_dim)."""
+        x = tokens
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = _Product.apply(F.gelu(x) if layer else x, weight, False) + bias[:, None]
+        cosines: Tensor = _Product.apply(F.normalize(x.float(), dim=2), self.directions, True)
+        return cosines if self.norm_last_layer else cosines * self.lengths.mT
+
+
+class _Product(torch.autograd.Function):
+    """x w^T for each head, with w's rows at unit length where asked.
+
+    Shapes: (n, R, I) and (n, O, I) to (n, R, O). Plain `bmm(x, w.mT)` hands back w's gradient
+    transposed in memory, and weight normalisation makes four more tensors of w's size; with 65,536
+    prototypes these copies were most of a step. Here lengths scale the product, R rows, in place of
+    w, and the gradient is written once::
+
+        y = x w^T / |w|        dw = (dy / |w|)^T x - w sum_R(dy y) / |w|^2
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, normalise: bool) -> Tensor:
+        """Multiply in the autocast type, if there is one."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else w.dtype
+        x_in, low = x.to(dtype), w.to(dtype)
+        y = torch.bmm(x_in, low.mT)
+        scale = None
+        if normalise:
+            scale = 1 / torch.linalg.vector_norm(w, dim=2).unsqueeze(1)
+            y = y * scale
+        ctx.save_for_backward(x_in, low, w, scale, y if normalise else None)
+        ctx.dtype = x.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x and w, contiguous."""
+        x, low, w, scale, y = ctx.saved_tensors
+        dy = gradients[0]
+        scaled = (dy if scale is None else dy * scale).to(x.dtype)
+        dx = torch.bmm(scaled, low).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        dw = None
+        if ctx.needs_input_grad[1]:
+            dw = torch.bmm(scaled.mT, x).to(w.dtype)
+            if scale is not None:
+                along = (dy * y).sum(dim=1, keepdim=True) * scale.square()
+                dw.addcmul_(w, along.mT, value=-1)
+        return dx, dw, None

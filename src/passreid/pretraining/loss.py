@@ -1,0 +1,102 @@
+"""Self-distillation over pairs of views, token by token (spec 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Distillation(NamedTuple):
+    """A loss and what it was made of.
+
+    Attributes:
+        loss: Mean of all terms, a scalar.
+        terms: One tensor (n, 2, V) for each kind of token: the mean cross entropy of teacher view
+            q and student view v; NaN where they are the same view.
+    """
+
+    loss: Tensor
+    terms: list[Tensor]
+
+
+class PartDistillation(nn.Module):
+    """Cross entropy of every student view with every other global view of the teacher.
+
+    Logits come as one tensor for each kind of token, CLS and parts: student (n, V, B, K), teacher
+    (n, 2, B, K) with n heads, views, images and K prototypes. Of each kind, the first two views are
+    global. In short, for a head and an image::
+
+        P_q = softmax((teacher_q - centre) / teacher_temp)        q in {0, 1}
+        H_qv = -sum_k P_q log_softmax(student_v / student_temp)   v != q
+        loss = mean of H over all heads, pairs and images
+
+    CLS meets every local view, part i those of area i, and no token meets another kind: 20 + 8 + 8
+    + 8 terms for three areas of three crops, which weigh the same.
+
+    Args:
+        heads: Number of heads of all kinds, 1 + P.
+        out_dim: K.
+        student_temp: Temperature.
+        center_momentum: Of the centres.
+    """
+
+    centers: Tensor
+    _seen: Tensor
+
+    def __init__(
+        self,
+        heads: int,
+        out_dim: int,
+        *,
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+    ) -> None:
+        super().__init__()
+        self.student_temp, self.center_momentum = student_temp, center_momentum
+        self.register_buffer("centers", torch.zeros(heads, out_dim))
+        self.register_buffer("_seen", torch.zeros(heads, out_dim), persistent=False)
+
+    def targets(self, teacher: Sequence[Tensor], teacher_temp: float) -> list[Tensor]:
+        """Centre and sharpen teacher logits into probabilities of the same shapes."""
+        centers = self.centers.split([len(logits) for logits in teacher])
+        return [
+            ((logits.float() - center[:, None, None]) / teacher_temp).softmax(dim=-1)
+            for logits, center in zip(teacher, centers, strict=True)
+        ]
+
+    def forward(self, student: Sequence[Tensor], targets: Sequence[Tensor]) -> Distillation:
+        """Return the loss of student logits against the teacher's probabilities."""
+        terms = []
+        for logits, probabilities in zip(student, targets, strict=True):
+            log = F.log_softmax(logits.float() / self.student_temp, dim=-1)
+            pairs = torch.einsum("nqbk,nvbk->nqv", probabilities, log) / -log.shape[2]
+            same = torch.eye(*pairs.shape[1:], dtype=torch.bool, device=pairs.device)
+            terms.append(pairs.masked_fill(same, torch.nan))
+        count = sum(len(t) * (t[0].numel() - t.shape[1]) for t in terms)
+        total = torch.stack([t.nansum() for t in terms]).sum()
+        return Distillation(total / count, [t.detach() for t in terms])
+
+    @torch.no_grad()
+    def observe(self, teacher: Sequence[Tensor], share: float = 1.0) -> None:
+        """Add the batch mean of teacher logits, not centred, to what the centres move to.
+
+        Args:
+            teacher: Logits (n, 2, B, K) of each kind.
+            share: Of the step that this batch is.
+        """
+        means = [logits.float().mean(dim=(1, 2)) for logits in teacher]
+        self._seen.add_(torch.cat(means), alpha=share)
+
+    @torch.no_grad()
+    def update_centers(self) -> None:
+        """Move the centres to the mean of what was observed on all processes since last time."""
+        if dist.is_initialized():
+            dist.all_reduce(self._seen)
+            self._seen /= dist.get_world_size()
+        self.centers.lerp_(self._seen, 1 - self.center_momentum)
+        self._seen.zero_()
