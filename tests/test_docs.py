@@ -61,5 +61,11 @@ def test_verbs_named_in_the_docs_exist(page: Path) -> None:
     from passreid.cli.app import app
 
     known = {name for name in app if not name.startswith("-")}
-    for verb in re.findall(r"(?:^|`)passreid ([a-z]+)", page.read_text(), re.MULTILINE):
+    text = page.read_text()
+    code = [
+        *re.findall(r"`(passreid [^`]+)`", text),
+        *"\n".join(b for _, b in FENCE.findall(text)).splitlines(),
+    ]
+    verbs = [line.split()[1] for line in code if line.startswith("passreid ")]
+    for verb in verbs:
         assert verb in known, f"{page.name}: passreid {verb}"

@@ -37,7 +37,6 @@ def test_convert_to_another_layout_and_back_keeps_every_tensor(cli: Cli, tmp_pat
     before = passreid.load(first, backend="torch")(paths)
     again = passreid.load(tmp_path / "back", backend="torch")
     assert np.abs(again(paths)).max() > 0
-    assert again.card.architecture.num_classes == 5
     # The released layout does not say how pixels are normalised; the weights are the same.
     state = torch.load(tmp_path / "released.pth", weights_only=True)
     assert "base.part_token2" in state
@@ -78,7 +77,8 @@ def test_a_missing_extra_is_named(
     cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [*sys.modules]:
-        if name.startswith(("passreid.finetuning.", "passreid.checkpoint", "passreid.exporting")):
+        heavy = ("passreid.finetuning.run", "passreid.checkpoint", "passreid.exporting")
+        if name.startswith(heavy):
             monkeypatch.delitem(sys.modules, name)
     for name in ("torch", "timm", "torchvision"):
         monkeypatch.setitem(sys.modules, name, None)
