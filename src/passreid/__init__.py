@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from passreid.evaluation import Report, calibrate, evaluate
     from passreid.finetuning.config import FinetuneConfig
     from passreid.finetuning.run import finetune
+    from passreid.pretraining.config import PretrainConfig
+    from passreid.pretraining.run import pretrain
     from passreid.ranking import Labels, Metrics, Ranking, measure, rank
     from passreid.reranking import rerank
     from passreid.verify import Calibration, Verdict, cosine, same_person
@@ -37,6 +39,7 @@ _HOMES = {
     "Metrics": "ranking",
     "ModelCard": "card",
     "PassreidError": "errors",
+    "PretrainConfig": "pretraining.config",
     "Ranking": "ranking",
     "ReIDDataset": "data",
     "Report": "evaluation",
@@ -50,6 +53,7 @@ _HOMES = {
     "make_synthetic": "data",
     "measure": "ranking",
     "pipeline": "compat.modelscope",
+    "pretrain": "pretraining.run",
     "rank": "ranking",
     "read_dataset": "data",
     "rerank": "reranking",
@@ -65,6 +69,7 @@ __all__ = [
     "Metrics",
     "ModelCard",
     "PassreidError",
+    "PretrainConfig",
     "Ranking",
     "ReIDDataset",
     "Report",
@@ -79,6 +84,7 @@ __all__ = [
     "make_synthetic",
     "measure",
     "pipeline",
+    "pretrain",
     "rank",
     "read_dataset",
     "rerank",

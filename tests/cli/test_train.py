@@ -1,4 +1,4 @@
-"""finetune, run as a user runs it."""
+"""finetune and pretrain, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -45,3 +45,22 @@ def test_a_run_folder_holds_recipe_metrics_curves_and_models(cli: Cli, tmp_path:
     assert again.code == 2
     assert "--resume" in again.err
     assert cli(*arguments, "--resume").code == 0
+
+
+def test_pretraining_needs_no_labels_and_leaves_a_backbone(cli: Cli, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=4, cameras=2, per_camera=2, size=(64, 32))
+    run = tmp_path / "run"
+    arguments = ["pretrain", people.root, "--output", run, "--preset", "tiny", "--epochs", 1]
+    arguments += ["--image-size", 64, 32, "--crops", 1, "--batch-size", 4, "--out-dim", 32]
+    arguments += ["--hidden", 16, "--bottleneck", 8, "--warmup-epochs", 0, "--workers", 0]
+    ran = cli(*arguments)
+    assert ran.code == 0, ran.err
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] > 0
+    assert (run / "curves.png").is_file()
+    assert cli("embed", people.query[0].path, "--model", run / "model", "--json").code == 0
+    assert cli(*arguments).code == 2
+    (tmp_path / "r.toml").write_text("area = 3\n")
+    wrong = cli("pretrain", people.root, "--output", run, "--config", tmp_path / "r.toml")
+    assert wrong.code == 2
+    assert "Did you mean 'areas'?" in wrong.err

@@ -1,7 +1,8 @@
-"""finetune: from labelled crops to a model folder."""
+"""finetune, pretrain: from crops to a model folder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from passreid.cli.app import app, note
 from passreid.errors import MissingExtraError
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
+from passreid.pretraining.config import PretrainConfig, PretrainRecipe
 
 
 @app.command
@@ -31,22 +33,63 @@ def finetune(
 
     Args:
         data: A labelled data set with training people, any layout `evaluate` knows.
-        output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
+        output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png, best/ and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
     """
     try:
         from passreid.finetuning.run import finetune as train
-        from passreid.show.curves import draw_curves
-        from passreid.training.loop import show_log
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "torch") from error
+    settings = FinetuneConfig(data=data, output=output, **_values(recipe))
+    return _run(lambda: train(settings, resume=resume), output)
+
+
+@app.command
+def pretrain(
+    images: Path,
+    /,
+    *,
+    output: Path,
+    config: Path | None = None,
+    resume: bool = False,
+    recipe: Annotated[PretrainRecipe, Parameter(name="*")] = PretrainRecipe(),  # noqa: B008
+) -> int:
+    """Pre-train a backbone on crops without labels: PASS, or DINO with --areas 0.
+
+    Several processes: torchrun --nproc-per-node 8 -m passreid pretrain IMAGES --output RUN
+
+    Example: passreid pretrain crops/ --output runs/p --preset tiny --batch-size 64
+
+    Args:
+        images: A folder tree of pictures, or a text file with one path a line.
+        output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
+        config: A TOML recipe; options on the command line win over it.
+        resume: Go on with the run in that folder.
+    """
+    try:
+        from passreid.pretraining.run import pretrain as train
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Training", "torch") from error
+    settings = PretrainConfig(data=images, output=output, **_values(recipe))
+    return _run(lambda: train(settings, resume=resume), output)
+
+
+def _values(recipe: Any) -> dict[str, Any]:
+    return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+
+
+def _run(train: Callable[[], Path | None], output: Path) -> int:
+    """Train, draw what was logged, and say how it ended."""
+    from passreid.show.curves import draw_curves
+    from passreid.training.loop import show_log
+
     show_log()
-    values: dict[str, Any] = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
-    model = train(FinetuneConfig(data=data, output=output, **values), resume=resume)
-    draw_curves(output, output / "curves.png")
+    model = train()
+    if (output / "metrics.jsonl").exists():
+        draw_curves(output, output / "curves.png")
     if model is None:
-        note(f"Stopped; go on with: passreid finetune {data} --output {output} --resume …")
+        note(f"Stopped; the same command with --resume goes on in {output}.")
         return 1
     note(f"Wrote {model}; use it with --model {model}.")
     return 0

@@ -12,6 +12,7 @@ from passreid.storage import replacing
 
 PANELS: Mapping[str, tuple[str, ...]] = {
     "loss": ("loss", "identity", "triplet"),
+    "collapse watch": ("teacher_entropy", "feature_std"),
     "accuracy on the training batch": ("accuracy",),
     "learning rate": ("lr",),
     "held-out score": ("mAP", "rank1"),
