@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from passreid.pretraining.data import FileList, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.run import pretrain
 from passreid.pretraining.train import Pretraining
-from passreid.training.process import Process, seed_all
+from passreid.training.process import Process, seed_all, tune_for_cpu
 from passreid.training.runfolder import RunFolder
 from tests.pretraining import tiny
 
@@ -151,9 +152,12 @@ def test_a_run_keeps_its_list_of_images(tmp_path: Path, images: Path) -> None:
     config = tiny.config(images, tmp_path / "run", epochs=1)
     pretrain(config, progress=False)
     listed = (tmp_path / "run" / "images.txt").read_text()
+    half_written = tmp_path / "run" / "checkpoint" / ".0123.pt"
+    half_written.touch()
     tiny.write_images(images, 30, seed=1)
     assert pretrain(config, resume=True, progress=False) is not None
     assert (tmp_path / "run" / "images.txt").read_text() == listed
+    assert not half_written.exists()
     with pytest.raises(UsageError, match="add --resume"):
         pretrain(config, progress=False)
     with pytest.raises(UsageError, match=r"another recipe \(lr differ\)"):
@@ -240,6 +244,18 @@ def test_a_run_may_start_from_another_models_backbone(tmp_path: Path, images: Pa
     ours, theirs = (load_folder(folder)[0].vit.state_dict() for folder in (first, second))
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the page faults of glibc's allocator")
+def test_memory_that_was_freed_is_used_again() -> None:
+    tune_for_cpu(torch.device("cpu"))
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.empty(2**24).fill_(1)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # 64 MiB are 16,384 pages, cleared one by one when the memory is new.
+    assert faults[2] < 1000
 
 
 SCRIPT = """

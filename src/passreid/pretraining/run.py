@@ -64,7 +64,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             std=config.std,
             training_data=f"{len(files)} unlabelled images, starting from {origin}",
         )
-        scorer = _scorer(card, config)
+        scorer = _scorer(card, config, process)
         stage = Pretraining(student, config, process=process, images=images, evaluate=scorer)
         if state is not None:
             stage.restore(state)
@@ -112,7 +112,7 @@ def _initialised(student: ViewNetwork, config: PretrainConfig) -> str:
 
 
 def _scorer(
-    card: ModelCard, config: PretrainConfig
+    card: ModelCard, config: PretrainConfig, process: Process
 ) -> Callable[[PartViT], dict[str, float]] | None:
     """Return what finds people with a backbone, or None where no labelled set is watched."""
     if config.watch is None:
@@ -120,7 +120,7 @@ def _scorer(
     dataset = read_dataset(config.watch)
 
     def score(model: PartViT) -> dict[str, float]:
-        backend = TorchBackend(model, device=config.device, precision=config.precision)
+        backend = TorchBackend(model, device=str(process.device), precision=config.precision)
         report = evaluate(Embedder(backend, card), dataset, on_error="skip")
         log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
         return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}

@@ -64,6 +64,8 @@ class RunFolder:
                 f"{self.path} was made by another recipe ({', '.join(changed)} differ); "
                 "resume with the same one or name another folder."
             )
+        for left in self._checkpoints.glob(".*.pt"):  # a kill while one was being written
+            left.unlink()
         state = self.newest()
         self._forget_metrics_after(-1 if state is None else state["step"])
         return state
