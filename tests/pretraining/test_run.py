@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -28,7 +27,8 @@ from passreid.pretraining.data import FileList, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.run import pretrain
 from passreid.pretraining.train import Pretraining
-from passreid.training.process import Process, seed_all, tune_for_cpu
+from passreid.training import process
+from passreid.training.process import Process, seed_all
 from passreid.training.runfolder import RunFolder
 from tests.pretraining import tiny
 
@@ -246,16 +246,18 @@ def test_a_run_may_start_from_another_models_backbone(tmp_path: Path, images: Pa
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the page faults of glibc's allocator")
-def test_memory_that_was_freed_is_used_again() -> None:
-    tune_for_cpu(torch.device("cpu"))
-    faults = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.empty(2**24).fill_(1)
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    # 64 MiB are 16,384 pages, cleared one by one when the memory is new.
-    assert faults[2] < 1000
+@pytest.mark.parametrize(("kernel", "asked"), [("madvise", "1"), ("never", None), (None, None)])
+def test_huge_pages_are_asked_for_where_the_kernel_gives_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str | None, asked: str | None
+) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "to be removed again")
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    setting = tmp_path / "enabled"
+    monkeypatch.setattr(process, "_HUGE_PAGES", setting)
+    if kernel:
+        setting.write_text("always madvise never\n".replace(kernel, f"[{kernel}]"))
+    process.tune_for_cpu(torch.device("cpu"))
+    assert os.environ.get("THP_MEM_ALLOC_ENABLE") == asked
 
 
 SCRIPT = """
