@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +29,7 @@ from passreid.pretraining.data import FileList, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.run import pretrain
 from passreid.pretraining.train import Pretraining
-from passreid.training import process
-from passreid.training.process import Process, seed_all
+from passreid.training.process import Process, seed_all, tune_for_cpu
 from passreid.training.runfolder import RunFolder
 from tests.pretraining import tiny
 
@@ -246,18 +247,18 @@ def test_a_run_may_start_from_another_models_backbone(tmp_path: Path, images: Pa
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "asked"), [("madvise", "1"), ("never", None), (None, None)])
-def test_huge_pages_are_asked_for_where_the_kernel_gives_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str | None, asked: str | None
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc's allocator")
+@pytest.mark.parametrize("library", ["glibc", "another"])
+def test_freed_memory_is_kept_where_the_c_library_can(
+    monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "to be removed again")
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    setting = tmp_path / "enabled"
-    monkeypatch.setattr(process, "_HUGE_PAGES", setting)
-    if kernel:
-        setting.write_text("always madvise never\n".replace(kernel, f"[{kernel}]"))
-    process.tune_for_cpu(torch.device("cpu"))
-    assert os.environ.get("THP_MEM_ALLOC_ENABLE") == asked
+    asked: list[tuple[int, int]] = []
+    found = SimpleNamespace()
+    if library == "glibc":
+        found.mallopt = lambda number, value: asked.append((number, value))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: found)
+    tune_for_cpu(torch.device("cpu"))
+    assert asked == ([(-4, 0), (-1, -1)] if library == "glibc" else [])
 
 
 SCRIPT = """

@@ -72,26 +72,30 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, normalise: bool) -> Tensor:
-        """Multiply in the autocast type, if there is one."""
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else w.dtype
-        x_in, low = x.to(dtype), w.to(dtype)
-        y = torch.bmm(x_in, low.mT)
+        """Multiply; under autocast in its type, but on CPUs the long w of the last layer as it is.
+
+        Casting it would take longer there than the product of a small batch.
+        """
+        device, dtype = x.device.type, w.dtype
+        if torch.is_autocast_enabled(device) and not (normalise and device == "cpu"):
+            dtype = torch.get_autocast_dtype(device)
+        x_in, w_in = x.to(dtype), w.to(dtype)
+        y = torch.bmm(x_in, w_in.mT)
         scale = None
         if normalise:
             scale = 1 / torch.linalg.vector_norm(w, dim=2).unsqueeze(1)
-            y = y * scale
-        ctx.save_for_backward(x_in, low, w, scale, y if normalise else None)
+            y = y.mul_(scale) if y.dtype == scale.dtype else y * scale
+        ctx.save_for_backward(x_in, w_in, w, scale, y if normalise else None)
         ctx.dtype = x.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and w, contiguous."""
-        x, low, w, scale, y = ctx.saved_tensors
+        x, w_in, w, scale, y = ctx.saved_tensors
         dy = gradients[0]
         scaled = (dy if scale is None else dy * scale).to(x.dtype)
-        dx = torch.bmm(scaled, low).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        dx = torch.bmm(scaled, w_in).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         dw = None
         if ctx.needs_input_grad[1]:
             dw = torch.bmm(scaled.mT, x).to(w.dtype)

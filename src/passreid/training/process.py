@@ -9,9 +9,11 @@ agree up to a step go on alike.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from passreid.backends.pytorch import find_device
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's mallopt(3)
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -102,13 +106,17 @@ class GatherTokens(torch.autograd.Function):
 
 
 def tune_for_cpu(device: torch.device) -> None:
-    """Set up this process for training on a CPU.
+    """Set up this process for training on a CPU, for good.
 
-    Denormal numbers become zero: they appear in late optimiser states and are very slow. Large
-    tensors get huge pages where the kernel gives them on request: clearing small pages one by one
-    took a sixth of a pre-training step. torch reads that setting with the first tensor it makes.
+    Denormal numbers become zero: they appear in late optimiser states and are very slow. And memory
+    that was freed is kept for the next step: glibc hands large tensors back to the kernel, which
+    clears new pages for the next ones; that took a sixth of a pre-training step.
     """
-    if device.type == "cpu":
-        torch.set_flush_denormal(True)
-        if _HUGE_PAGES.is_file() and "[madvise]" in _HUGE_PAGES.read_text():
-            os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if device.type != "cpu":
+        return
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a C library other than glibc
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, -1)
