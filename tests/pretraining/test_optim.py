@@ -136,6 +136,8 @@ def test_teacher_moves_towards_the_student() -> None:
         ({"area_height": 0.0}, "area_height must lie in"),
         ({"local_scale": (0.8, 0.1)}, "local_scale must rise"),
         ({"out_dim": 1}, "out_dim must be at least 2"),
+        ({"local_size": (4, 4)}, "local_size: image_size .* is smaller than a patch"),
+        ({"image_size": (4, 4)}, "is smaller than a patch"),
     ],
 )
 def test_recipes_that_make_no_run_are_refused(changes: dict[str, object], message: str) -> None:

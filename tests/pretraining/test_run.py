@@ -22,7 +22,7 @@ import torch
 from passreid.card import IMAGENET_MEAN
 from passreid.checkpoint import load_folder
 from passreid.data import make_synthetic
-from passreid.errors import TrainingError, UsageError
+from passreid.errors import PassreidError, TrainingError, UsageError
 from passreid.pretraining import train
 from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import FileList, ViewDataset
@@ -163,6 +163,22 @@ def test_a_run_keeps_its_list_of_images(tmp_path: Path, images: Path) -> None:
         pretrain(config, progress=False)
     with pytest.raises(UsageError, match=r"another recipe \(lr differ\)"):
         pretrain(tiny.config(images, tmp_path / "run", epochs=1, lr=1e-3), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 22}, "21 images are fewer than a batch of 22"),
+        ({"watch": Path("nowhere")}, "nowhere"),
+        ({"init": "nowhere.pth"}, "nowhere"),
+    ],
+)
+def test_what_cannot_start_leaves_no_run_folder(
+    tmp_path: Path, images: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PassreidError, match=message):
+        pretrain(tiny.config(images, tmp_path / "run", **changes), progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_parts_of_a_step_give_the_same_step(tmp_path: Path, images: Path) -> None:

@@ -135,6 +135,10 @@ class PretrainRecipe:
             low, high = getattr(self, name)
             if not 0 < low <= high or (name != "crop_ratio" and high > 1):
                 raise ConfigError(f"{name} must rise from above 0, a share to 1: not {low}, {high}")
+        try:
+            replace(self.architecture, image_size=self.local_image_size)
+        except ValueError as error:
+            raise ConfigError(f"image_size and local_size: {error}") from None
 
     @property
     def architecture(self) -> Architecture:

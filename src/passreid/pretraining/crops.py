@@ -108,8 +108,8 @@ class MultiCrop:
             if number == 1 and rng.random() < SOLARIZE:
                 view = ImageOps.solarize(view)
             views.append(np.asarray(view))
-        local = views[2:] or [np.empty((0, *self.local_size, 3), np.uint8)]
-        return np.stack(views[:2]), np.stack(local) if views[2:] else local[0]
+        none = np.empty((0, *self.local_size, 3), np.uint8)
+        return np.stack(views[:2]), np.stack(views[2:]) if views[2:] else none
 
 
 def random_box(

@@ -13,7 +13,9 @@ from torch.utils.data import Dataset, Sampler
 
 from passreid.errors import DatasetError, ImageError
 from passreid.images import find_images, read_image
+from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.crops import MultiCrop
+from passreid.training.process import Process
 
 TRIES = 100
 """Images looked at for one that can be read, before the set is given up."""
@@ -169,6 +171,18 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.images, self.batch_size, self.accumulate = images, batch_size, accumulate
         self.seed, self.rank, self.world = seed, rank, world
         self.set_epoch(0)
+
+    @staticmethod
+    def of(recipe: PretrainRecipe, images: int, process: Process) -> EpochSampler:
+        """Return a process's share of what a recipe asks for."""
+        return EpochSampler(
+            images,
+            batch_size=recipe.batch_size,
+            accumulate=recipe.accumulate,
+            seed=recipe.seed,
+            rank=process.rank,
+            world=process.world,
+        )
 
     @property
     def steps(self) -> int:

@@ -12,14 +12,14 @@ from passreid import storage
 from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
 from passreid.checkpoint import initialise, save_folder
-from passreid.data import read_dataset
+from passreid.data import ReIDDataset, read_dataset
 from passreid.embed import Embedder
 from passreid.evaluation import evaluate
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.pretraining.config import PretrainConfig
 from passreid.pretraining.crops import MultiCrop
-from passreid.pretraining.data import FileList, ViewDataset
+from passreid.pretraining.data import EpochSampler, FileList, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.train import Pretraining
 from passreid.training.loop import fit, log
@@ -52,11 +52,12 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
     with distributed(config.device) as process:
         tune_for_cpu(process.device)
         folder = RunFolder(config.output)
-        files, state = _begin(folder, config, process, resume=resume)
-        images = ViewDataset(files, MultiCrop.of(config), seed=config.seed)
         seed_all(config.seed)
         student = ViewNetwork(config, drop_path=config.drop_path)
         origin = _initialised(student, config)
+        watched = None if config.watch is None else read_dataset(config.watch)
+        # All that may fail has been tried: what follows makes a run folder.
+        files, state = _begin(folder, config, process, resume=resume)
         card = ModelCard(
             name=config.output.resolve().name,
             architecture=config.architecture,
@@ -64,8 +65,13 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             std=config.std,
             training_data=f"{len(files)} unlabelled images, starting from {origin}",
         )
-        scorer = _scorer(card, config, process)
-        stage = Pretraining(student, config, process=process, images=images, evaluate=scorer)
+        stage = Pretraining(
+            student,
+            config,
+            process=process,
+            images=ViewDataset(files, MultiCrop.of(config), seed=config.seed),
+            evaluate=None if watched is None else _scorer(card, watched, config, process),
+        )
         if state is not None:
             stage.restore(state)
         finished = fit(
@@ -88,10 +94,12 @@ def _begin(
     listed, state = folder.path / FILES, None
     root = config.data.parent if config.data.is_file() else config.data
     if process.is_main:
-        files = None if listed.exists() else FileList.find(config.data)
+        found = None if listed.exists() else FileList.find(config.data)
+        if found is not None:
+            EpochSampler.of(config, len(found), process)
         state = folder.begin(config, resume=resume)
-        if files is not None:
-            storage.write(listed, files.text)
+        if found is not None:
+            storage.write(listed, found.text)
     if process.world > 1:
         dist.barrier()
         state = state if process.is_main else folder.newest()
@@ -112,12 +120,9 @@ def _initialised(student: ViewNetwork, config: PretrainConfig) -> str:
 
 
 def _scorer(
-    card: ModelCard, config: PretrainConfig, process: Process
-) -> Callable[[PartViT], dict[str, float]] | None:
-    """Return what finds people with a backbone, or None where no labelled set is watched."""
-    if config.watch is None:
-        return None
-    dataset = read_dataset(config.watch)
+    card: ModelCard, dataset: ReIDDataset, config: PretrainConfig, process: Process
+) -> Callable[[PartViT], dict[str, float]]:
+    """Return what finds the people of a labelled set with a backbone."""
 
     def score(model: PartViT) -> dict[str, float]:
         backend = TorchBackend(model, device=str(process.device), precision=config.precision)

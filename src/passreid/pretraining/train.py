@@ -83,14 +83,7 @@ class Pretraining:
                 self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
                 self.teacher = nn.SyncBatchNorm.convert_sync_batchnorm(self.teacher)
             self.wrapped = DistributedDataParallel(self.student)
-        self.sampler = EpochSampler(
-            len(images),
-            batch_size=config.batch_size,
-            accumulate=config.accumulate,
-            seed=config.seed,
-            rank=process.rank,
-            world=process.world,
-        )
+        self.sampler = EpochSampler.of(config, len(images), process)
         self.loader = DataLoader(
             images,
             batch_sampler=self.sampler,
