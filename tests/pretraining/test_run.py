@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -285,9 +286,25 @@ from passreid.pretraining.run import pretrain
 from tests.pretraining import tiny
 tiny.add_preset()
 train.LOG_EVERY = 1
-data, output = map(Path, sys.argv[1:])
-pretrain(tiny.config(data, output, epochs=4), progress=False)
+data, output = map(Path, sys.argv[1:3])
+workers = int(sys.argv[3])
+config = tiny.config(data, output, epochs=4 + 96 * workers, workers=workers)
+sys.exit(pretrain(config, progress=False) is None)
 """
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_stops_between_steps(tmp_path: Path, images: Path) -> None:
+    """Data workers get it too, and must live until the step is done."""
+    command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / "run"), "1"]
+    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while running.poll() is None and not metrics.exists():
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGTERM)
+    _, said = running.communicate(timeout=120)
+    assert (running.returncode, said) == (1, "")
+    assert final_state(tmp_path / "run")["step"] == lines(tmp_path / "run")[-1]["step"]
 
 
 @pytest.mark.slow
@@ -299,7 +316,7 @@ def test_two_processes_are_one(tmp_path: Path, images: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / str(world))]
+        command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / str(world)), "0"]
         setting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
         setting["OMP_NUM_THREADS"] = "1"
         running = [

@@ -32,7 +32,7 @@ from passreid.pretraining.optim import (
     update_teacher,
 )
 from passreid.training.loop import Position
-from passreid.training.process import Process, seed_all
+from passreid.training.process import Process, outlive_signals, seed_all
 
 LOG_EVERY = 20
 """Steps between two lines of the log."""
@@ -89,6 +89,7 @@ class Pretraining:
             batch_sampler=self.sampler,
             num_workers=config.workers,
             collate_fn=collate,
+            worker_init_fn=outlive_signals,
             pin_memory=not on_cpu,
             prefetch_factor=4 if config.workers else None,
         )

@@ -13,6 +13,7 @@ import ctypes
 import math
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,3 +121,12 @@ def tune_for_cpu(device: torch.device) -> None:
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(_M_MMAP_MAX, 0)
             mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def outlive_signals(worker: int) -> None:
+    """Let a data worker (a `worker_init_fn`) live through a signal sent to the whole process group.
+
+    The main process needs its batches to finish the step, and ends it after its checkpoint.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
