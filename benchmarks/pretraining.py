@@ -32,7 +32,7 @@ from passreid.pretraining.data import FileList, ViewDataset, Views
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.optim import clip_gradients, rates, update_teacher
 from passreid.pretraining.train import Pretraining
-from passreid.training.process import Process, tune_for_cpu
+from passreid.training.process import Process, tuned_for_cpu
 
 CPU = torch.device("cpu")
 
@@ -164,7 +164,6 @@ def measure_steps(args: argparse.Namespace) -> None:
         precision=args.precision,
         workers=0,
     )
-    tune_for_cpu(CPU)
     torch.manual_seed(0)
     (h, w), (lh, lw) = config.architecture.image_size, config.local_image_size
     views = Views(
@@ -256,7 +255,8 @@ def main() -> None:
     if args.views:
         measure_views(args.views)
     else:
-        measure_steps(args)
+        with tuned_for_cpu(CPU):
+            measure_steps(args)
 
 
 if __name__ == "__main__":

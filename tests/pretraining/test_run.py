@@ -30,7 +30,7 @@ from passreid.pretraining.data import FileList, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.run import pretrain
 from passreid.pretraining.train import Pretraining
-from passreid.training.process import Process, seed_all, tune_for_cpu
+from passreid.training.process import Process, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder
 from tests.pretraining import tiny
 
@@ -274,8 +274,16 @@ def test_freed_memory_is_kept_where_the_c_library_can(
     if library == "glibc":
         found.mallopt = lambda number, value: asked.append((number, value))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: found)
-    tune_for_cpu(torch.device("cpu"))
-    assert asked == ([(-4, 0), (-1, -1)] if library == "glibc" else [])
+    with tuned_for_cpu(torch.device("cpu")):
+        assert asked == ([(-4, 0), (-1, -1)] if library == "glibc" else [])
+    assert asked[2:] == ([(-4, 65536), (-1, 131072)] if library == "glibc" else [])
+
+
+def test_small_numbers_are_there_again_after_training() -> None:
+    small = torch.tensor(1e-40)
+    with tuned_for_cpu(torch.device("cpu")):
+        assert (small * 1).item() == 0
+    assert (small * 1).item() > 0
 
 
 SCRIPT = """

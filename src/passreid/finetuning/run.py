@@ -22,7 +22,7 @@ from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.training.loop import fit, log
-from passreid.training.process import Process, distributed, seed_all, tune_for_cpu
+from passreid.training.process import Process, distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder
 
 
@@ -44,8 +44,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
         UsageError: The run folder holds another run.
         TrainingError: The loss is not finite, or no checkpoint can be read.
     """
-    with distributed(config.device) as process:
-        tune_for_cpu(process.device)
+    with distributed(config.device) as process, tuned_for_cpu(process.device):
         folder = RunFolder(config.output)
         dataset = read_dataset(config.data, config.kind)
         samples = _training_samples(dataset, config, process)

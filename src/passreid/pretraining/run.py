@@ -23,7 +23,7 @@ from passreid.pretraining.data import EpochSampler, FileList, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.train import Pretraining
 from passreid.training.loop import fit, log
-from passreid.training.process import Process, distributed, seed_all, tune_for_cpu
+from passreid.training.process import Process, distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder
 
 FILES = "images.txt"
@@ -49,8 +49,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
         DatasetError: Fewer images than a batch, or too many that cannot be read.
         TrainingError: The loss is not finite, or no checkpoint can be read.
     """
-    with distributed(config.device) as process:
-        tune_for_cpu(process.device)
+    with distributed(config.device) as process, tuned_for_cpu(process.device):
         folder = RunFolder(config.output)
         seed_all(config.seed)
         student = ViewNetwork(config, drop_path=config.drop_path)
