@@ -9,6 +9,7 @@
     ├── ModelNotFoundError        a model name leads to nothing: no folder, no file, no network
     ├── CheckpointError           a weight file that does not fit or is not safe to read
     ├── CalibrationError          a probability is asked of a model that was never calibrated
+    ├── GalleryError              a gallery that cannot be opened, of another model, or locked
     ├── OutputError               a file that cannot be written (rights, full disk)
     ├── MissingExtraError         an optional dependency is not installed
     └── TrainingError             a run that cannot start, resume or go on
@@ -71,6 +72,10 @@ class CheckpointError(PassreidError):
 
 class CalibrationError(PassreidError):
     """A probability or verdict is asked of a model that was never calibrated."""
+
+
+class GalleryError(PassreidError):
+    """A gallery cannot be opened or used: missing, damaged, in use, or of another model."""
 
 
 class OutputError(PassreidError):
