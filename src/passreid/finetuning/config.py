@@ -40,6 +40,8 @@ class FinetuneRecipe:
         jitter: Brightness and contrast change, each up to this share; 0 is none.
         ema: Decay of the averaged weights that are evaluated and exported; 0 is none.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
+        compile: Let torch.compile translate the network; pays on GPUs, not on CPUs.
+        tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
         precision: "auto" is bfloat16 where the hardware has it.
         device: auto, cpu, cuda or mps.
         evaluate_every, save_every: In epochs; 0 evaluates (saves) at the end only.
@@ -79,6 +81,8 @@ class FinetuneRecipe:
     jitter: float = 0.0
     ema: float = 0.0
     checkpoint_blocks: bool = False
+    compile: bool = False
+    tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     evaluate_every: int = 10

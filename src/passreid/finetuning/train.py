@@ -95,6 +95,8 @@ class Finetuning:
         average = get_ema_multi_avg_fn(config.ema)
         self.ema = AveragedModel(self.model, multi_avg_fn=average) if config.ema else None
         self.objective: nn.Module = Objective(self.model, config)
+        if config.compile:
+            self.objective.compile()
         if process.world > 1:
             if process.device.type == "cuda":
                 # A stem's batch norm would else see one process's share of the batch. CPUs have

@@ -49,6 +49,8 @@ class PretrainRecipe:
         freeze_last_layer: Epochs in which the last layers stand still.
         drop_path: Stochastic depth of the student.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
+        compile: Let torch.compile translate the network; pays on GPUs, not on CPUs.
+        tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
         precision: "auto" is bfloat16 where the hardware has it.
         device: auto, cpu, cuda or mps.
         watch: A small labelled set (any layout `evaluate` knows) the teacher is scored on.
@@ -94,6 +96,8 @@ class PretrainRecipe:
     freeze_last_layer: int = 1
     drop_path: float = 0.1
     checkpoint_blocks: bool = False
+    compile: bool = False
+    tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     watch: Path | None = None

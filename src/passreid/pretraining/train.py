@@ -77,6 +77,9 @@ class Pretraining:
         self.dtype = find_dtype(config.precision, device)
         self.optimizer = build_optimizer(self.student, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        if config.compile:
+            self.student.compile()
+            self.teacher.compile()
         self.wrapped: nn.Module = self.student
         if process.world > 1:
             if not on_cpu:

@@ -14,7 +14,7 @@ import torch
 
 from passreid import storage
 from passreid.config import plain, read_toml
-from passreid.errors import TrainingError, UsageError
+from passreid.errors import MissingExtraError, TrainingError, UsageError
 
 log = logging.getLogger("passreid")
 
@@ -34,6 +34,7 @@ class RunFolder:
         self.model = path / "model"
         self.best = path / "best"
         self._checkpoints = path / "checkpoint"
+        self._events: Any = None
 
     def begin(self, config: Any, *, resume: bool) -> dict[str, Any] | None:
         """Start a run, or find where it stopped.
@@ -48,11 +49,15 @@ class RunFolder:
         Raises:
             UsageError: The folder holds a run and `resume` is off, or another recipe made it.
             TrainingError: Every checkpoint of the run is unreadable.
+            MissingExtraError: The recipe asks for TensorBoard, which is not installed.
         """
+        if config.tensorboard:
+            _event_writer()
         recipe = self.path / "config.toml"
         if not recipe.exists():
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             storage.write(recipe, tomli_w.dumps(plain(config)).encode())
+            self._open_events(config, 0)
             return None
         if not resume:
             raise UsageError(
@@ -67,8 +72,16 @@ class RunFolder:
         for left in self._checkpoints.glob(".*.pt"):  # a kill while one was being written
             left.unlink()
         state = self.newest()
-        self._forget_metrics_after(-1 if state is None else state["step"])
+        step = -1 if state is None else state["step"]
+        self._forget_metrics_after(step)
+        self._open_events(config, step + 1)
         return state
+
+    def _open_events(self, config: Any, forget_from: int) -> None:
+        """Send records to TensorBoard too; it is told to drop what a killed run wrote later."""
+        if config.tensorboard:
+            folder = str(self.path / "tensorboard")
+            self._events = _event_writer()(folder, purge_step=forget_from)
 
     def lines(self) -> list[dict[str, Any]]:
         """Read `metrics.jsonl`; a last line cut short by a kill is left out."""
@@ -83,6 +96,10 @@ class RunFolder:
         """Append one line to `metrics.jsonl`."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(values)) + "\n")
+        if self._events is not None:
+            for name in values.keys() - {"step"}:
+                self._events.add_scalar(name, values[name], values["step"])
+            self._events.flush()
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint beside its name and rename it; `state["step"]` names it.
@@ -114,6 +131,14 @@ class RunFolder:
         if self.metrics.exists():
             kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
             storage.write(self.metrics, "".join(kept).encode())
+
+
+def _event_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Writing TensorBoard events", "tensorboard") from error
+    return SummaryWriter
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

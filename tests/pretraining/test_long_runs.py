@@ -1,0 +1,129 @@
+"""What a run of days needs: kills at any moment, TensorBoard, compilation."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from passreid.errors import MissingExtraError
+from passreid.pretraining import train
+from passreid.pretraining.run import pretrain
+from passreid.training.runfolder import RunFolder
+from tests.pretraining import tiny
+
+KILLS = int(os.environ.get("PASSREID_TEST_KILLS", "4"))
+"""Kills of the test below; more find rarer moments."""
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from passreid.pretraining import train
+from passreid.pretraining.run import pretrain
+from tests.pretraining import tiny
+tiny.add_preset()
+train.LOG_EVERY = 1
+config = tiny.config(
+    Path(sys.argv[1]), Path(sys.argv[2]), epochs=int(sys.argv[3]), drop_path=0.1, save_steps=1, out_dim=3000
+)
+sys.exit(pretrain(config, resume=True, progress=False) is None)
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return tiny.write_images(tmp_path / "images", 21)
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """All lines of the log but their timing; the last may be cut short by a kill."""
+    return [
+        {k: v for k, v in line.items() if k != "images_per_second"}
+        for line in RunFolder(run).lines()
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_kills_at_any_moment_leave_the_same_run(tmp_path: Path, images: Path) -> None:
+    """A checkpoint follows each step, so that many kills fall into the writing of one."""
+    start = [sys.executable, "-c", SCRIPT, str(images)]
+    epochs = str(6 + KILLS)
+    subprocess.run([*start, str(tmp_path / "whole"), epochs], check=True, timeout=240)
+    cut = tmp_path / "cut"
+    rng, kills, while_writing = random.Random(0), 0, 0
+    while True:
+        before = len(RunFolder(cut).lines())
+        running = subprocess.Popen([*start, str(cut), epochs])
+        # Starting takes seconds: the clock of a kill runs from the first new step on.
+        while running.poll() is None and len(RunFolder(cut).lines()) <= before + 1:
+            time.sleep(0.01)
+        if kills < KILLS:
+            time.sleep(rng.uniform(0, 0.3))
+            running.send_signal(signal.SIGKILL)
+        if running.wait(timeout=240) == 0:
+            break
+        kills += 1
+        while_writing += any(cut.glob("checkpoint/.*"))
+        assert RunFolder(cut).newest() is not None
+    assert kills == KILLS
+    assert logged(cut) == logged(tmp_path / "whole")
+    ours, theirs = RunFolder(cut).newest(), RunFolder(tmp_path / "whole").newest()
+    assert ours is not None and theirs is not None
+    for part in ("student", "teacher"):
+        assert all(torch.equal(value, theirs[part][name]) for name, value in ours[part].items())
+    sys.stderr.write(f"{kills} kills, {while_writing} while a checkpoint was being written\n")
+
+
+def test_metrics_are_tensorboard_events_too(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    run = tmp_path / "run"
+    pretrain(tiny.config(images, run, tensorboard=True), progress=False)
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert found == [(line["step"], pytest.approx(line["loss"])) for line in logged(run)]
+
+
+def test_tensorboard_that_is_missing_is_said_before_the_run(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"passreid\[tensorboard\]"):
+        pretrain(tiny.config(images, tmp_path / "run", tensorboard=True), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_compilation_leaves_the_losses_alone(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, compiled = torch.compile, []
+
+    def interpreted(function: Any) -> Any:
+        """Trace as always, but run what was traced without building C++."""
+        compiled.append(function)
+        return real(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", interpreted)
+    for name in ("plain", "compiled"):
+        config = tiny.config(images, tmp_path / name, epochs=1, compile=name == "compiled")
+        pretrain(config, progress=False)
+    plain, ours = (
+        json.loads((tmp_path / n / "metrics.jsonl").read_text()) for n in ("plain", "compiled")
+    )
+    assert len(compiled) == 2
+    assert ours["loss"] == pytest.approx(plain["loss"], rel=1e-5)
