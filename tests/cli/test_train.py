@@ -64,3 +64,13 @@ def test_pretraining_needs_no_labels_and_leaves_a_backbone(cli: Cli, tmp_path: P
     wrong = cli("pretrain", people.root, "--output", run, "--config", tmp_path / "r.toml")
     assert wrong.code == 2
     assert "Did you mean 'areas'?" in wrong.err
+
+
+def test_the_views_can_be_looked_at_first(cli: Cli, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=2, cameras=2, per_camera=1, size=(64, 32))
+    run = tmp_path / "run"
+    drawn = cli("pretrain", people.root, "--output", run, "--preset", "tiny", "--show-crops")
+    assert drawn.code == 0, drawn.err
+    with Image.open(run / "crops.png") as sheet:
+        assert sheet.height > 4 * 192
+    assert [path.name for path in run.iterdir()] == ["crops.png"]

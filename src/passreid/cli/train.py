@@ -53,6 +53,7 @@ def pretrain(
     output: Path,
     config: Path | None = None,
     resume: bool = False,
+    show_crops: bool = False,
     recipe: Annotated[PretrainRecipe, Parameter(name="*")] = PretrainRecipe(),  # noqa: B008
 ) -> int:
     """Pre-train a backbone on crops without labels: PASS, or DINO with --areas 0.
@@ -66,13 +67,27 @@ def pretrain(
         output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
+        show_crops: Draw the views of six images as crops.png in the run folder and stop there.
     """
     try:
         from passreid.pretraining.run import pretrain as train
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "torch") from error
     settings = PretrainConfig(data=images, output=output, **_values(recipe))
+    if show_crops:
+        return _draw_crops(settings)
     return _run(lambda: train(settings, resume=resume), output)
+
+
+def _draw_crops(settings: PretrainConfig) -> int:
+    from passreid.pretraining.preview import sample_views
+    from passreid.show.viewsheet import view_sheet
+
+    rows = sample_views(settings)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    sheet = view_sheet(rows, settings.output / "crops.png", areas=settings.areas)
+    note(f"Wrote {sheet}; without --show-crops the run starts.")
+    return 0
 
 
 def _values(recipe: Any) -> dict[str, Any]:
