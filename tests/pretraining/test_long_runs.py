@@ -55,9 +55,9 @@ def logged(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_kills_at_any_moment_leave_the_same_run(tmp_path: Path, images: Path) -> None:
-    """A checkpoint follows each step, so that many kills fall into the writing of one."""
+    """Every other kill waits for a checkpoint that is being written; one follows each step."""
     start = [sys.executable, "-c", SCRIPT, str(images)]
-    epochs = str(6 + KILLS)
+    epochs = str(10 + 2 * KILLS)
     subprocess.run([*start, str(tmp_path / "whole"), epochs], check=True, timeout=240)
     cut = tmp_path / "cut"
     rng, kills, while_writing = random.Random(0), 0, 0
@@ -68,7 +68,11 @@ def test_kills_at_any_moment_leave_the_same_run(tmp_path: Path, images: Path) ->
         while running.poll() is None and len(RunFolder(cut).lines()) <= before + 1:
             time.sleep(0.01)
         if kills < KILLS:
-            time.sleep(rng.uniform(0, 0.3))
+            moment = time.monotonic() + rng.uniform(0, 0.3)
+            while time.monotonic() < moment or (
+                kills % 2 and running.poll() is None and not any(cut.glob("checkpoint/.*"))
+            ):
+                pass
             running.send_signal(signal.SIGKILL)
         if running.wait(timeout=240) == 0:
             break
@@ -76,6 +80,7 @@ def test_kills_at_any_moment_leave_the_same_run(tmp_path: Path, images: Path) ->
         while_writing += any(cut.glob("checkpoint/.*"))
         assert RunFolder(cut).newest() is not None
     assert kills == KILLS
+    assert while_writing
     assert logged(cut) == logged(tmp_path / "whole")
     ours, theirs = RunFolder(cut).newest(), RunFolder(tmp_path / "whole").newest()
     assert ours is not None and theirs is not None
