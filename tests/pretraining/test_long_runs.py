@@ -33,7 +33,7 @@ from tests.pretraining import tiny
 tiny.add_preset()
 train.LOG_EVERY = 1
 config = tiny.config(
-    Path(sys.argv[1]), Path(sys.argv[2]), epochs=int(sys.argv[3]), drop_path=0.1, save_steps=1, out_dim=3000
+    *map(Path, sys.argv[1:3]), epochs=int(sys.argv[3]), drop_path=0.1, save_steps=1, out_dim=3000
 )
 sys.exit(pretrain(config, resume=True, progress=False) is None)
 """
