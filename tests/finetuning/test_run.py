@@ -83,6 +83,15 @@ def test_a_run_learns_and_leaves_a_model_that_embeds(
     assert "6 people" in embedder.card.training_data
 
 
+def test_a_plain_network_may_be_given_part_tokens(people: ReIDDataset, tmp_path: Path) -> None:
+    plain = small.folder(tmp_path / "plain", small.architecture(parts=0))
+    for parts, dim in ((None, 64), (2, 128)):
+        config = recipe(people, plain, tmp_path / str(parts), epochs=1, parts=parts)
+        model = finetune(config, progress=False)
+        assert model is not None
+        assert load(model).dim == dim
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_run_resumes_bit_by_bit(
     workers: int, people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,8 @@ class FinetuneRecipe:
         kind: Layout of the data set, one `read_dataset` knows.
         init: Weights to start from (anything `passreid models` names, a folder or a file).
         preset: Architecture when `init` is not given: tiny, small or base.
+        parts: Part tokens; those of `init` or of the preset when not given. Where `init` has none,
+            they start as copies of its CLS.
         image_size: Input (height, width); the preset's when not given.
         mean, std: Normalisation of pixels in [0, 1].
         epochs, warmup_epochs: Length of the run and of its linear warm-up.
@@ -53,6 +55,7 @@ class FinetuneRecipe:
     kind: str = "auto"
     init: str | None = None
     preset: str = "small"
+    parts: int | None = None
     image_size: tuple[int, int] | None = None
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
@@ -107,6 +110,8 @@ class FinetuneRecipe:
         for name in ("flip", "erasing", "label_smoothing", "ema", "drop_path", "jitter"):
             if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if self.parts is not None and self.parts < 0:
+            raise ConfigError(f"parts must not be negative, not {self.parts}")
         if self.lr <= 0 or self.layer_decay <= 0:
             raise ConfigError("lr and layer_decay must be positive")
 

@@ -117,7 +117,10 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
         start = resolve(config.init)
         base, origin = load_checkpoint(start).card.architecture, config.init
     architecture = replace(
-        base, image_size=config.image_size or base.image_size, num_classes=people
+        base,
+        parts=base.parts if config.parts is None else config.parts,
+        image_size=config.image_size or base.image_size,
+        num_classes=people,
     )
     model = PartViT(architecture, drop_path=config.drop_path)
     if start is not None:
