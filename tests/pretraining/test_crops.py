@@ -130,16 +130,25 @@ def test_probabilities_of_the_released_recipe(monkeypatch: pytest.MonkeyPatch) -
     assert grey / 3000 == pytest.approx(0.2, abs=0.03)
 
 
+@pytest.mark.parametrize(("strength", "reach"), [(0.0, 1), (0.2, 45)])
+def test_less_colour_change_leaves_clothes_their_colour(strength: float, reach: int) -> None:
+    image = Image.new("RGB", (40, 80), (180, 60, 90))
+    crop, rng = MultiCrop((16, 8), (8, 4), color=strength), np.random.default_rng(0)
+    views = [np.concatenate([v.reshape(-1, 3) for v in crop(image, rng)]) for _ in range(8)]
+    gap = np.abs(np.median(np.stack(views), axis=1) - (180, 60, 90)).max()
+    assert gap <= reach
+
+
 def test_colours_before_resizing_are_nearly_those_after(monkeypatch: pytest.MonkeyPatch) -> None:
     """The claim of the module: the order changes the picture by a few grey levels at most."""
     gaps = []
     for seed in range(40):
         small = picture(f"small{seed}", 64, 48).resize((24, 32))
         rng = np.random.default_rng(seed)
-        before = crops._resized_and_coloured(small, (64, 48), rng)
+        before = crops._resized_and_coloured(small, (64, 48), 1.0, rng)
         rng = np.random.default_rng(seed)
         large = small.resize((48, 64), Image.Resampling.BICUBIC)
-        after = crops._coloured(large, rng)
+        after = crops._coloured(large, 1.0, rng)
         gaps.append(np.abs(np.asarray(before).astype(int) - np.asarray(after)).mean())
     assert np.mean(gaps) < 2
     assert max(gaps) < 8

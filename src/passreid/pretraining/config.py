@@ -30,6 +30,8 @@ class PretrainRecipe:
         global_scale, local_scale: Share of the image (of the area) a crop covers, least and most.
         crop_ratio: Width over height of a crop, least and most, before it is stretched to the
             view. The released one is near-square, so a crop never covers a whole person.
+        color_strength: Factor on the released colour changes (jitter, and how often views turn grey or
+            are solarised); below 1, colours of clothes count for more.
         mean, std: Normalisation of pixels in [0, 1].
         positions: "released" resamples the position table for every view, with the grid made 0.1
             larger, even at native size; "exact" only for views of another size, to that size.
@@ -71,6 +73,7 @@ class PretrainRecipe:
     global_scale: tuple[float, float] = (0.4, 1.0)
     local_scale: tuple[float, float] = (0.1, 0.8)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    color_strength: float = 1.0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     positions: Literal["released", "exact"] = "released"
@@ -130,7 +133,7 @@ class PretrainRecipe:
         for name in ("lr", "student_temp", "teacher_temp", "warmup_teacher_temp"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("momentum", "center_momentum", "drop_path"):
+        for name in ("momentum", "center_momentum", "drop_path", "color_strength"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if not 0 < self.area_height <= 1:

@@ -54,7 +54,7 @@ class MultiCrop:
 
     Attributes:
         size, local_size: Height and width of global and local views.
-        areas, area_height, crops, global_scale, local_scale, ratio: As in `PretrainRecipe`.
+        areas, area_height, crops, global_scale, local_scale, ratio, color: As in `PretrainRecipe`.
     """
 
     size: Size
@@ -65,6 +65,7 @@ class MultiCrop:
     global_scale: tuple[float, float] = (0.4, 1.0)
     local_scale: tuple[float, float] = (0.1, 0.8)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    color: float = 1.0
 
     @staticmethod
     def of(recipe: PretrainRecipe) -> MultiCrop:
@@ -78,6 +79,7 @@ class MultiCrop:
             recipe.global_scale,
             recipe.local_scale,
             recipe.crop_ratio,
+            recipe.color_strength,
         )
 
     def sources(self, height: int) -> list[Band]:
@@ -101,11 +103,11 @@ class MultiCrop:
             scale = self.global_scale if number < 2 else self.local_scale
             left, up, right, low = random_box((image.width, bottom - top), scale, self.ratio, rng)
             crop = image.crop((left, top + up, right, top + low))
-            view = _resized_and_coloured(crop, size, rng)
+            view = _resized_and_coloured(crop, size, self.color, rng)
             blur = GLOBAL_BLUR[number] if number < 2 else LOCAL_BLUR
             if rng.random() < blur:
                 view = view.filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_RADIUS)))
-            if number == 1 and rng.random() < SOLARIZE:
+            if number == 1 and rng.random() < SOLARIZE * self.color:
                 view = ImageOps.solarize(view)
             views.append(np.asarray(view))
         none = np.empty((0, *self.local_size, 3), np.uint8)
@@ -147,30 +149,33 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _resized_and_coloured(crop: Image.Image, size: Size, rng: np.random.Generator) -> Image.Image:
+def _resized_and_coloured(
+    crop: Image.Image, size: Size, strength: float, rng: np.random.Generator
+) -> Image.Image:
     height, width = size
     first = crop.width * crop.height < width * height
     if first:
-        crop = _coloured(crop, rng)
+        crop = _coloured(crop, strength, rng)
     view = crop.resize((width, height), Image.Resampling.BICUBIC)
-    return view if first else _coloured(view, rng)
+    return view if first else _coloured(view, strength, rng)
 
 
-def _coloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _coloured(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
     """Mirror, jitter, drop the colours: each at its probability."""
     if rng.random() < FLIP:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rng.random() < JITTER:
-        image = _jittered(image, rng)
-    if rng.random() < GRAYSCALE:
+        image = _jittered(image, strength, rng)
+    if rng.random() < GRAYSCALE * strength:
         image = image.convert("L").convert("RGB")
     return image
 
 
-def _jittered(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _jittered(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
     """Change brightness, contrast, saturation and hue by random amounts, in a random order."""
-    amounts = [rng.uniform(1 - most, 1 + most) for most in (BRIGHTNESS, CONTRAST, SATURATION)]
-    shift = rng.uniform(-HUE, HUE)
+    reaches = [strength * most for most in (BRIGHTNESS, CONTRAST, SATURATION)]
+    amounts = [rng.uniform(1 - reach, 1 + reach) for reach in reaches]
+    shift = strength * rng.uniform(-HUE, HUE)
     for change in rng.permutation(4).tolist():
         image = turn_hue(image, shift) if change == 3 else adjust(image, change, amounts[change])
     return image
