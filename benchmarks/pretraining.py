@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from passreid.data.filelist import FileList
 from passreid.model import PartViT
 from passreid.pretraining.config import PretrainConfig
 from passreid.pretraining.crops import MultiCrop
-from passreid.pretraining.data import FileList, ViewDataset, Views
+from passreid.pretraining.data import ViewDataset, Views
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.optim import clip_gradients, rates, update_teacher
 from passreid.pretraining.train import Pretraining

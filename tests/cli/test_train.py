@@ -74,3 +74,18 @@ def test_the_views_can_be_looked_at_first(cli: Cli, tmp_path: Path) -> None:
     with Image.open(run / "crops.png") as sheet:
         assert sheet.height > 4 * 192
     assert [path.name for path in run.iterdir()] == ["crops.png"]
+
+
+def test_packed_pictures_are_what_pretrain_reads(cli: Cli, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=2, cameras=2, per_camera=1, size=(64, 32))
+    damaged = people.root / "damaged.jpg"
+    damaged.write_bytes(b"no picture")
+    shards = tmp_path / "shards"
+    packed = cli("data", "pack", people.root, "--output", shards, "--per-shard", 3)
+    assert packed.code == 1
+    assert "Packed 4 pictures into 2 shards" in packed.err
+    assert "1 could not be read" in packed.err
+    assert str(damaged) in (shards / "unreadable.txt").read_text()
+    drawn = cli("pretrain", shards, "--output", tmp_path / "run", "--show-crops")
+    assert drawn.code == 0, drawn.err
+    assert cli("data", "pack", people.root, "--output", shards).code == 2

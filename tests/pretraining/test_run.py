@@ -23,10 +23,11 @@ import torch
 from passreid.card import IMAGENET_MEAN
 from passreid.checkpoint import load_folder
 from passreid.data import make_synthetic
+from passreid.data.filelist import FileList
 from passreid.errors import PassreidError, TrainingError, UsageError
 from passreid.pretraining import train
 from passreid.pretraining.crops import MultiCrop
-from passreid.pretraining.data import FileList, ViewDataset
+from passreid.pretraining.data import ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.run import pretrain
 from passreid.pretraining.train import Pretraining

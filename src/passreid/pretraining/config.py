@@ -30,8 +30,8 @@ class PretrainRecipe:
         global_scale, local_scale: Share of the image (of the area) a crop covers, least and most.
         crop_ratio: Width over height of a crop, least and most, before it is stretched to the
             view. The released one is near-square, so a crop never covers a whole person.
-        color_strength: Factor on the released colour changes (jitter, and how often views turn grey or
-            are solarised); below 1, colours of clothes count for more.
+        color_strength: Factor on the released colour changes (jitter, and how often views turn grey
+            or are solarised); below 1, colours of clothes count for more.
         mean, std: Normalisation of pixels in [0, 1].
         positions: "released" resamples the position table for every view, with the grid made 0.1
             larger, even at native size; "exact" only for views of another size, to that size.
@@ -170,7 +170,8 @@ class PretrainConfig(PretrainRecipe):
     """A recipe, what to run it on and where.
 
     Attributes:
-        data: A folder tree of images, or a text file with one path a line, relative to its folder.
+        data: A folder tree of images or tar shards, or a text file with one path a line, relative
+            to its folder; also a URL of shards that `passreid data pack` made.
         output: Run folder.
     """
 

@@ -1,9 +1,8 @@
-"""Millions of unlabelled images: the list of files, the order of an epoch, batches of views."""
+"""Millions of unlabelled images as views: one image, a batch, the order of an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,62 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from passreid.data.filelist import FileList
 from passreid.errors import DatasetError, ImageError
-from passreid.images import find_images, read_image
 from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.crops import MultiCrop
 from passreid.training.process import Process
 
 TRIES = 100
 """Images looked at for one that can be read, before the set is given up."""
-
-
-class FileList:
-    """Paths in one block of bytes: 4 million take 300 MB, and worker processes share them.
-
-    Args:
-        root: Folder the paths are relative to.
-        text: One path a line, UTF-8.
-    """
-
-    def __init__(self, root: Path, text: bytes) -> None:
-        self.root = root
-        self._text = text if not text or text.endswith(b"\n") else text + b"\n"
-        self._ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord("\n"))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> Path:
-        begin = self._ends[index - 1] + 1 if index else 0
-        return self.root / self._text[begin : self._ends[index]].decode()
-
-    @property
-    def text(self) -> bytes:
-        """One path a line."""
-        return self._text
-
-    @staticmethod
-    def find(data: Path) -> FileList:
-        """List the images of a folder tree, or read a list of them.
-
-        Raises:
-            UsageError: The folder is missing or holds no image.
-            DatasetError: The list cannot be read or is empty, or a name holds a line break.
-        """
-        if data.is_file():
-            try:
-                found = FileList(data.parent, data.read_bytes().replace(b"\r\n", b"\n"))
-            except OSError as error:
-                raise DatasetError(f"{data}: cannot be read ({error.strerror}).") from None
-            if not len(found):
-                raise DatasetError(f"{data}: lists no image.")
-            return found
-        names = [str(path.relative_to(data)) for path in find_images(data)]
-        odd = [name for name in names if "\n" in name]
-        if odd:
-            raise DatasetError(f"{data}: the name {odd[0]!r} holds a line break; rename the file.")
-        return FileList(data, "".join(f"{name}\n" for name in names).encode())
 
 
 class Views(NamedTuple):
@@ -111,7 +62,7 @@ class ViewDataset(Dataset[Views]):
         for offset in range(min(TRIES, len(self.files))):
             chosen = (index + offset) % len(self.files)
             try:
-                image = read_image(self.files[chosen])
+                image = self.files.read(chosen)
             except ImageError as error:
                 unreadable.append((error.source, error.reason))
                 continue

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from passreid.images import read_image
+from passreid.data.filelist import FileList
 from passreid.pretraining.config import PretrainConfig
 from passreid.pretraining.crops import MultiCrop
-from passreid.pretraining.data import FileList
 
 Pixels = NDArray[np.uint8]
 
@@ -30,6 +29,6 @@ def sample_views(
     chosen = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)
     rows = []
     for index in chosen.tolist():
-        image = read_image(files[index])
+        image = files.read(index)
         rows.append((image, *crop(image, np.random.default_rng((config.seed, index)))))
     return rows

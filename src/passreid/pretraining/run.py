@@ -13,13 +13,14 @@ from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
 from passreid.checkpoint import initialise, save_folder
 from passreid.data import ReIDDataset, read_dataset
+from passreid.data.filelist import FileList
 from passreid.embed import Embedder
 from passreid.evaluation import evaluate
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.pretraining.config import PretrainConfig
 from passreid.pretraining.crops import MultiCrop
-from passreid.pretraining.data import EpochSampler, FileList, ViewDataset
+from passreid.pretraining.data import EpochSampler, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.train import Pretraining
 from passreid.training.loop import fit, log
@@ -91,7 +92,6 @@ def _begin(
 ) -> tuple[FileList, dict[str, Any] | None]:
     """Open the run folder and list the images in the main process; the others read what it did."""
     listed, state = folder.path / FILES, None
-    root = config.data.parent if config.data.is_file() else config.data
     if process.is_main:
         found = None if listed.exists() else FileList.find(config.data)
         if found is not None:
@@ -102,7 +102,7 @@ def _begin(
     if process.world > 1:
         dist.barrier()
         state = state if process.is_main else folder.newest()
-    files = FileList(root, listed.read_bytes())
+    files = FileList.again(config.data, listed.read_bytes())
     if process.is_main:
         log.info("Pre-training on %d images.", len(files))
     return files, state

@@ -1,0 +1,145 @@
+"""Millions of pictures as one list: files of a tree, or members of tar shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from passreid.data.shards import INDEX, is_url, read_range, read_whole, scan, unfolded
+from passreid.errors import DatasetError, ImageError, UsageError
+from passreid.images import find_images, read_image
+
+_SHARD = ".tar"
+
+
+class FileList:
+    """Pictures in one block of bytes: 4 million take 300 MB, and worker processes share them.
+
+    A line is a path, or a shard's path with offset, size and member name, separated by tabs. Paths
+    are relative to `root` unless they are absolute or URLs.
+
+    Args:
+        root: Folder or URL the paths are relative to.
+        text: One picture a line, UTF-8.
+    """
+
+    def __init__(self, root: str, text: bytes) -> None:
+        self.root = root
+        self.text = text if not text or text.endswith(b"\n") else text + b"\n"
+        self._ends = np.flatnonzero(np.frombuffer(self.text, np.uint8) == ord("\n"))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        """Return a picture's line."""
+        begin = self._ends[index - 1] + 1 if index else 0
+        return self.text[begin : self._ends[index]].decode()
+
+    def name(self, index: int) -> str:
+        """Return what messages call a picture: its path, or its shard's and its own name there."""
+        location, *member = self[index].split("\t")
+        return " ".join([_joined(self.root, location), *member[2:]])
+
+    def read(self, index: int) -> Image.Image:
+        """Read a picture.
+
+        Raises:
+            ImageError: It is missing or damaged.
+        """
+        location, *member = self[index].split("\t")
+        if not member:
+            return read_image(_joined(self.root, location))
+        try:
+            offset, size = int(member[0]), int(member[1])
+            data = read_range(_joined(self.root, location), offset, size)
+            return read_image(data)
+        except (OSError, ValueError) as error:
+            raise ImageError(self.name(index), f"its shard cannot be read ({error})") from None
+        except ImageError as error:
+            raise ImageError(self.name(index), error.reason) from None
+
+    @staticmethod
+    def find(data: Path) -> FileList:
+        """List the pictures of a folder tree and of the tar shards in it, or read a list of both.
+
+        A folder or URL that `pack` made is read from its index. In a text file each line is a
+        picture, a shard (`….tar`) or a line of such an index, relative to the file or a URL.
+
+        Raises:
+            UsageError: The folder is missing or holds neither pictures nor shards.
+            DatasetError: A list or shard cannot be read, is empty, or a name holds a tab or a line
+                break.
+        """
+        root, name = _place(data)
+        if name:
+            return _listed(root, name)
+        shards = sorted(data.rglob(f"*{_SHARD}"))
+        try:
+            names = [str(path.relative_to(data)) for path in find_images(data)]
+        except UsageError:
+            if not shards:
+                raise
+            names = []
+        _check_names(root, names)
+        lines = [
+            *names,
+            *(m for path in shards for m in _members(root, str(path.relative_to(data)))),
+        ]
+        if not lines:
+            raise DatasetError(f"{data}: its shards hold no picture.")
+        return FileList(root, "".join(f"{line}\n" for line in lines).encode())
+
+    @staticmethod
+    def again(data: Path, text: bytes) -> FileList:
+        """Return the list of an earlier `find`, whatever lies in `data` now."""
+        return FileList(_place(data)[0], text)
+
+
+def _place(data: Path) -> tuple[str, str]:
+    """Return what paths are relative to, and the name of the list there or ""."""
+    location = unfolded(data)
+    if is_url(location):
+        root, name = location.rsplit("/", 1)
+        listed = name.endswith((".txt", ".tsv", _SHARD))
+        return (root, name) if listed else (location.rstrip("/"), INDEX)
+    if (data / INDEX).is_file():
+        return str(data), INDEX
+    return (str(data.parent), data.name) if data.is_file() else (str(data), "")
+
+
+def _listed(root: str, name: str) -> FileList:
+    """Read a list; name the members of the shards in it."""
+    text = f"{name}\n".encode()
+    if not name.endswith(_SHARD):
+        text = read_whole(f"{root}/{name}").replace(b"\r\n", b"\n")
+    if _SHARD.encode() in text:
+        lines: list[str] = []
+        for line in text.decode().splitlines():
+            lines += _members(root, line) if line.endswith(_SHARD) and "\t" not in line else [line]
+        text = "".join(f"{line}\n" for line in lines).encode()
+    found = FileList(root, text)
+    if not len(found):
+        raise DatasetError(f"{root}/{name}: lists no image.")
+    return found
+
+
+def _members(root: str, shard: str) -> list[str]:
+    """Return a shard's pictures as lines."""
+    members = list(scan(_joined(root, shard)))
+    _check_names(shard, [member.name for member in members])
+    return [f"{shard}\t{m.offset}\t{m.size}\t{m.name}" for m in members]
+
+
+def _check_names(where: str, names: list[str]) -> None:
+    odd = [name for name in names if "\n" in name or "\t" in name]
+    if odd:
+        raise DatasetError(
+            f"{where}: the name {odd[0]!r} holds a tab or a line break; rename the file."
+        )
+
+
+def _joined(root: str, location: str) -> str:
+    return location if is_url(location) or location.startswith("/") else f"{root}/{location}"
