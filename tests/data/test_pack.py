@@ -51,7 +51,8 @@ def test_packing_again_gives_the_same_bytes(folder: Path, tmp_path: Path) -> Non
         assert path.read_bytes() == (tmp_path / "y" / path.name).read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
+# WebDataset leaves files open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_what_was_packed_and_we_read_what_it_writes(
     folder: Path, tmp_path: Path
 ) -> None:
