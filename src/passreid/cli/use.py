@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +80,22 @@ class Search:
         return [[index for index, _ in ranking.hits(n)] for n in range(len(ranking))]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class BulkOptions:
+    """Who embeds many pictures, for an output that ends in .parquet.
+
+    Attributes:
+        workers: Processes on this machine, or actors of the Ray cluster.
+        ray: Address of a Ray cluster (auto, ray://host:10001), or local for one on this machine.
+        column: Column of Parquet sources that holds pictures or their paths.
+    """
+
+    workers: int = 1
+    ray: str | None = None
+    column: str | None = None
+
+
 @app.command
 def embed(
     *images: str,
@@ -87,16 +103,26 @@ def embed(
     json: bool = False,
     on_error: OnError = "raise",
     options: ModelOptions = ModelOptions(),  # noqa: B008
+    bulk: BulkOptions = BulkOptions(),
 ) -> int:
     """Turn pictures of people into embeddings.
+
+    An output that ends in .parquet becomes a folder: for millions of pictures from folders, lists
+    (.txt), tar shards, Parquet files and object storage. Unreadable ones are listed there, and the
+    same command goes on after a kill.
 
     Example: passreid embed crops/ --output crops.npz
 
     Args:
         images: Files, folders (searched for pictures) or https addresses.
-        output: An .npz file for the arrays `paths` and `embeddings` (float32, N x D).
+        output: An .npz file for the arrays `paths` and `embeddings` (float32, N x D), or a .parquet
+            folder.
         json: One object a line: path and embedding.
     """
+    if output is not None and output.suffix.lower() == ".parquet":
+        return _embed_in_bulk(images, output, options, bulk)
+    if bulk != BulkOptions():
+        raise UsageError("--workers, --ray and --column need an --output that ends in .parquet.")
     check_writable(output, suffix=".npz")
     sources = expand(images)
     embedder = options.load()
@@ -113,6 +139,35 @@ def embed(
         say(f"{len(paths)} pictures, {embedder.dim} numbers each, from {embedder.card.name}.")
         note("Nothing was written: add --output F.npz, or --json to print them.")
     return report_skipped(done.skipped)
+
+
+def _embed_in_bulk(
+    images: Sequence[str], output: Path, options: ModelOptions, bulk: BulkOptions
+) -> int:
+    """Embed into a folder of Parquet files, part by part."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from passreid.bulk import embed_all
+
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Embedding parts", total=None)
+        result = embed_all(
+            images,
+            output,
+            model={"name_or_path": values.pop("model"), **values},
+            workers=bulk.workers,
+            ray=bulk.ray,
+            column=bulk.column,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    before = f", {result.found} of {result.parts} parts done before" if result.found else ""
+    note(f"{result.embeddings} embeddings in {output}{before}.")
+    if not result.failures:
+        return 0
+    note(f"{result.failures} could not be embedded; {output}/_failures.jsonl says why.")
+    return 1
 
 
 @app.command

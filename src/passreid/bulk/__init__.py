@@ -1,0 +1,10 @@
+"""Millions of pictures -> embeddings on disk: in one process, in several, or on a Ray cluster.
+
+sources ─ plan ─▶ parts ─ embed_part (any process) ─▶ Parquet bytes ─ one writer ─▶ folder
+"""
+
+from __future__ import annotations
+
+from passreid.bulk.run import Bulk, embed_all
+
+__all__ = ["Bulk", "embed_all"]

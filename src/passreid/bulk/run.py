@@ -1,0 +1,169 @@
+"""A run of any size: what is done is kept, what failed is listed, one folder holds the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from passreid import storage
+from passreid.bulk.sources import Part, plan
+from passreid.bulk.work import (
+    FAILURES,
+    Finished,
+    Numbered,
+    work_here,
+    work_in_processes,
+    work_on_ray,
+)
+from passreid.config import read_json
+from passreid.errors import ConfigError, UsageError
+from passreid.hub import resolve
+
+PER_PART = 2048
+"""Files in a part: what is lost at most by a kill, for each worker."""
+
+# Readers of Parquet data sets pass over names with an underscore in front.
+RUN, FAILED = "_run.json", "_failures.jsonl"
+
+
+class Bulk(NamedTuple):
+    """What a run gave: embeddings and failures in the folder, parts, and those done before."""
+
+    embeddings: int
+    failures: int
+    parts: int
+    found: int
+
+
+def embed_all(
+    sources: Sequence[str],
+    output: Path,
+    *,
+    model: Mapping[str, Any],
+    workers: int = 1,
+    ray: str | None = None,
+    per_part: int = PER_PART,
+    column: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Bulk:
+    """Embed pictures into a folder of Parquet files, or go on with that.
+
+    A part's file appears whole when the part is done; a run that was killed is started again by the
+    same call, which does what is missing. How many workers there are, and where, changes nothing.
+
+    Args:
+        sources: As `plan` has them.
+        output: Folder for `part-….parquet`, `_failures.jsonl` and `_run.json`.
+        model: Options of `passreid.load`.
+        workers: Processes on this machine, or Ray actors.
+        ray: Address of a Ray cluster; "local" starts one on this machine.
+        per_part: Files in a part.
+        column: Of Parquet sources, as in `plan`.
+        progress: Told the parts done and their number.
+
+    Raises:
+        UsageError: Nothing to embed, or the folder holds a run of other sources or another model.
+        DatasetError: A source cannot be read; what is done is kept.
+        MissingExtraError: A package is not installed.
+        OutputError: The folder cannot be written.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers is {workers}; it must be at least 1.")
+    parts = plan(sources, per_part=per_part, column=column)
+    identity = _begin(output, parts, model)
+    missing = [number for number in range(len(parts)) if not _file(output, number).exists()]
+    tasks = ((number, parts[number]) for number in missing)
+    found = done = len(parts) - len(missing)
+    progress(done, len(parts))
+    if missing:
+        for number, data in _worked(tasks, model, identity, workers=workers, ray=ray):
+            storage.write(_file(output, number), data)
+            done += 1
+            progress(done, len(parts))
+    embeddings, failures = _summed_up(output, len(parts))
+    return Bulk(embeddings, failures, len(parts), found)
+
+
+def identify(model: Mapping[str, Any]) -> str:
+    """Name a model by its weights: folder name and SHA-256, and what else changes embeddings."""
+    path = resolve(model.get("name_or_path", "passreid-tiny"))
+    weights = path / "model.safetensors" if path.is_dir() else path
+    digest = hashlib.sha256()
+    with weights.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return f"{path.stem}@{digest.hexdigest()}" + ("+flip" if model.get("flip") else "")
+
+
+def _worked(
+    tasks: Iterable[Numbered],
+    model: Mapping[str, Any],
+    identity: str,
+    *,
+    workers: int,
+    ray: str | None,
+) -> Iterator[Finished]:
+    if ray is not None:
+        return work_on_ray(tasks, model, identity, workers=workers, address=ray)
+    if workers > 1:
+        return work_in_processes(tasks, model, identity, workers=workers)
+    return work_here(tasks, model, identity)
+
+
+def _begin(output: Path, parts: Sequence[Part], model: Mapping[str, Any]) -> str:
+    """Open the folder of a run: a new one, or one of the same settings; return the model."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode())
+    now = {
+        "model": identify(model),
+        "precision": model.get("precision", "float32"),
+        "parts": len(parts),
+        "sources_sha256": digest.hexdigest(),
+    }
+    settings = output / RUN
+    if settings.exists():
+        try:
+            before = read_json(settings)
+        except ConfigError as error:
+            raise UsageError(f"{error} Name another folder.") from None
+        differ = sorted(key for key in now if before.get(key) != now[key])
+        if differ:
+            raise UsageError(
+                f"{output} holds a run of other pictures or settings ({', '.join(differ)} differ); "
+                "name another folder."
+            )
+        for left in output.glob(".*.parquet"):  # a kill while one was being written
+            left.unlink()
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} exists and is no folder of embeddings; name another one.")
+    else:
+        storage.write(settings, (json.dumps(now, indent=2) + "\n").encode())
+    return str(now["model"])
+
+
+def _file(output: Path, number: int) -> Path:
+    return output / f"part-{number:06d}.parquet"
+
+
+def _summed_up(output: Path, parts: int) -> tuple[int, int]:
+    """Count embeddings and list failures, which each part's file holds with its rows."""
+    from pyarrow.parquet import ParquetFile
+
+    embeddings = failures = 0
+    listed = output / FAILED
+    with storage.replacing(listed) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for number in range(parts):
+            with ParquetFile(_file(output, number)) as file:
+                embeddings += file.metadata.num_rows
+                missing = json.loads(file.schema_arrow.metadata[FAILURES])
+            failures += len(missing)
+            for name, reason in missing:
+                line = {"source": name, "reason": reason}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if not failures:
+        listed.unlink()
+    return embeddings, failures

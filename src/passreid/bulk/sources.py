@@ -1,0 +1,306 @@
+"""What is to be embedded: folders, lists, tar shards and Parquet files, cut into parts.
+
+A place is a path or an address of any storage fsspec knows (``s3://bucket/crops``). A part is what
+one worker does at a time: some thousand files, one tar shard, or one row group of a Parquet file.
+"""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
+
+from passreid.errors import DatasetError, ImageError, MissingExtraError, UsageError
+from passreid.fetch import download
+from passreid.images import DEFAULT_LIMITS, IMAGE_SUFFIXES, describe, find_images
+
+COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
+"""Columns of a Parquet file that are taken for pictures, in this order, unless one is named."""
+
+_MANY = 64  # files fetched at once, and rows decoded at once
+_PLAIN = -1  # row group of a part that has none
+
+Found: TypeAlias = tuple[str, bytes | ImageError]
+"""A picture's name, and its encoded bytes or why there are none."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of the work that is done, kept or done again as a whole.
+
+    Attributes:
+        kind: What `places` are: picture files, one tar shard, or one Parquet file.
+        places: Paths or addresses.
+        row_group: Which one of the Parquet file.
+        column: Its column with bytes or paths.
+    """
+
+    kind: Literal["files", "tar", "parquet"]
+    places: tuple[str, ...]
+    row_group: int = _PLAIN
+    column: str = ""
+
+
+class _Listed(NamedTuple):
+    """What sources hold, by kind."""
+
+    files: list[str]
+    tars: list[str]
+    parquets: list[str]
+
+
+def plan(sources: Sequence[str], *, per_part: int, column: str | None = None) -> list[Part]:
+    """Cut sources into parts: the same sources always give the same parts.
+
+    Args:
+        sources: Pictures, folders, .txt lists (one place a line), .tar, .parquet; paths, fsspec
+            or https addresses.
+        per_part: Files in a part.
+        column: Column of Parquet files; None looks for one of `COLUMNS`.
+
+    Raises:
+        UsageError: A source is missing or holds nothing to embed.
+        DatasetError: A list or Parquet file cannot be read, or has no such column.
+        MissingExtraError: A source needs a package that is not installed.
+    """
+    if per_part < 1:
+        raise UsageError(f"per_part is {per_part}; it must be at least 1.")
+    found = _Listed([], [], [])
+    for source in sources:
+        _list(source, found)
+    if not any(found):
+        raise UsageError("No picture was given; name files, folders, lists or shards.")
+    files = [
+        Part("files", tuple(found.files[start : start + per_part]))
+        for start in range(0, len(found.files), per_part)
+    ]
+    tars = [Part("tar", (tar,)) for tar in found.tars]
+    groups = [part for place in found.parquets for part in _row_groups(place, column)]
+    return [*files, *tars, *groups]
+
+
+def read_part(part: Part) -> Iterator[Found]:
+    """Yield the pictures of a part, a few in memory at a time.
+
+    Raises:
+        DatasetError: A tar or Parquet file cannot be read to its end.
+    """
+    if part.kind == "files":
+        return _files(part.places)
+    return (_tar if part.kind == "tar" else _rows)(part)
+
+
+def _list(source: str, found: _Listed) -> None:
+    """Sort one source, or what is in it, by kind."""
+    if source.startswith(("https://", "http://")):
+        found.files.append(source)
+    elif source.endswith(".txt"):
+        for line in _lines(source):
+            _sort(_beside(source, line), found)
+    elif _is_address(source):
+        system, path = _filesystem(source)
+        if system.isdir(path):
+            _sort_all([system.unstrip_protocol(name) for name in system.find(path)], source, found)
+        elif system.exists(path):
+            _sort(source, found)
+        else:
+            raise UsageError(f"{source}: there is no such object")
+    elif Path(source).is_dir():
+        shards = [str(p) for kind in ("*.tar", "*.parquet") for p in Path(source).rglob(kind)]
+        try:
+            _sort_all([*map(str, find_images(source)), *shards], source, found)
+        except UsageError:
+            if not shards:
+                raise
+            _sort_all(shards, source, found)
+    elif not Path(source).exists():
+        raise UsageError(f"{source}: there is no such file or folder")
+    else:
+        _sort(source, found)
+
+
+def _sort_all(names: Sequence[str], source: str, found: _Listed) -> None:
+    known = (*IMAGE_SUFFIXES, ".tar", ".parquet")
+    kept = [name for name in names if PurePosixPath(name).suffix.lower() in known]
+    if not kept:
+        raise UsageError(f"{source}: holds no pictures, .tar or .parquet files")
+    for name in sorted(kept):
+        _sort(name, found)
+
+
+def _sort(place: str, found: _Listed) -> None:
+    suffix = PurePosixPath(place).suffix.lower()
+    {".tar": found.tars, ".parquet": found.parquets}.get(suffix, found.files).append(place)
+
+
+def _lines(source: str) -> list[str]:
+    try:
+        with _opened(source) as stream:
+            lines = stream.read().decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{source}: cannot be read as a list ({error}).") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _row_groups(place: str, column: str | None) -> list[Part]:
+    with _parquet(place) as file:
+        names = file.schema_arrow.names
+        chosen = [column] if column else [name for name in COLUMNS if name in names]
+        if not chosen or chosen[0] not in names:
+            raise DatasetError(
+                f"{place}: has no column {column or ' or '.join(COLUMNS)}; name the one with bytes "
+                f"or paths by --column: {', '.join(names)}."
+            )
+        count = file.num_row_groups
+    return [Part("parquet", (place,), group, chosen[0]) for group in range(count)]
+
+
+def _files(places: Sequence[str]) -> Iterator[Found]:
+    """Read files one by one; objects in storage are fetched some at a time."""
+    remaining = iter(places)
+    while some := list(islice(remaining, _MANY)):
+        stored = [place for place in some if _is_address(place) and not _is_web(place)]
+        fetched = dict(_objects(stored)) if stored else {}
+        for place in some:
+            yield place, fetched[place] if place in fetched else _file(place)
+
+
+def _file(place: str) -> bytes | ImageError:
+    name, limits = describe(place), DEFAULT_LIMITS
+    try:
+        if _is_web(place):
+            return download(
+                place,
+                name,
+                max_bytes=limits.max_bytes,
+                timeout_s=limits.timeout_s,
+                max_redirects=limits.max_redirects,
+            )
+        path = Path(place)
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
+            return ImageError(name, "is not a regular file")
+        with path.open("rb") as stream:
+            return stream.read(limits.max_bytes + 1)
+    except ImageError as error:
+        return error
+    except (OSError, ValueError) as error:
+        return ImageError(name, f"cannot be opened ({getattr(error, 'strerror', error)})")
+
+
+def _objects(places: Sequence[str]) -> Iterator[Found]:
+    """Fetch objects of one storage at once, up to the limit of bytes and one more."""
+    system, _ = _filesystem(places[0])
+    paths = [_filesystem(place)[1] for place in places]
+    ends = [DEFAULT_LIMITS.max_bytes + 1] * len(paths)
+    found = system.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
+    for place, raw in zip(places, found, strict=True):
+        fine = isinstance(raw, bytes)
+        yield place, raw if fine else ImageError(place, f"cannot be fetched ({raw!r})")
+
+
+def _tar(part: Part) -> Iterator[Found]:
+    """Stream a shard from its beginning; members are read as bytes, nothing is unpacked."""
+    (place,) = part.places
+    try:
+        with _opened(place) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+                suffix = PurePosixPath(member.name).suffix.lower()
+                if not member.isreg() or member.issparse() or suffix not in IMAGE_SUFFIXES:
+                    continue
+                name = f"{place}/{member.name}"
+                if member.size > DEFAULT_LIMITS.max_bytes:
+                    limit = f"{DEFAULT_LIMITS.max_bytes:,} bytes"
+                    yield name, ImageError(name, f"is larger than the {limit} allowed")
+                elif (content := tar.extractfile(member)) is not None:
+                    yield name, content.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        yield place, ImageError(place, f"is no tar, or is cut short or damaged ({error})")
+    except OSError as error:
+        raise DatasetError(f"{place}: cannot be read ({error.strerror or error}).") from None
+
+
+def _rows(part: Part) -> Iterator[Found]:
+    """Read one row group, some rows in memory at a time."""
+    (place,) = part.places
+    row = -1
+    try:
+        with _parquet(place) as file:
+            for batch in file.iter_batches(
+                _MANY, row_groups=[part.row_group], columns=[part.column], use_threads=False
+            ):
+                for value in batch.column(0).to_pylist():
+                    row += 1
+                    yield _row(place, f"{place}#{part.row_group}.{row}", value)
+    except DatasetError as error:
+        yield place, ImageError(place, str(error))
+
+
+def _row(place: str, name: str, value: Any) -> Found:
+    if isinstance(value, dict):  # Hugging Face keeps a picture as a struct of bytes and path
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        target = _beside(place, value)
+        (found,) = _files([target])
+        return found
+    if isinstance(value, bytes) and value:
+        return name, value
+    return name, ImageError(name, "holds neither bytes nor a path")
+
+
+def _beside(source: str, name: str) -> str:
+    """Resolve a name in a list or table against the folder the list lies in."""
+    if _is_address(name) or Path(name).is_absolute():
+        return name
+    folder = source.rpartition("/")[0]
+    return f"{folder}/{name}" if folder else name
+
+
+def _is_address(place: str) -> bool:
+    return "://" in place
+
+
+def _is_web(place: str) -> bool:
+    """Pictures from the web come through `passreid.fetch`, which refuses private addresses."""
+    return place.startswith(("https://", "http://"))
+
+
+def _filesystem(place: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Reading from object storage", "bulk") from error
+    try:
+        system, path = url_to_fs(place)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{place}: cannot be reached ({error})") from None
+    return system, str(path)
+
+
+def _opened(place: str) -> IO[bytes]:
+    if not _is_address(place):
+        return Path(place).open("rb")
+    system, path = _filesystem(place)
+    stream: IO[bytes] = system.open(path, "rb")
+    return stream
+
+
+@contextmanager
+def _parquet(place: str) -> Iterator[Any]:
+    """Open a Parquet file; what is wrong with it becomes a sentence."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Reading Parquet", "bulk") from error
+    try:
+        with _opened(place) as stream, ParquetFile(stream) as file:
+            yield file
+    except (ArrowException, OSError, ValueError) as error:
+        raise DatasetError(f"{place}: cannot be read as Parquet ({error}).") from None
