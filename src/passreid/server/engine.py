@@ -1,0 +1,137 @@
+"""The embedder, the gallery and their threads, as one thing the routes can await."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, BinaryIO, TypeVar
+
+from passreid.backends import F32
+from passreid.embed import Embedder
+from passreid.errors import PassreidError
+from passreid.gallery.base import Gallery, Where
+from passreid.server.audit import Audit
+from passreid.server.batching import Batcher
+from passreid.server.guard import Room
+from passreid.server.metrics import Metrics
+from passreid.server.pictures import Box, Crop, Readers, read_crops
+from passreid.server.settings import Settings
+from passreid.verify import Calibration
+
+log = logging.getLogger("passreid.server")
+
+_DAY_S = 86400.0
+_DECODERS = 2
+_GALLERY_THREADS = 4
+
+T = TypeVar("T")
+
+
+class Engine:
+    """What one running service works with.
+
+    Args:
+        embedder, gallery: Loaded and open; the gallery is closed with the engine.
+        settings: Bounds, retention, audit.
+
+    Attributes:
+        stopping: The process was told to stop; long answers end early.
+    """
+
+    def __init__(self, embedder: Embedder, gallery: Gallery, settings: Settings) -> None:
+        self.embedder = embedder
+        self.gallery = gallery
+        self.settings = settings
+        self.stopping = False
+        self.metrics = Metrics()
+        self.audit = Audit(settings.audit)
+        self.batcher = Batcher(
+            embedder, max_pending=settings.max_pending, on_batch=self.metrics.observe_batch
+        )
+        self.room = Room(settings.max_waiting, lambda: self.batcher.wait_s)
+        self._readers = Readers(_DECODERS, timeout_s=settings.decode_timeout_s)
+        self._shelf = ThreadPoolExecutor(_GALLERY_THREADS, thread_name_prefix="passreid-gallery")
+        self._retention: asyncio.Task[None] | None = None
+        watch = self.metrics.watch
+        watch("gallery_entries", "Entries in the gallery.", lambda: gallery.info().count)
+        watch("crops_waiting", "Crops that wait for the network.", lambda: self.batcher.pending)
+        watch("requests_under_way", "Requests with a body.", lambda: self.room.taken)
+        watch("requests_refused", "Requests answered 429 at the door.", lambda: self.room.refused)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What cosines mean; None when unknown, or known for other embeddings than these."""
+        calibration = self.embedder.calibration
+        return calibration if calibration and calibration.flip == self.embedder.flip else None
+
+    def start(self) -> None:
+        """Begin to work; needs a running event loop."""
+        self.batcher.start()
+        if self.settings.retention_days is not None:
+            self._retention = asyncio.get_running_loop().create_task(self._retain())
+
+    async def stop(self) -> None:
+        """Finish what runs, refuse what waits, close the gallery."""
+        self.stopping = True
+        if self._retention is not None:
+            self._retention.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._retention
+        await self.batcher.stop()
+        self._readers.stop()
+        await self.ask(self.gallery.close)
+        self._shelf.shutdown()
+        self.audit.close()
+
+    async def ask(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
+        """Call something of the gallery in a thread."""
+        return await asyncio.wrap_future(self._shelf.submit(function, *args, **options))
+
+    async def read(
+        self, file: BinaryIO, name: str, *, boxes: Sequence[Box] = (), thumbnail: bool = False
+    ) -> list[Crop]:
+        """Decode an upload in a thread and cut the people out of it; `read_crops` says more."""
+        return await self._readers.run(
+            read_crops,
+            name,
+            file,
+            name,
+            card=self.embedder.card,
+            limits=self.settings.limits,
+            boxes=boxes,
+            thumbnail=thumbnail,
+        )
+
+    async def embed(self, crops: Sequence[Crop], *, patient: bool = False) -> F32:
+        """Embed crops together with those of other requests: (N, D)."""
+        return await self.batcher.embed([crop.image for crop in crops], patient=patient)
+
+    async def forget(self, where: Where) -> int:
+        """Remove entries and give their place back."""
+        forgotten = await self.ask(self.gallery.remove, where)
+        if forgotten:
+            self.metrics.events.labels("forgotten").inc(forgotten)
+        return forgotten
+
+    async def retain(self, days: float) -> int:
+        """Forget what is older than `days`, once."""
+        until = time.time() - days * _DAY_S
+        forgotten = await self.forget(Where(until=until))
+        if forgotten:
+            log.info("Retention: forgot %d entries older than %g days.", forgotten, days)
+            self.audit.write("retention", client="", request="", forgotten=forgotten, until=until)
+            await self.ask(self.gallery.compact)
+        return forgotten
+
+    async def _retain(self) -> None:
+        days = self.settings.retention_days
+        while days is not None:
+            try:
+                await self.retain(days)
+            except PassreidError as error:
+                log.error("Retention: %s", error)
+            await asyncio.sleep(min(3600.0, days * _DAY_S / 10))

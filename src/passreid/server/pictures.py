@@ -1,0 +1,142 @@
+"""Uploaded files -> crops of the network's size, decoded in a few threads with a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+from PIL import Image
+
+from passreid.card import ModelCard
+from passreid.errors import ImageError
+from passreid.images import ImageLimits, read_image
+from passreid.server.problems import Refusal
+
+_THUMBNAIL = (128, 256)  # width, height: sharp on a phone's screen, about 6 kB
+
+Box = tuple[float, float, float, float]
+T = TypeVar("T")
+
+
+class Crop(NamedTuple):
+    """One person, ready for the network.
+
+    Attributes:
+        image: RGB of the network's input size.
+        content_hash: SHA-256 in hex of the uploaded file.
+        thumbnail: A small JPEG; empty where none was asked for.
+    """
+
+    image: Image.Image
+    content_hash: str
+    thumbnail: bytes
+
+
+def read_crops(
+    file: BinaryIO,
+    name: str,
+    *,
+    card: ModelCard,
+    limits: ImageLimits,
+    boxes: Sequence[Box] = (),
+    thumbnail: bool = False,
+) -> list[Crop]:
+    """Decode one upload and cut the people out of it.
+
+    The crops are resized as `Embedder` would, so that a queue of them is small and embeddings are
+    the same to the last bit.
+
+    Args:
+        file: The upload.
+        name: What messages call it.
+        card: Says the size and the filter.
+        limits: Bounds on bytes and pixels.
+        boxes: Left, top, right, bottom in pixels; none is the whole picture.
+        thumbnail: Draw thumbnails as well.
+
+    Raises:
+        ImageError: It cannot be read, is too large, or a box has no pixel in it.
+    """
+    file.seek(0)
+    data = file.read(limits.max_bytes + 1)
+    try:
+        picture = read_image(data, limits=limits)
+    except ImageError as error:
+        raise ImageError(name, error.reason) from None
+    digest = hashlib.sha256(data).hexdigest()
+    height, width = card.architecture.image_size
+    resample = Image.Resampling[card.interpolation.upper()]
+    crops = []
+    for person in [_cut(picture, box, name) for box in boxes] or [picture]:
+        small = _jpeg(person) if thumbnail else b""
+        crops.append(Crop(person.resize((width, height), resample), digest, small))
+    return crops
+
+
+def _cut(picture: Image.Image, box: Box, name: str) -> Image.Image:
+    """Cut as `Embedder.boxes` does: rounded, and clipped to the picture."""
+    sides = [
+        min(max(round(side), 0), most) for side, most in zip(box, picture.size * 2, strict=True)
+    ]
+    left, top, right, bottom = sides
+    if right - left < 1 or bottom - top < 1:
+        shown = ", ".join(f"{side:g}" for side in box)
+        raise ImageError(
+            name,
+            f"the box ({shown}) has no pixel in a picture of {picture.width} x {picture.height}",
+        )
+    return picture.crop((left, top, right, bottom))
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    small = picture.copy()
+    small.thumbnail(_THUMBNAIL, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+class Readers:
+    """Threads that decode; one that overruns its time is answered for, and keeps its place.
+
+    A thread cannot be stopped, but the limits on pixels bound what it can still cost, and as its
+    place stays taken, slow pictures cannot pile up.
+
+    Args:
+        workers: Threads.
+        timeout_s: Seconds for one picture.
+    """
+
+    def __init__(self, workers: int, *, timeout_s: float) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="passreid-decode")
+        self._places = asyncio.Semaphore(workers)
+        self._timeout_s = timeout_s
+
+    async def run(self, function: Callable[..., T], name: str, /, *args: Any, **options: Any) -> T:
+        """Call `function` in a thread.
+
+        Raises:
+            Refusal: 422, it took too long; the message says `name`.
+        """
+        await self._places.acquire()
+        work = asyncio.wrap_future(self._pool.submit(function, *args, **options))
+        work.add_done_callback(self._finished)
+        done, _ = await asyncio.wait([work], timeout=self._timeout_s)
+        if not done:
+            raise Refusal(
+                422, f"{name}: takes longer than {self._timeout_s:g} s to decode; scale it down."
+            )
+        return work.result()
+
+    def _finished(self, work: asyncio.Future[Any]) -> None:
+        self._places.release()
+        if not work.cancelled():
+            work.exception()  # looked at, so that nobody is warned when the request has gone
+
+    def stop(self) -> None:
+        """Start no further work."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,135 @@
+"""Every failure is a JSON problem (RFC 9457) with one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from passreid.errors import (
+    CalibrationError,
+    EmbeddingError,
+    GalleryError,
+    ImageError,
+    OutputError,
+    PassreidError,
+    UsageError,
+)
+
+log = logging.getLogger("passreid.server")
+
+MEDIA_TYPE = "application/problem+json"
+
+# The first class that fits decides.
+_STATUS: tuple[tuple[type[PassreidError], int], ...] = (
+    (ImageError, 422),
+    (CalibrationError, 422),
+    (UsageError, 422),
+    (GalleryError, 503),
+    (OutputError, 503),
+    (EmbeddingError, 500),
+)
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field("about:blank", description="Always about:blank: the status says the kind.")
+    title: str = Field(description="The status in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="One sentence on what is wrong and what to do.")
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+    """A request is answered with a problem.
+
+    Args:
+        status: HTTP status.
+        detail: One sentence.
+        headers: Sent along.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+def busy(wait_s: int) -> Refusal:
+    """Return the answer to who comes when there is too much to do."""
+    return Refusal(
+        429,
+        f"The service is busy; come back in {wait_s} s.",
+        headers={"Retry-After": str(wait_s)},
+    )
+
+
+def problem(status: int, detail: str) -> dict[str, Any]:
+    """Return a problem as plain data."""
+    title = HTTPStatus(status).phrase
+    return Problem(title=title, status=status, detail=detail).model_dump()
+
+
+def status_of(error: PassreidError) -> int:
+    """Return the HTTP status an error of passreid is answered with."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def respond(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return a problem as a response."""
+    return JSONResponse(problem(status, detail), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Answer every exception of the application with a problem."""
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> JSONResponse:
+        return respond(error.status, error.detail, error.headers)
+
+    @app.exception_handler(PassreidError)
+    async def explained(request: Request, error: PassreidError) -> JSONResponse:
+        status = status_of(error)
+        if status >= 500:
+            log.error("%s %s: %s", request.method, request.url.path, error)
+        return respond(status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(422, _first(error))
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        detail = str(error.detail)
+        if error.status_code == 404 and detail == HTTPStatus(404).phrase:
+            detail = "There is nothing at this address; the API is described at /openapi.json."
+        return respond(error.status_code, detail, error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # The server's own middleware logs the traceback; a reply never carries it.
+        return respond(500, "The service met an internal error; its log says more.")
+
+
+def _first(error: RequestValidationError) -> str:
+    """The first of the errors in one sentence, without the input (it may be a picture)."""
+    found = error.errors()
+    if not found:
+        return "The request does not fit the API."
+    where = [str(part) for part in found[0].get("loc", ()) if part not in ("body", "query", "path")]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    name = ".".join(where)
+    shown = "".join(c if c.isprintable() else "?" for c in name)[:100]
+    return f"{shown or 'The request'}: {found[0].get('msg', 'is not valid')}{more}."
