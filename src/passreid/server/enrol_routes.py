@@ -1,0 +1,137 @@
+"""Enrolling: many files in, a line for each out, as soon as its entry is on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi.responses import StreamingResponse
+
+from passreid.errors import ImageError, PassreidError
+from passreid.gallery.base import Entry
+from passreid.server.engine import Engine
+from passreid.server.entry_routes import record
+from passreid.server.forms import Uploads, name_of, parse_about
+from passreid.server.model_routes import check_files
+from passreid.server.pictures import Crop
+from passreid.server.problems import Refusal
+from passreid.server.schemas import About, EnrolLine
+
+_CHUNK = 8  # files between two lines: a searcher waits for no more of an enrolment than this
+NDJSON = "application/x-ndjson"
+
+router = APIRouter(prefix="/v1", tags=["gallery"])
+
+
+@dataclass
+class _Tally:
+    added: int = 0
+    known: int = 0
+    skipped: int = 0
+    ids: list[str] = field(default_factory=list)
+
+
+@router.post(
+    "/entries",
+    summary="Enrol pictures",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "One JSON object a line (EnrolLine). A line with an id is a promise: "
+            "its entry is on disk.",
+            "content": {NDJSON: {"schema": {"$ref": "#/components/schemas/EnrolLine"}}},
+        }
+    },
+)
+async def enrol(
+    request: Request,
+    files: Uploads,
+    about: Annotated[
+        str | None,
+        Form(description="JSON: one `About` for all files, or a list with one for each."),
+    ] = None,
+    thumbnails: Annotated[bool, Form(description="Keep small pictures of the people.")] = True,
+) -> StreamingResponse:
+    """Add pictures of people. The same picture again changes nothing."""
+    engine: Engine = request.app.state.engine
+    check_files(engine, len(files))
+    told = parse_about(about, len(files))
+    record(request, "enrol", files=len(files))
+    lines = _enrol(request, engine, list(zip(files, told, strict=True)), thumbnails)
+    return StreamingResponse(lines, media_type=NDJSON)
+
+
+async def _enrol(
+    request: Request, engine: Engine, files: Sequence[tuple[UploadFile, About]], thumbnails: bool
+) -> AsyncIterator[str]:
+    tally = _Tally()
+    event, reason = "done", None
+    try:
+        for start in range(0, len(files), _CHUNK):
+            if engine.stopping:
+                event, reason = "stopped", "The service is stopping; send the rest again."
+                break
+            for line in await _chunk(engine, files[start : start + _CHUNK], start, thumbnails, tally):
+                yield _line(**line)
+    except (PassreidError, Refusal) as error:
+        event, reason = "stopped", str(error)
+    if tally.added:
+        engine.metrics.events.labels("enrolled").inc(tally.added)
+    try:
+        record(request, "enrolled", added=tally.added, known=tally.known, ids=tally.ids)
+    except PassreidError as error:
+        event, reason = "stopped", str(error)
+    counts = {"added": tally.added, "known": tally.known, "skipped": tally.skipped}
+    yield _line(event=event, reason=reason, **counts)
+
+
+async def _chunk(
+    engine: Engine,
+    files: Sequence[tuple[UploadFile, About]],
+    start: int,
+    thumbnails: bool,
+    tally: _Tally,
+) -> list[dict[str, Any]]:
+    """Decode, embed and add a few files; the lines to send once they are on disk."""
+    lines: list[dict[str, Any]] = []
+    read: list[tuple[dict[str, Any], Crop, About]] = []
+    for index, (upload, about) in enumerate(files, start=start):
+        line: dict[str, Any] = {"index": index, "source": name_of(upload, index)}
+        lines.append(line)
+        try:
+            (crop,) = await engine.read(upload.file, line["source"], thumbnail=thumbnails)
+        except (ImageError, Refusal) as error:
+            reason = error.reason if isinstance(error, ImageError) else error.detail
+            line |= {"event": "skipped", "reason": reason}
+            tally.skipped += 1
+        else:
+            read.append((line, crop, about))
+    if read:
+        rows = await engine.embed([crop for _, crop, _ in read], patient=True)
+        for (line, crop, about), row in zip(read, rows, strict=True):
+            entry = _entry(crop, about, row, line["source"])
+            done = await engine.ask(engine.gallery.add, [entry])
+            line |= {"event": "added" if done.added else "known", "id": entry.id}
+            tally.added += done.added
+            tally.known += done.known
+            tally.ids.append(entry.id)
+    return lines
+
+
+def _entry(crop: Crop, about: About, row: Any, name: str) -> Entry:
+    values = about.model_dump()
+    values["source"] = values["source"] or name
+    values["time"] = time.time() if values["time"] is None else values["time"]
+    return Entry(
+        content_hash=crop.content_hash,
+        embedding=row,
+        thumbnail=crop.thumbnail or None,
+        **values,
+    )
+
+
+def _line(**values: Any) -> str:
+    return EnrolLine(**values).model_dump_json(exclude_none=True) + "\n"

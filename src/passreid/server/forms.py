@@ -1,0 +1,128 @@
+"""Form fields that several routes share: uploads, boxes, filters."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, File, Form, Query, UploadFile
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from passreid.gallery.base import Where
+from passreid.images import describe
+from passreid.server.pictures import Box
+from passreid.server.problems import Refusal
+from passreid.server.schemas import About, Label, Time
+
+MOST_BOXES = 64
+MOST_HITS = 500
+
+Upload = Annotated[
+    UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")
+]
+Uploads = Annotated[list[UploadFile], File(description="One picture or several.", min_length=1)]
+GroupBy = Literal["person", "tracklet"]
+
+_Labels = Annotated[list[Label], Field(max_length=200)]
+
+
+class Filters(BaseModel):
+    """Which entries count; all that is given must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cameras: _Labels = Field(default_factory=list, description="Of these cameras.")
+    not_cameras: _Labels = Field(default_factory=list, description="Not of these cameras.")
+    people: _Labels = Field(default_factory=list, description="Of these people.")
+    tracklets: _Labels = Field(default_factory=list, description="Of these tracklets.")
+    sources: _Labels = Field(default_factory=list, description="Of these sources.")
+    since: Time | None = Field(None, description="Taken at or after this (Unix seconds, UTC).")
+    until: Time | None = Field(None, description="Taken before this (Unix seconds, UTC).")
+
+    def where(self) -> Where:
+        """Return the filter this stands for."""
+        named = ("cameras", "not_cameras", "people", "tracklets", "sources")
+        many: dict[str, Any] = {name: tuple(getattr(self, name)) for name in named}
+        return Where(**many, since=self.since, until=self.until)
+
+
+class PageQuery(Filters):
+    """Filters, and which part of what fits."""
+
+    limit: int = Field(100, ge=1, le=1000, description="Entries on a page.")
+    after: str | None = Field(None, max_length=100, description="The last page's `next`.")
+
+
+Paging = Annotated[PageQuery, Query()]
+
+
+def filters(
+    cameras: Annotated[_Labels | None, Form(description="Of these cameras.")] = None,
+    not_cameras: Annotated[_Labels | None, Form(description="Not of these cameras.")] = None,
+    people: Annotated[_Labels | None, Form(description="Of these people.")] = None,
+    tracklets: Annotated[_Labels | None, Form(description="Of these tracklets.")] = None,
+    sources: Annotated[_Labels | None, Form(description="Of these sources.")] = None,
+    since: Annotated[Time | None, Form(description="Taken at or after (Unix seconds).")] = None,
+    until: Annotated[Time | None, Form(description="Taken before (Unix seconds).")] = None,
+) -> Filters:
+    """Read the filters of a form."""
+    given = {"cameras": cameras, "not_cameras": not_cameras, "people": people}
+    given |= {"tracklets": tracklets, "sources": sources}
+    many: dict[str, Any] = {name: values or [] for name, values in given.items()}
+    return Filters(**many, since=since, until=until)
+
+
+FormFilters = Annotated[Filters, Depends(filters)]
+
+
+def name_of(upload: UploadFile, index: int) -> str:
+    """Name an upload in one printable line."""
+    return describe(upload.filename or f"picture {index}")
+
+
+def parse_boxes(text: str | None) -> list[Box]:
+    """Read `[[left, top, right, bottom], …]`.
+
+    Raises:
+        Refusal: 422, it is something else.
+    """
+    if not text:
+        return []
+    try:
+        return _BOXES.validate_json(text)
+    except ValidationError:
+        raise Refusal(
+            422,
+            f"boxes: must be JSON like [[left, top, right, bottom]], at most {MOST_BOXES} boxes "
+            "of finite numbers.",
+        ) from None
+
+
+def parse_about(text: str | None, files: int) -> list[About]:
+    """Read what is said of each file: a JSON object for all, or a list with one for each.
+
+    Raises:
+        Refusal: 422, it is something else.
+    """
+    try:
+        values = json.loads(text) if text else {}
+        if isinstance(values, dict):
+            return [About.model_validate(values)] * files
+        told = _ABOUTS.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        shown = "".join(c if c.isprintable() else "?" for c in where)[:100]
+        raise Refusal(422, f"about.{shown}: {first['msg']}.") from None
+    except (ValueError, RecursionError):
+        raise Refusal(422, "about: must be a JSON object, or a list of them.") from None
+    if len(told) != files:
+        raise Refusal(422, f"about: describes {len(told)} files, but {files} were sent.")
+    return told
+
+
+_Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+_BOXES = TypeAdapter(
+    Annotated[list[tuple[_Number, _Number, _Number, _Number]], Field(max_length=MOST_BOXES)]
+)
+_ABOUTS = TypeAdapter(list[About])
