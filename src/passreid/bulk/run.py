@@ -19,11 +19,14 @@ from passreid.bulk.work import (
     work_on_ray,
 )
 from passreid.config import read_json
+from passreid.embed import DEFAULT_MODEL
 from passreid.errors import ConfigError, UsageError
 from passreid.hub import resolve
 
 PER_PART = 2048
 """Files in a part: what is lost at most by a kill, for each worker."""
+
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 # Readers of Parquet data sets pass over names with an underscore in front.
 RUN, FAILED = "_run.json", "_failures.jsonl"
@@ -89,12 +92,14 @@ def embed_all(
 
 def identify(model: Mapping[str, Any]) -> str:
     """Name a model by its weights: folder name and SHA-256, and what else changes embeddings."""
-    path = resolve(model.get("name_or_path", "passreid-tiny"))
-    weights = path / "model.safetensors" if path.is_dir() else path
+    path = resolve(model.get("name_or_path", DEFAULT_MODEL))
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     digest = hashlib.sha256()
-    with weights.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
+    for file in files:
+        if file.suffix in WEIGHTS or len(files) == 1:
+            with file.open("rb") as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
     return f"{path.stem}@{digest.hexdigest()}" + ("+flip" if model.get("flip") else "")
 
 

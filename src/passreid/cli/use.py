@@ -120,6 +120,8 @@ def embed(
         json: One object a line: path and embedding.
     """
     if output is not None and output.suffix.lower() == ".parquet":
+        if json:
+            raise UsageError("--json prints; leave it out or the --output that ends in .parquet.")
         return _embed_in_bulk(images, output, options, bulk)
     if bulk != BulkOptions():
         raise UsageError("--workers, --ray and --column need an --output that ends in .parquet.")
