@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -257,6 +259,8 @@ def test_the_verb_writes_a_folder_and_says_what_failed(
     assert cli("embed", folder, "--output", output).code == 2
     refused = cli("embed", folder, "--workers", 2)
     assert (refused.code, ".parquet" in refused.err) == (2, True)
+    assert cli("embed", folder, "--json", "--output", tmp_path / "new.parquet").code == 2
+    assert not (tmp_path / "new.parquet").exists()
 
 
 def start(folder: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -286,7 +290,7 @@ def draw_many(folder: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_killed_run_goes_on(folder: Path, tmp_path: Path, workers: str) -> None:
-    draw_many(folder, 60)
+    draw_many(folder, 40)
     output = tmp_path / "out.parquet"
     for parts in (1, 4):
         process = start(folder, output, "--workers", workers)
@@ -294,7 +298,7 @@ def test_a_killed_run_goes_on(folder: Path, tmp_path: Path, workers: str) -> Non
         process.send_signal(signal.SIGKILL)
         process.wait()
     kept = {path: path.stat().st_mtime_ns for path in output.glob("part-*")}
-    assert len(kept) >= 4
+    assert 4 <= len(kept) < 20
     assert start(folder, output, "--workers", workers).wait() == 0
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     paths = sorted(map(str, folder.rglob("*.png")))
@@ -327,7 +331,7 @@ def test_a_killed_worker_ends_the_run_in_a_sentence(folder: Path, tmp_path: Path
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::UserWarning:ray")
 def test_ray_gives_the_same_vectors_after_a_worker_is_killed(folder: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
-    draw_many(folder, 200)
+    draw_many(folder, 120)
     output = tmp_path / "out.parquet"
     killed: list[int] = []
 
@@ -336,13 +340,15 @@ def test_ray_gives_the_same_vectors_after_a_worker_is_killed(folder: Path, tmp_p
         killed.append(_children(os.getpid(), "RayWorker")[0])
         os.kill(killed[0], signal.SIGKILL)
 
+    # pytest's folders have names too long for the sockets Ray keeps in its own.
+    short = tempfile.mkdtemp(prefix="ray-")
     ray.init(
         address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=2**27,
-        _temp_dir=str(Path("/tmp") / f"ray-{os.getpid()}"),
+        _temp_dir=short,
     )
     killer = threading.Thread(target=kill_one)
     killer.start()
@@ -351,8 +357,9 @@ def test_ray_gives_the_same_vectors_after_a_worker_is_killed(folder: Path, tmp_p
     finally:
         killer.join()
         ray.shutdown()
+        shutil.rmtree(short, ignore_errors=True)
     assert killed
-    assert (result.embeddings, result.failures) == (200, 0)
+    assert (result.embeddings, result.failures) == (120, 0)
     paths = sorted(map(str, folder.rglob("*.png")))
     found = rows(output)
     assert sorted(found) == paths
