@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import passreid.backends.pytorch
 from passreid.backends.pytorch import TorchBackend
 from passreid.checkpoint import load_folder, save_as
 from passreid.embed import load
-from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
+from passreid.errors import CheckpointError, MissingExtraError, ModelNotFoundError, UsageError
 from passreid.exporting import write_graph
 from tests import small
 
@@ -57,8 +58,9 @@ def test_auto_takes_onnx_where_it_does_what_is_asked(folder: Path, bare: Path) -
     assert load(folder).backend == "onnx"
     assert load(folder / "model.safetensors").backend == "onnx"
     assert load(folder, device="cpu", threads=1).backend == "onnx"
-    assert load(folder, precision="bfloat16").backend == "torch"
-    assert load(folder, precision="auto").backend == "torch"
+    assert load(folder, precision="bfloat16").backend == "openvino"
+    assert load(folder, precision="auto").backend == "openvino"
+    assert load(folder, precision="float16").backend == "torch"
     assert load(bare).backend == "torch"
     assert load(folder).card.name == load(folder, backend="torch").card.name == "small"
 
@@ -188,3 +190,67 @@ def test_threads_are_torchs_own(bare: Path) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_openvino_agrees_and_bfloat16_is_close(folder: Path) -> None:
+    exact = rows(folder)
+    np.testing.assert_allclose(rows(folder, backend="openvino"), exact, atol=2e-5)
+    embedder = load(folder, backend="openvino", precision="bfloat16", threads=1)
+    assert (embedder.backend, embedder.precision) == ("openvino", "bfloat16")
+    assert "openvino on cpu in bfloat16" in repr(embedder)
+    assert lowest_cosine(embedder(PICTURES, channel_order="rgb"), exact) > 0.999
+
+
+def test_openvino_rows_outlive_the_next_run(folder: Path) -> None:
+    network = load(folder, backend="openvino").network
+    one, other = np.zeros((2, 3, *small.SIZE), np.float32), np.ones((2, 3, *small.SIZE), np.float32)
+    first = network.run(one)
+    kept = first.copy()
+    network.run(other)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_openvino_threads_share_it(folder: Path) -> None:
+    network = load(folder, backend="openvino", threads=1).network
+    batches = [np.full((2, 3, *small.SIZE), n, np.float32) for n in range(8)]
+    alone = [network.run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(network.run, batches))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "float16"}, "float32 or bfloat16, not in 'float16'"),
+        ({"device": "cuda"}, "runs on the CPU, not on 'cuda'"),
+    ],
+)
+def test_openvino_refuses_what_it_cannot_do(folder: Path, options: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(folder, backend="openvino", **options)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
+def test_openvino_names_a_damaged_file(folder: Path, tmp_path: Path, name: str) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:3000])
+    with pytest.raises(CheckpointError, match=r"model\.onnx"):
+        load(tmp_path, backend="openvino")
+
+
+def test_openvino_refuses_a_graph_of_another_card(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    card = json.loads((tmp_path / "model.json").read_text())
+    card["mean"] = [0.1, 0.1, 0.1]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="does not belong"):
+        load(tmp_path, backend="openvino")
+
+
+def test_without_openvino_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"passreid\[openvino\]"):
+        load(folder, backend="openvino")

@@ -1,4 +1,4 @@
-"""Images in, embeddings out: the one face over ONNX Runtime and torch.
+"""Images in, embeddings out: the one face over ONNX Runtime, OpenVINO and torch.
 
     embedder = load("passreid-tiny")
     embedder(images)                           -> float32 (N, D), a row for each image
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from passreid.backends import F32, Backend, open_network
+from passreid.backends import F32, Backend, BackendName, open_network
 from passreid.card import ModelCard
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.hub import resolve
@@ -71,6 +71,7 @@ class Embedder:
         batch_size: Images the network sees at a time.
         flip: Average each embedding with that of the mirrored image.
         workers: Threads that read and resize.
+        source: Model folder or weight file it was loaded from, if any.
     """
 
     network: Backend
@@ -78,6 +79,7 @@ class Embedder:
     batch_size: int = 32
     flip: bool = False
     workers: int = 2
+    source: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 1:
@@ -90,7 +92,7 @@ class Embedder:
 
     @property
     def backend(self) -> str:
-        """Engine: "onnx" or "torch"."""
+        """Engine: "onnx", "openvino" or "torch"."""
         return self.network.name
 
     @property
@@ -281,7 +283,7 @@ class _Reading(NamedTuple):
 def load(
     name_or_path: str | Path = DEFAULT_MODEL,
     *,
-    backend: Literal["auto", "onnx", "torch"] = "auto",
+    backend: BackendName = "auto",
     device: str = "auto",
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
     batch_size: int = 32,
@@ -295,10 +297,11 @@ def load(
         name_or_path: A bundled model's name, a model folder, a weight file of any layout passreid
             knows, or a ModelScope or Hugging Face id (`hub.resolve`).
         backend: "onnx" is ONNX Runtime on the CPU in float32, for model folders with a
-            `model.onnx`; "torch" is everything else. "auto" is "onnx" where that can do what
-            `device` and `precision` ask for.
+            `model.onnx`; "openvino" reads the same file and also computes in bfloat16; "torch" is
+            everything else. "auto" is the fastest one installed that can do what `device` and
+            `precision` ask for, and "onnx" for float32.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" leaves it to the backend, which is the CPU
-            for "onnx" and the fastest device there is for "torch".
+            for "onnx" and "openvino", and the fastest device there is for "torch".
         precision: "float32" is exact. "bfloat16" and "float16" are faster where the hardware has
             them and change cosines in the third digit; "auto" chooses (repr says what).
         batch_size: Images the network sees at a time.
@@ -317,7 +320,9 @@ def load(
     card, network = open_network(
         path, backend=backend, device=device, precision=precision, threads=threads
     )
-    return Embedder(network, card, batch_size=batch_size, flip=flip, workers=workers)
+    return Embedder(
+        network, card, batch_size=batch_size, flip=flip, workers=workers, source=Path(path)
+    )
 
 
 def _many(images: Any) -> Iterable[ImageInput]:

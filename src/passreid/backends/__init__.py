@@ -1,9 +1,10 @@
 """What runs a network: one small face, an engine behind it.
 
     onnx.py      ONNX Runtime on the CPU, from a model folder's `model.onnx`; needs no torch
+    openvino.py  OpenVINO on the CPU, from the same file, also in bfloat16; needs no torch
     pytorch.py   torch on any device, in any precision, from every kind of checkpoint
 
-Neither is imported before it is asked for.
+None is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
 CARD, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
 
 F32 = NDArray[np.float32]
+BackendName = Literal["auto", "onnx", "openvino", "torch"]
 
 
 class Backend(Protocol):
@@ -28,7 +30,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Engine: "onnx" or "torch"."""
+        """Engine: "onnx", "openvino" or "torch"."""
 
     @property
     def device(self) -> str:
@@ -45,7 +47,7 @@ class Backend(Protocol):
 def open_network(
     path: Path,
     *,
-    backend: Literal["auto", "onnx", "torch"] = "auto",
+    backend: BackendName = "auto",
     device: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
@@ -56,22 +58,35 @@ def open_network(
         ModelNotFoundError, CheckpointError, ConfigError, MissingExtraError, UsageError: As
             `embed.load`.
     """
-    if backend not in ("auto", "onnx", "torch"):
-        raise UsageError(f"Unknown backend '{backend}'; use auto, onnx or torch.")
+    if backend not in ("auto", "onnx", "openvino", "torch"):
+        raise UsageError(f"Unknown backend '{backend}'; use auto, onnx, openvino or torch.")
     folder = path.parent if path.name == WEIGHTS else path
     if backend == "auto":
         written = (folder / CARD).is_file() and (folder / GRAPH).is_file()
-        backend = "onnx" if written and _suits_onnx(device, precision) else "torch"
+        backend = _choose(device, precision) if written else "torch"
     if backend == "onnx":
         return _open_onnx(folder, device, precision, threads)
+    if backend == "openvino":
+        return _open_openvino(folder, device, precision, threads)
     return _open_torch(path, device, precision, threads)
 
 
-def _suits_onnx(device: str, precision: str) -> bool:
-    """Whether ONNX Runtime does what is asked for, and torch could not do it faster."""
-    if precision == "auto" and importlib.util.find_spec("torch"):
-        return False
-    return device in ("auto", "cpu") and precision in ("auto", "float32")
+def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]:
+    """The fastest installed engine for a folder with a graph, among those that can do it."""
+    if device not in ("auto", "cpu"):
+        return "torch"
+    if precision == "float32":
+        return "onnx"
+    torch = importlib.util.find_spec("torch") is not None
+    if precision in ("auto", "bfloat16") and importlib.util.find_spec("openvino") is not None:
+        return "torch" if torch and device == "auto" and _gpu() else "openvino"
+    return "onnx" if precision == "auto" and not torch else "torch"
+
+
+def _gpu() -> str | None:
+    from passreid.backends.pytorch import gpu
+
+    return gpu()
 
 
 def _open_onnx(
@@ -82,15 +97,33 @@ def _open_onnx(
             f"The onnx backend runs on the CPU in float32, not on '{device}' in '{precision}'; "
             "use backend='torch'."
         )
+    _need_graph(folder)
+    from passreid.backends.onnx import OnnxBackend
+
+    card = ModelCard.read(folder / CARD)
+    return card, OnnxBackend(folder, card, threads=threads)
+
+
+def _open_openvino(
+    folder: Path, device: str, precision: str, threads: int | None
+) -> tuple[ModelCard, Backend]:
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"The openvino backend runs on the CPU, not on '{device}'; use backend='torch'."
+        )
+    _need_graph(folder)
+    from passreid.backends.openvino import OpenVinoBackend
+
+    card = ModelCard.read(folder / CARD)
+    return card, OpenVinoBackend(folder, card, precision=precision, threads=threads)
+
+
+def _need_graph(folder: Path) -> None:
     if not (folder / GRAPH).is_file():
         raise ModelNotFoundError(
             f"{folder}: has no {GRAPH}; write it with `passreid export {folder}`, or use "
             "backend='torch'."
         )
-    from passreid.backends.onnx import OnnxBackend
-
-    card = ModelCard.read(folder / CARD)
-    return card, OnnxBackend(folder, card, threads=threads)
 
 
 def _open_torch(

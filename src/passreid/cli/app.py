@@ -73,7 +73,7 @@ class ModelOptions:
     """
 
     model: str = DEFAULT_MODEL
-    backend: Literal["auto", "onnx", "torch"] = "auto"
+    backend: Literal["auto", "onnx", "openvino", "torch"] = "auto"
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     batch_size: int = 32
