@@ -263,6 +263,30 @@ def test_the_verb_writes_a_folder_and_says_what_failed(
     assert not (tmp_path / "new.parquet").exists()
 
 
+def test_the_verb_enrols_in_a_gallery_once(
+    cli: Any,  # noqa: F811
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("qdrant_edge")
+    from passreid.gallery import Where, identity, open_gallery
+
+    (folder / "again.png").write_bytes((folder / "ü" / "0.png").read_bytes())
+    output, path = tmp_path / "out.parquet", tmp_path / "people.gallery"
+    for count in ("7 enrolled", "0 enrolled"):
+        ran = cli("embed", folder, "--output", output, "--gallery", path)
+        assert (ran.code, count in ran.err) == (0, True), ran.err
+    embedder = passreid.load()
+    assert run.identify(MODEL) == identity(embedder)
+    with open_gallery(path, model=identity(embedder)) as gallery:
+        crop = str(folder / "ü" / "3.png")
+        assert gallery.count() == 7
+        (hit,) = gallery.search(embedder([crop])[0], top_k=1)
+        assert hit.entry.source == crop
+        assert hit.score == pytest.approx(1, abs=1e-2)
+        assert gallery.count(Where(sources=(crop,))) == 1
+
+
 def start(folder: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
     script = (
         "import sys; from passreid.bulk import run; run.embed_all.__kwdefaults__['per_part'] = 2\n"

@@ -5,6 +5,6 @@ sources ─ plan ─▶ parts ─ embed_part (any process) ─▶ Parquet bytes 
 
 from __future__ import annotations
 
-from passreid.bulk.run import Bulk, embed_all
+from passreid.bulk.run import Bulk, add_to_gallery, embed_all
 
-__all__ = ["Bulk", "embed_all"]
+__all__ = ["Bulk", "add_to_gallery", "embed_all"]

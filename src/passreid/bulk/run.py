@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from passreid import storage
 from passreid.bulk.sources import Part, plan
@@ -18,15 +18,17 @@ from passreid.bulk.work import (
     work_in_processes,
     work_on_ray,
 )
+from passreid.card import ModelCard
 from passreid.config import read_json
 from passreid.embed import DEFAULT_MODEL
 from passreid.errors import ConfigError, UsageError
 from passreid.hub import resolve
 
+if TYPE_CHECKING:
+    from passreid.gallery import Gallery
+
 PER_PART = 2048
 """Files in a part: what is lost at most by a kill, for each worker."""
-
-WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 # Readers of Parquet data sets pass over names with an underscore in front.
 RUN, FAILED = "_run.json", "_failures.jsonl"
@@ -39,6 +41,13 @@ class Bulk(NamedTuple):
     failures: int
     parts: int
     found: int
+
+
+class Added(NamedTuple):
+    """Entries that are new in a gallery, and those it knew."""
+
+    added: int
+    known: int
 
 
 def embed_all(
@@ -90,17 +99,50 @@ def embed_all(
     return Bulk(embeddings, failures, len(parts), found)
 
 
+def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
+    """Enrol a finished folder, a few thousand rows in memory at a time.
+
+    Pictures the gallery knows already stay as they are, so that this too may be done again.
+
+    Args:
+        folder: What `embed_all` wrote; the caller opened the gallery for the same model.
+        gallery: Where to.
+
+    Raises:
+        EmbeddingError, GalleryError, OutputError: As `Gallery.add`.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    from passreid.gallery import Entry
+
+    added = known = 0
+    for path in sorted(folder.glob("part-*.parquet")):
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(PER_PART):
+                vectors = batch.column("embedding").flatten().to_numpy()
+                rows = vectors.reshape(len(batch), -1)
+                names, hashes = (batch.column(n).to_pylist() for n in ("source", "content_hash"))
+                entries = [
+                    Entry(content_hash=each, embedding=row, source=name)
+                    for each, row, name in zip(hashes, rows, names, strict=True)
+                ]
+                now = gallery.add(entries)
+                added, known = added + now[0], known + now[1]
+    return Added(added, known)
+
+
 def identify(model: Mapping[str, Any]) -> str:
-    """Name a model by its weights: folder name and SHA-256, and what else changes embeddings."""
+    """Name a model as a gallery does: its name, a digest of its weights, "+flip"."""
     path = resolve(model.get("name_or_path", DEFAULT_MODEL))
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    card, weights = path / "model.json", path / "model.safetensors"
+    name = ModelCard.read(card).name if card.exists() else path.stem
+    files = [weights] if weights.exists() else sorted(path.iterdir()) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
-        if file.suffix in WEIGHTS or len(files) == 1:
-            with file.open("rb") as stream:
-                while block := stream.read(2**20):
-                    digest.update(block)
-    return f"{path.stem}@{digest.hexdigest()}" + ("+flip" if model.get("flip") else "")
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return f"{name}@{digest.hexdigest()[:16]}" + ("+flip" if model.get("flip") else "")
 
 
 def _worked(

@@ -89,11 +89,13 @@ class BulkOptions:
         workers: Processes on this machine, or actors of the Ray cluster.
         ray: Address of a Ray cluster (auto, ray://host:10001), or local for one on this machine.
         column: Column of Parquet sources that holds pictures or their paths.
+        gallery: A gallery all are enrolled in when they are embedded; made if there is none.
     """
 
     workers: int = 1
     ray: str | None = None
     column: str | None = None
+    gallery: Path | None = None
 
 
 @app.command
@@ -124,7 +126,9 @@ def embed(
             raise UsageError("--json prints; leave it out or the --output that ends in .parquet.")
         return _embed_in_bulk(images, output, options, bulk)
     if bulk != BulkOptions():
-        raise UsageError("--workers, --ray and --column need an --output that ends in .parquet.")
+        raise UsageError(
+            "--workers, --ray, --column and --gallery need an --output that ends in .parquet."
+        )
     check_writable(output, suffix=".npz")
     sources = expand(images)
     embedder = options.load()
@@ -166,10 +170,22 @@ def _embed_in_bulk(
         )
     before = f", {result.found} of {result.parts} parts done before" if result.found else ""
     note(f"{result.embeddings} embeddings in {output}{before}.")
+    if bulk.gallery is not None:
+        _enrol_in(bulk.gallery, output, options)
     if not result.failures:
         return 0
     note(f"{result.failures} could not be embedded; {output}/_failures.jsonl says why.")
     return 1
+
+
+def _enrol_in(path: Path, folder: Path, options: ModelOptions) -> None:
+    from passreid.bulk import add_to_gallery
+    from passreid.gallery import identity, open_gallery
+
+    embedder = options.load()
+    with open_gallery(path, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
+        added = add_to_gallery(folder, gallery)
+    note(f"{added.added} enrolled in {path}, {added.known} were there before.")
 
 
 @app.command
