@@ -1,0 +1,83 @@
+// Talks to /v1: the token, problems as one sentence, thumbnails that an <img> could not ask for.
+
+const KEY = "passreid-token";
+
+if (location.hash.startsWith("#token=")) {
+  sessionStorage.setItem(KEY, decodeURIComponent(location.hash.slice(7)));
+  history.replaceState(null, "", location.pathname);
+}
+
+export class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+let asking = null;
+
+function askToken() {
+  asking ??= new Promise((resolve) => {
+    const dialog = document.querySelector("#login");
+    dialog.addEventListener("close", () => {
+      asking = null;
+      const token = document.querySelector("#token").value.trim();
+      if (token) sessionStorage.setItem(KEY, token);
+      resolve(Boolean(token));
+    }, { once: true });
+    dialog.showModal();
+  });
+  return asking;
+}
+
+export async function call(path, { method = "GET", body, json, signal } = {}) {
+  for (let busy = 0; ; ) {
+    const headers = {};
+    const token = sessionStorage.getItem(KEY);
+    if (token) headers.Authorization = `Bearer ${token}`;
+    if (json !== undefined) headers["Content-Type"] = "application/json";
+    let answer;
+    try {
+      answer = await fetch(path, { method, headers, signal, body: json === undefined ? body : JSON.stringify(json) });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Problem(0, "The service does not answer. Is it still running?");
+    }
+    if (answer.ok) return answer;
+    if (answer.status === 401 && (await askToken())) continue;
+    if (answer.status === 429 && busy++ < 5) {
+      const wait = Number(answer.headers.get("Retry-After")) || 1;
+      await new Promise((resolve) => setTimeout(resolve, wait * 1000));
+      continue;
+    }
+    const told = await answer.json().catch(() => ({}));
+    throw new Problem(answer.status, told.detail || `The service answered ${answer.status}.`);
+  }
+}
+
+export async function getJson(path, options) {
+  return (await call(path, options)).json();
+}
+
+export async function* getLines(path, options) {
+  const reader = (await call(path, options)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines) if (line) yield JSON.parse(line);
+  }
+}
+
+export async function showThumbnail(image, path) {
+  try {
+    const url = URL.createObjectURL(await (await call(path)).blob());
+    image.onload = () => URL.revokeObjectURL(url);
+    image.src = url;
+  } catch {
+    image.alt += " (no thumbnail)";
+  }
+}

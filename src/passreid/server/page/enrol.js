@@ -1,0 +1,89 @@
+// Enrolling: many files, sent in parts, with a line back for each.
+
+import { getLines } from "./api.js";
+import { onDrop } from "./query.js";
+
+const find = (selector) => document.querySelector(selector);
+const PART = 16;
+
+export function setUpEnrolment({ limits, changed }) {
+  const dialog = find("#enrol");
+  let running = null;
+  find("#open-enrol").addEventListener("click", () => dialog.showModal());
+  find("#stop").addEventListener("click", () => running?.abort());
+  dialog.addEventListener("close", () => running?.abort());
+  const take = async (files) => {
+    if (running) return;
+    running = new AbortController();
+    try {
+      await enrol(files, limits(), running.signal);
+    } finally {
+      running = null;
+      find("#stop").hidden = true;
+      find("#files").value = "";
+      changed();
+    }
+  };
+  find("#files").addEventListener("change", (event) => take([...event.target.files]));
+  onDrop(find("#enrol-drop"), take);
+}
+
+function* parts(files, limits) {
+  let part = [];
+  let bytes = 0;
+  for (const file of files) {
+    if (part.length && (part.length >= Math.min(PART, limits.files) || bytes + file.size > limits.request_bytes * 0.9)) {
+      yield part;
+      part = [];
+      bytes = 0;
+    }
+    part.push(file);
+    bytes += file.size;
+  }
+  if (part.length) yield part;
+}
+
+async function enrol(files, limits, signal) {
+  const tally = { added: 0, known: 0, skipped: 0 };
+  const [bar, status, skipped] = [find("#progress"), find("#enrol-status"), find("#skipped")];
+  const skip = (name, reason) => {
+    tally.skipped += 1;
+    const item = document.createElement("li");
+    item.textContent = `${name}: ${reason}`;
+    skipped.append(item);
+  };
+  skipped.replaceChildren();
+  Object.assign(bar, { hidden: false, value: 0, max: files.length });
+  find("#stop").hidden = false;
+  const small = files.filter((file) => file.size <= limits.file_bytes);
+  for (const file of files) if (file.size > limits.file_bytes) skip(file.name, "is too large");
+  const told = () => `${tally.added} added, ${tally.known} known already, ${tally.skipped} skipped`;
+  let ended = "Done";
+  try {
+    for (const part of parts(small, limits)) {
+      for await (const line of getLines("v1/entries", { method: "POST", body: form(part), signal })) {
+        if (line.event === "stopped") throw new Error(line.reason);
+        if (line.event === "done") continue;
+        if (line.event === "skipped") skip(line.source, line.reason);
+        else tally[line.event] += 1;
+        bar.value = tally.added + tally.known + tally.skipped;
+        status.textContent = `${bar.value} of ${files.length}: ${told()}`;
+      }
+    }
+  } catch (error) {
+    ended = error.name === "AbortError" ? "Stopped" : error.message;
+  }
+  status.textContent = `${ended}: ${told()}.`;
+}
+
+function form(files) {
+  const body = new FormData();
+  const about = {};
+  const [camera, person, time] = ["camera", "person", "time"].map((name) => find(`#enrol-${name}`).value.trim());
+  if (camera) about.camera = camera;
+  if (person) about.person = person;
+  if (time) about.time = new Date(time).getTime() / 1000;
+  for (const file of files) body.append("files", file);
+  body.append("about", JSON.stringify(about));
+  return body;
+}

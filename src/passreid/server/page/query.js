@@ -1,0 +1,89 @@
+// The query: a picture that is dropped, pasted or chosen, and a box in it.
+
+const canvas = document.querySelector("#frame");
+const pen = canvas.getContext("2d");
+
+export const query = { file: null, entry: null, box: null };
+
+let picture = null;
+let start = null;
+
+export function onDrop(zone, take) {
+  zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("over"); });
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("over");
+    const files = [...event.dataTransfer.files];
+    if (files.length) take(files);
+  });
+}
+
+export async function showQuery(blob, { file = null, entry = null }) {
+  const next = await createImageBitmap(blob);
+  picture = next;
+  Object.assign(query, { file, entry, box: null });
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.hidden = false;
+  canvas.dataset.fixed = entry ? "yes" : "";
+  document.querySelector("#drop-hint").hidden = true;
+  document.querySelector("#box-hint").hidden = Boolean(entry);
+  document.querySelector("#search").disabled = false;
+  draw();
+}
+
+export function clearBox() {
+  query.box = null;
+  draw();
+}
+
+function draw() {
+  pen.drawImage(picture, 0, 0);
+  document.querySelector("#whole").hidden = !query.box;
+  if (!query.box) return;
+  const [left, top, right, bottom] = query.box;
+  const path = new Path2D();
+  path.rect(0, 0, canvas.width, canvas.height);
+  path.rect(left, top, right - left, bottom - top);
+  pen.fillStyle = "rgb(0 0 0 / .5)";
+  pen.fill(path, "evenodd");
+  pen.lineWidth = Math.max(2, canvas.width / 150);
+  pen.strokeStyle = "#ffd24a";
+  pen.strokeRect(left, top, right - left, bottom - top);
+}
+
+function at(event) {
+  const { left, top, width, height } = canvas.getBoundingClientRect();
+  const x = ((event.clientX - left) / width) * canvas.width;
+  const y = ((event.clientY - top) / height) * canvas.height;
+  return [Math.min(Math.max(x, 0), canvas.width), Math.min(Math.max(y, 0), canvas.height)];
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (canvas.dataset.fixed) return;
+  start = at(event);
+  canvas.setPointerCapture(event.pointerId);
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!start) return;
+  const [x, y] = at(event);
+  const box = [Math.min(start[0], x), Math.min(start[1], y), Math.max(start[0], x), Math.max(start[1], y)];
+  query.box = box[2] - box[0] >= 4 && box[3] - box[1] >= 4 ? box.map(Math.round) : null;
+  draw();
+});
+canvas.addEventListener("pointerup", () => { start = null; });
+canvas.addEventListener("keydown", (event) => {
+  const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (event.key === "Escape" && picture) clearBox();
+  if (!way || !picture || canvas.dataset.fixed) return;
+  event.preventDefault();
+  const { width, height } = canvas;
+  const box = query.box ?? [width / 4, height / 4, (width * 3) / 4, (height * 3) / 4];
+  const [dx, dy] = [(way[0] * width) / 50, (way[1] * height) / 50];
+  const moved = event.shiftKey ? [box[0], box[1], box[2] + dx, box[3] + dy] : [box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy];
+  const fits = moved[0] >= 0 && moved[1] >= 0 && moved[2] <= width && moved[3] <= height;
+  if (fits && moved[2] - moved[0] >= 4 && moved[3] - moved[1] >= 4) query.box = moved;
+  else query.box ??= box;
+  draw();
+});
