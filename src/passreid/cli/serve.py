@@ -72,5 +72,7 @@ def serve(
         application = create_app(embedder, opened, settings)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        note(f"Serving {gallery} with {embedder.card.name} on http://{shown}:{port}/ (Ctrl-C ends).")
+        note(
+            f"Serving {gallery} with {embedder.card.name} on http://{shown}:{port}/ (Ctrl-C ends)."
+        )
         run(application, listener)

@@ -74,7 +74,9 @@ async def _enrol(
             if engine.stopping:
                 event, reason = "stopped", "The service is stopping; send the rest again."
                 break
-            for line in await _chunk(engine, files[start : start + _CHUNK], start, thumbnails, tally):
+            for line in await _chunk(
+                engine, files[start : start + _CHUNK], start, thumbnails, tally
+            ):
                 yield _line(**line)
     except (PassreidError, Refusal) as error:
         event, reason = "stopped", str(error)

@@ -17,9 +17,7 @@ from passreid.server.schemas import About, Label, Time
 MOST_BOXES = 64
 MOST_HITS = 500
 
-Upload = Annotated[
-    UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")
-]
+Upload = Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Uploads = Annotated[list[UploadFile], File(description="One picture or several.", min_length=1)]
 GroupBy = Literal["person", "tracklet"]
 

@@ -120,4 +120,6 @@ def check_files(engine: Engine, files: int) -> None:
         Refusal: 413.
     """
     if files > engine.settings.max_files:
-        raise Refusal(413, f"At most {engine.settings.max_files} pictures a request; send them in parts.")
+        raise Refusal(
+            413, f"At most {engine.settings.max_files} pictures a request; send them in parts."
+        )

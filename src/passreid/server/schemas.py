@@ -36,7 +36,9 @@ class Model(BaseModel):
 class About(Model):
     """Where a crop comes from; all of it is optional."""
 
-    source: Label | None = Field(None, description="A name for people; the file's name if left out.")
+    source: Label | None = Field(
+        None, description="A name for people; the file's name if left out."
+    )
     camera: Label | None = Field(None, description="The camera that took it.")
     time: Time | None = Field(
         None, description="Unix seconds (UTC) when it was taken; now if left out when enrolling."
@@ -129,10 +131,18 @@ class Forget(Model):
     """Which entries to forget: all fields that are given must hold."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000, description="These entries.")
-    cameras: list[Label] = Field(default_factory=list, max_length=200, description="Of these cameras.")
-    people: list[Label] = Field(default_factory=list, max_length=200, description="Of these people.")
-    tracklets: list[Label] = Field(default_factory=list, max_length=200, description="Of these tracks.")
-    sources: list[Label] = Field(default_factory=list, max_length=200, description="Of these sources.")
+    cameras: list[Label] = Field(
+        default_factory=list, max_length=200, description="Of these cameras."
+    )
+    people: list[Label] = Field(
+        default_factory=list, max_length=200, description="Of these people."
+    )
+    tracklets: list[Label] = Field(
+        default_factory=list, max_length=200, description="Of these tracks."
+    )
+    sources: list[Label] = Field(
+        default_factory=list, max_length=200, description="Of these sources."
+    )
     since: Time | None = Field(None, description="Taken at or after this (Unix seconds, UTC).")
     until: Time | None = Field(None, description="Taken before this (Unix seconds, UTC).")
     everything: bool = Field(False, description="Must be true to forget without any filter.")
@@ -165,7 +175,9 @@ class EnrolLine(Model):
     index: int | None = Field(None, description="The file's place in the request, from 0.")
     source: str | None = Field(None, description="The file's name.")
     id: UUID | None = Field(None, description="Its entry; the entry is on disk when you read this.")
-    reason: str | None = Field(None, description="Why it was skipped, or why the rest was not read.")
+    reason: str | None = Field(
+        None, description="Why it was skipped, or why the rest was not read."
+    )
     added: int | None = Field(None, description="On the last line: new entries.")
     known: int | None = Field(None, description="On the last line: files that were there already.")
     skipped: int | None = Field(None, description="On the last line: files that could not be read.")
@@ -226,7 +238,9 @@ class ServiceInfo(Model):
     gallery: GalleryInfo = Field(description="The gallery that is searched.")
     calibration: CalibrationInfo | None = Field(description="null when never calibrated.")
     limits: LimitsInfo = Field(description="What one request may hold.")
-    retention_days: float | None = Field(description="Entries are forgotten after this; null: never.")
+    retention_days: float | None = Field(
+        description="Entries are forgotten after this; null: never."
+    )
 
 
 class Health(Model):

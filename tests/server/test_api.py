@@ -1,0 +1,165 @@
+"""The API, asked as a client asks it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from passreid.embed import Embedder
+from passreid.server.settings import Settings
+from tests.server.conftest import Start, png
+
+
+def enrol(client: TestClient, *seeds: int, about: Any = None) -> list[dict[str, Any]]:
+    files = [("files", (f"{seed}.png", png(seed))) for seed in seeds]
+    data = {} if about is None else {"about": json.dumps(about)}
+    answer = client.post("/v1/entries", files=files, data=data)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_embeddings_are_those_of_the_embedder(client: TestClient, embedder: Embedder) -> None:
+    files = [("images", (f"{seed}.png", png(seed))) for seed in (1, 2)]
+    answer = client.post("/v1/embed", files=files).json()
+    rows = [item["embedding"] for item in answer["embeddings"]]
+    np.testing.assert_allclose(rows, embedder([png(1), png(2)]), atol=1e-5)
+
+
+def test_boxes_of_a_frame_are_those_of_the_embedder(client: TestClient, embedder: Embedder) -> None:
+    boxes = [[0, 0, 20, 50], [5.4, 10, 90, 80]]
+    data = {"boxes": json.dumps(boxes)}
+    answer = client.post("/v1/embed", files={"images": ("f.png", png(1))}, data=data).json()
+    rows = [item["embedding"] for item in answer["embeddings"]]
+    np.testing.assert_allclose(rows, embedder.boxes(png(1), boxes), atol=1e-5)
+
+
+def test_compare_judges(client: TestClient) -> None:
+    same = client.post("/v1/compare", files={"a": png(1), "b": png(1)}).json()
+    assert same["cosine"] > 0.999 and same["same_person"] is True
+
+
+def test_enrolment_tells_of_each_file_and_is_idempotent(client: TestClient) -> None:
+    files = [("files", ("a.png", png(1))), ("files", ("bad.jpg", b"no"))]
+    answer = client.post("/v1/entries", files=files)
+    first, second, last = map(json.loads, answer.text.splitlines())
+    assert first["event"] == "added" and second["event"] == "skipped"
+    assert "is not a JPEG" in second["reason"]
+    assert last == {"event": "done", "added": 1, "known": 0, "skipped": 1}
+    again = enrol(client, 1)
+    assert again[0] == {"event": "known", "index": 0, "source": "1.png", "id": first["id"]}
+
+
+def test_search_by_picture_and_by_entry_with_filters(client: TestClient) -> None:
+    abouts = [{"camera": f"c{i % 2}", "person": f"p{i // 2}", "time": 100.0 + i} for i in range(6)]
+    ids = [line.get("id") for line in enrol(client, *range(6), about=abouts)]
+    hits = client.post("/v1/search", files={"images": png(2)}).json()["hits"]
+    assert hits[0]["id"] == ids[2] and hits[0]["cosine"] > 0.999 and hits[0]["probability"] > 0.9
+    filtered = client.post("/v1/search", files={"images": png(2)}, data={"not_cameras": "c0"})
+    assert {hit["camera"] for hit in filtered.json()["hits"]} == {"c1"}
+    late = client.post("/v1/search", files={"images": png(2)}, data={"since": 103, "until": 105})
+    assert {hit["id"] for hit in late.json()["hits"]} == set(ids[3:5])
+    grouped = client.post("/v1/search", files={"images": png(2)}, data={"group_by": "person"})
+    assert sorted(hit["group"] for hit in grouped.json()["hits"]) == ["p0", "p1", "p2"]
+    others = client.post("/v1/search", data={"entry": ids[2]}).json()["hits"]
+    assert len(others) == 5 and ids[2] not in [hit["id"] for hit in others]
+    sure = client.post("/v1/search", files={"images": png(2)}, data={"min_score": 0.999})
+    assert [hit["id"] for hit in sure.json()["hits"]] == [ids[2]]
+
+
+def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> None:
+    ids = [line["id"] for line in enrol(client, 1, 2, 3)[:3]]
+    page = client.get("/v1/entries", params={"limit": 2}).json()
+    rest = client.get("/v1/entries", params={"limit": 2, "after": page["next"]}).json()
+    assert {each["id"] for each in page["entries"] + rest["entries"]} == set(ids)
+    assert page["count"] == 3 and rest["next"] is None
+    thumbnail = client.get(f"/v1/entries/{ids[0]}/thumbnail")
+    assert thumbnail.content.startswith(b"\xff\xd8") and thumbnail.headers["content-type"]
+    changed = client.patch(f"/v1/entries/{ids[0]}", json={"person": "Ada"}).json()
+    assert changed["person"] == "Ada"
+    assert client.delete(f"/v1/entries/{ids[0]}").json() == {"forgotten": 1}
+    assert client.get(f"/v1/entries/{ids[0]}").status_code == 404
+    assert client.post("/v1/forget", json={}).status_code == 422
+    assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 2}
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        ({}, "exactly one"),
+        ({"entry": "no"}, "entry"),
+        ({"top_k": "0"}, "top_k"),
+        ({"min_score": "nan"}, "min_score"),
+    ],
+)
+def test_bad_searches_are_problems(client: TestClient, data: dict[str, str], word: str) -> None:
+    answer = client.post("/v1/search", data=data)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert word in answer.json()["detail"]
+
+
+def test_payloads_that_json_cannot_carry_are_refused(client: TestClient) -> None:
+    for about in ('{"payload": {"a": NaN}}', '{"payload": {"a": "\\ud800"}}', "[", '{"x": 1}'):
+        files = {"files": ("a.png", png(1))}
+        assert client.post("/v1/entries", files=files, data={"about": about}).status_code == 422
+
+
+def test_the_audit_log_says_what_was_done_without_pictures(
+    client: TestClient, tmp_path: Path
+) -> None:
+    enrol(client, 1)
+    client.post("/v1/search", files={"images": png(1)})
+    client.post("/v1/forget", json={"everything": True})
+    text = (tmp_path / "audit.jsonl").read_text()
+    actions = [json.loads(line)["action"] for line in text.splitlines()]
+    assert actions == ["enrol", "enrolled", "search", "forget"]
+    assert len(text) < 2000 and (tmp_path / "audit.jsonl").stat().st_mode & 0o77 == 0
+
+
+def test_retention_forgets_what_is_old(start: Start) -> None:
+    client = start(retention_days=1)
+    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    assert client.portal is not None
+    assert client.portal.call(engine.retain, 1.0) == 1
+    assert client.get("/v1/info").json()["gallery"]["count"] == 1
+
+
+def test_metrics_count_requests_by_route(client: TestClient) -> None:
+    enrol(client, 1)
+    client.get("/v1/entries/81f63fc9-21df-504a-ae92-26b5fb8e5ebf")
+    text = client.get("/metrics").text
+    assert (
+        'passreid_requests_total{method="GET",route="/v1/entries/{entry}",status="404"} 1' in text
+    )
+    assert "passreid_gallery_entries 1.0" in text
+
+
+def test_the_page_and_the_description_are_served(client: TestClient) -> None:
+    assert "<h1>passreid</h1>" in client.get("/").text
+    for name in ("page.js", "api.js", "query.js", "enrol.js", "page.css"):
+        assert client.get(f"/page/{name}").status_code == 200
+    schema = client.get("/openapi.json").json()
+    for model in schema["components"]["schemas"].values():
+        fields = model.get("properties", {}).values()
+        assert all("description" in field or "$ref" in field for field in fields), model["title"]
+
+
+def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:
+    assert client.get("/readyz").status_code == 200
+    client.app.state.engine.stopping = True  # type: ignore[attr-defined]
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
+def test_settings_that_would_never_work_are_refused() -> None:
+    from passreid.errors import UsageError
+
+    for wrong in ({"retention_days": 0}, {"max_pending": 1}, {"host": "0.0.0.0"}, {"token": "a"}):
+        with pytest.raises(UsageError):
+            Settings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""Who is let in, and how much."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.testclient import TestClient
+
+from passreid.images import ImageLimits
+from tests.server.conftest import Start, png
+
+TOKEN = "a-token-that-is-long-enough"
+
+
+def test_a_token_is_asked_for_everywhere_but_the_page_and_health(start: Start) -> None:
+    client = start(host="0.0.0.0", token=TOKEN)
+    assert client.get("/").status_code == 200
+    assert client.get("/healthz").status_code == 200
+    for path in ("/v1/info", "/metrics", "/v1/entries"):
+        assert client.get(path).status_code == 401
+        wrong = client.get(path, headers={"Authorization": "Bearer é".encode("latin-1")})
+        assert wrong.status_code == 401
+        right = client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert right.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),
+        ({"host": "[::1"}, 421),
+        ({"host": "localhost:8008"}, 200),
+        ({"host": "[::1]:8008"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 200),
+    ],
+)
+def test_foreign_names_and_pages_are_refused(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert client.get("/v1/info", headers=headers).status_code == status
+
+
+def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
+    for path in ("/", "/v1/info", "/nope"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_long_bodies_and_large_pictures_are_refused(start: Start) -> None:
+    client = start(max_request_bytes=20_000, limits=ImageLimits(max_bytes=9000, max_pixels=1000))
+    assert client.post("/v1/search", files={"images": b"x" * 30_000}).status_code == 413
+    chunked = client.post(
+        "/v1/search",
+        content=(b"x" * 5000 for _ in range(9)),
+        headers={"content-type": "multipart/form-data; boundary=x"},
+    )
+    assert chunked.status_code in (400, 413)
+    assert "pixels" in client.post("/v1/search", files={"images": png(1)}).json()["detail"]
+
+
+def test_a_full_house_is_told_when_to_come_back(client: TestClient) -> None:
+    room = client.app.state.engine.room  # type: ignore[attr-defined]
+    room.taken = room.places
+    answer = client.post("/v1/search", files={"images": png(1)})
+    assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+    assert client.get("/v1/info").status_code == 200
+    room.taken = 0
+    assert client.post("/v1/search", files={"images": png(1)}).status_code == 200
