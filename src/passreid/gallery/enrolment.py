@@ -1,0 +1,129 @@
+"""Pictures into a gallery: read, embed, add; unreadable ones are listed, known ones are skipped."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from passreid.embed import Embedder, OnError, Skipped
+from passreid.errors import GalleryError, ImageError
+from passreid.gallery.base import Entry, Gallery, entry_id, identity
+from passreid.images import ImageInput, content_hash, describe, read_image
+
+THUMBNAIL_HEIGHT = 192
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """A picture to enrol, and what is known of it; the fields are those of `Entry`."""
+
+    image: ImageInput
+    source: str = ""
+    camera: str | None = None
+    time: float | None = None
+    person: str | None = None
+    tracklet: str | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Enrolled(NamedTuple):
+    """New entries, those that were there before, and pictures that could not be read."""
+
+    added: int
+    known: int
+    skipped: tuple[Skipped, ...]
+
+
+def enrol(
+    gallery: Gallery,
+    embedder: Embedder,
+    images: Iterable[NewImage],
+    *,
+    thumbnails: bool = True,
+    on_error: OnError = "skip",
+) -> Enrolled:
+    """Embed pictures and add them, batch by batch: what was added stays when the rest fails.
+
+    A picture the gallery knows is not embedded again, so a broken enrolment is simply repeated.
+
+    Args:
+        gallery: Made for this embedder's model.
+        embedder: Embeds.
+        images: Any number; memory stays bounded.
+        thumbnails: Keep a small JPEG of each.
+        on_error: "skip" lists unreadable pictures, "raise" stops at the first.
+
+    Raises:
+        GalleryError: The gallery is another model's.
+        ImageError: With "raise".
+    """
+    wanted = gallery.info().model
+    if wanted != identity(embedder):
+        raise GalleryError(f"This gallery is of {wanted}, not of {identity(embedder)}.")
+    added = known = 0
+    skipped: list[Skipped] = []
+    remaining = iter(images)
+    while batch := list(islice(remaining, 4 * embedder.batch_size)):
+        fresh: dict[str, NewImage] = {}
+        for new in batch:
+            try:
+                fresh.setdefault(content_hash(new.image), new)
+            except ImageError as error:
+                _note(error, on_error, skipped)
+                continue
+        there = {entry.content_hash for entry in gallery.get([entry_id(h) for h in fresh])}
+        known += len(there)
+        fresh = {digest: new for digest, new in fresh.items() if digest not in there}
+        done = gallery.add(_entries(fresh, embedder, thumbnails, on_error, skipped))
+        added, known = added + done.added, known + done.known
+    return Enrolled(added, known, tuple(skipped))
+
+
+def _entries(
+    images: Mapping[str, NewImage],
+    embedder: Embedder,
+    thumbnails: bool,
+    on_error: OnError,
+    skipped: list[Skipped],
+) -> list[Entry]:
+    readable: list[tuple[str, NewImage, Image.Image]] = []
+    for digest, new in images.items():
+        try:
+            readable.append((digest, new, read_image(new.image)))
+        except ImageError as error:
+            _note(error, on_error, skipped)
+    rows = embedder([picture for *_, picture in readable])
+    return [
+        Entry(
+            content_hash=digest,
+            embedding=row,
+            source=new.source or describe(new.image),
+            camera=new.camera,
+            time=new.time,
+            person=new.person,
+            tracklet=new.tracklet,
+            payload=new.payload,
+            thumbnail=thumbnail(picture) if thumbnails else None,
+        )
+        for (digest, new, picture), row in zip(readable, rows, strict=True)
+    ]
+
+
+def thumbnail(picture: Image.Image) -> bytes:
+    """Return a JPEG of at most `THUMBNAIL_HEIGHT` rows."""
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _note(error: ImageError, on_error: OnError, skipped: list[Skipped]) -> None:
+    if on_error == "raise":
+        raise error
+    skipped.append(Skipped(error.source, error.reason))
