@@ -110,7 +110,7 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """Add to /openapi.json what FastAPI cannot know: the problems, the stream's lines, the token."""
+    """Add to the description what FastAPI cannot know: problems, the stream's lines, the token."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:

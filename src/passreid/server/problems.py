@@ -79,7 +79,7 @@ def busy(wait_s: int) -> Refusal:
 def problem(status: int, detail: str) -> dict[str, Any]:
     """Return a problem as plain data."""
     title = HTTPStatus(status).phrase
-    return Problem(title=title, status=status, detail=detail).model_dump()
+    return Problem(type="about:blank", title=title, status=status, detail=detail).model_dump()
 
 
 def status_of(error: PassreidError) -> int:

@@ -48,7 +48,7 @@ class Settings:
         """Refuse what would be open to everybody, or could never answer."""
         if not self.local and not self.token:
             raise UsageError(
-                f"Listening on {self.host} needs a token, or anybody who reaches this machine could "
+                f"Listening on {self.host} needs a token, or anybody who reaches it could "
                 "search for people: set --token or PASSREID_TOKEN, or listen on 127.0.0.1."
             )
         if self.token is not None and (
