@@ -10,6 +10,7 @@ None is imported before it is asked for.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -138,3 +139,14 @@ def _open_torch(
         raise MissingExtraError(f"Loading {path} without an ONNX graph", "torch") from None
     model, card, _ = load_checkpoint(path)
     return card, TorchBackend(model, device=device, precision=precision, threads=threads)
+
+
+def matrix_product(
+    rows: int, inner: int, columns: int, precision: str
+) -> Callable[[], object] | None:
+    """Return what multiplies two matrices with torch on the CPU; None where torch is missing."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    from passreid.backends.pytorch import matrix_product as product
+
+    return product(rows, inner, columns, precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import numpy as np
@@ -109,3 +110,10 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype | None:
     # Every CPU takes bfloat16; those without the instructions convert back and forth, slowly.
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return torch.bfloat16 if features.get("avx512_bf16") or features.get("amx_bf16") else None
+
+
+def matrix_product(rows: int, inner: int, columns: int, precision: str) -> Callable[[], object]:
+    """Return what multiplies (rows, inner) by (inner, columns) on the CPU, for measuring it."""
+    dtype = _DTYPES[precision] or torch.float32
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
+    return lambda: left @ right

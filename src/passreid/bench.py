@@ -1,0 +1,229 @@
+"""How fast a model is on this machine, engine by engine, beside what the machine could do.
+
+A measurement runs in a process of its own, so that its peak memory is its own and no engine's
+threads are in another's way. Crops are drawn, saved as JPEG and read as a user's would be.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from passreid.backends import matrix_product
+from passreid.card import ModelCard
+from passreid.embed import load
+from passreid.errors import PassreidError, UsageError
+
+MODES: tuple[tuple[str, str], ...] = (
+    ("onnx", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+)
+"""(backend, precision) pairs that are tried when none is asked for."""
+
+_NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one engine and precision do.
+
+    Attributes:
+        backend, precision: The engine, and what it computes in.
+        end_to_end, network: Crops per second, from files to vectors and for the network alone.
+        p50_ms, p95_ms: Milliseconds one crop takes on its own, from file to vector.
+        peak_mib: Largest resident memory of the process, MiB.
+        limit: Share of the machine's measured matrix products that `network` reaches, 0 to 1; None
+            where that limit cannot be measured.
+        worst_cosine, mean_cosine: Against the first mode's vectors of the same crops.
+    """
+
+    backend: str
+    precision: str
+    end_to_end: float
+    network: float
+    p50_ms: float
+    p95_ms: float
+    peak_mib: float
+    limit: float | None
+    worst_cosine: float = 1.0
+    mean_cosine: float = 1.0
+
+
+def measure_speed(
+    model: str,
+    *,
+    modes: Sequence[tuple[str, str]] = MODES,
+    count: int = 128,
+    batch_size: int = 32,
+    crops: Sequence[Path] = (),
+) -> list[Speed]:
+    """Measure a model in every mode that is installed and can run it; modes that cannot are absent.
+
+    Args:
+        model: As `embed.load`.
+        modes: (backend, precision) pairs; the first is what cosines are measured against.
+        count: Crops in each measurement.
+        batch_size: Crops the network sees at a time.
+        crops: Pictures to embed instead of drawn ones.
+
+    Raises:
+        UsageError: No mode can run here; says why the last one cannot.
+    """
+    rows: list[Speed] = []
+    reason = "no engine is installed"
+    reference = None
+    with tempfile.TemporaryDirectory(prefix="passreid-bench-") as scratch:
+        folder = Path(scratch)
+        paths = list(crops)[:count] or _draw(folder, count)
+        listed = folder / "crops.json"
+        listed.write_text(json.dumps([str(path) for path in paths]))
+        for backend, precision in modes:
+            if importlib.util.find_spec(_NEEDS[backend]) is None:
+                continue
+            vectors = folder / f"{backend}-{precision}.npy"
+            job = (model, backend, precision, str(batch_size), str(listed), str(vectors))
+            code = "import sys; from passreid.bench import work; work(*sys.argv[1:])"
+            done = subprocess.run(
+                [sys.executable, "-c", code, *job], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+                continue
+            found = np.load(vectors)
+            reference = found if reference is None else reference
+            cosines = _cosines(reference, found)
+            worst, mean = float(cosines.min()), float(cosines.mean())
+            answer = json.loads(done.stdout)
+            rows.append(Speed(**answer, worst_cosine=worst, mean_cosine=mean))
+    if not rows:
+        raise UsageError(f"'{model}' cannot be measured here: {reason}")
+    return rows
+
+
+def work(model: str, backend: str, precision: str, batch: str, listed: str, vectors: str) -> None:
+    """Measure one mode and print it as JSON; runs in a process of its own."""
+    try:
+        speed = _measure(model, backend, precision, int(batch), Path(listed), Path(vectors))
+    except PassreidError as error:
+        sys.exit(str(error))
+    fields = asdict(speed)
+    del fields["worst_cosine"], fields["mean_cosine"]
+    sys.stdout.write(json.dumps(fields))
+
+
+def _measure(
+    model: str, backend: str, precision: str, batch_size: int, listed: Path, vectors: Path
+) -> Speed:
+    options: dict[str, Any] = {"backend": backend, "precision": precision}
+    embedder = load(model, device="cpu", batch_size=batch_size, **options)
+    paths = json.loads(listed.read_text())
+    embedder(paths[:batch_size])
+    embedder(paths[0])
+    start = time.perf_counter()
+    np.save(vectors, embedder(paths))
+    end_to_end = len(paths) / (time.perf_counter() - start)
+    single = [_seconds(lambda path=path: embedder(path)) for path in paths[:30]]  # type: ignore[misc]
+    size = embedder.card.architecture.image_size
+    shape = (batch_size, 3, *size)
+    pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    network = batch_size / _median(lambda: embedder.network.run(pixels))
+    limit = _products(embedder.card, precision, batch_size)
+    return Speed(
+        embedder.backend,
+        embedder.precision,
+        end_to_end,
+        network,
+        1e3 * float(np.percentile(single, 50)),
+        1e3 * float(np.percentile(single, 95)),
+        peak_memory() / 2**20,
+        None if limit is None else network * operations(embedder.card) / limit,
+    )
+
+
+def operations(card: ModelCard) -> float:
+    """Return the floating point operations of one crop's matrix products, two a multiplication.
+
+    The blocks' four projections, attention's two products and the patch projection; a stem, a few
+    per cent, is left out.
+    """
+    a = card.architecture
+    patches = a.grid[0] * a.grid[1]
+    tokens = patches + 1 + a.parts
+    block = tokens * a.width**2 * (4 + 2 * a.mlp_ratio) + 2 * tokens**2 * a.width
+    patch = patches * a.width * 3 * a.patch_size**2 if a.stem == "none" else 0
+    return 2.0 * (a.depth * block + patch)
+
+
+def peak_memory() -> float:
+    """Return the largest resident memory this process ever had, in bytes; NaN where unknown."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _products(card: ModelCard, precision: str, batch_size: int) -> float | None:
+    """Operations per second of this network's own matrix shapes: the first layer of its MLPs.
+
+    torch measures them where it is installed, else NumPy, which has no bfloat16.
+    """
+    a = card.architecture
+    rows = batch_size * (a.grid[0] * a.grid[1] + 1 + a.parts)
+    wide = round(a.width * a.mlp_ratio)
+    product = matrix_product(rows, a.width, wide, precision)
+    if product is None:
+        if precision != "float32":
+            return None
+        left, right = np.ones((rows, a.width), np.float32), np.ones((a.width, wide), np.float32)
+        product = lambda: left @ right  # noqa: E731
+    return 2.0 * rows * a.width * wide / _median(product, 20)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _median(call: Callable[[], object], repeats: int = 5) -> float:
+    call()
+    return float(np.median([_seconds(call) for _ in range(repeats)]))
+
+
+def _cosines(a: Any, b: Any) -> Any:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / lengths
+
+
+def _draw(folder: Path, count: int) -> list[Path]:
+    """Draw crops, of 64 x 128 pixels as detectors cut them, and save them as JPEG."""
+    from PIL import Image
+
+    from passreid.data.people import random_people
+    from passreid.data.street import draw_crop, random_camera
+
+    rng = np.random.default_rng(0)
+    people = random_people(8, rng)
+    camera = random_camera(0, rng)
+    drawn = [draw_crop(person, camera, rng, occluded=False) for person in people]
+    paths: Iterable[Path] = (folder / f"{number}.jpg" for number in range(count))
+    kept = []
+    for number, path in enumerate(paths):
+        Image.fromarray(np.asarray(drawn[number % len(drawn)])).resize((64, 128)).save(path)
+        kept.append(path)
+    return kept
