@@ -80,7 +80,7 @@ def test_a_person_enrols_searches_filters_and_forgets(
 
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    people = make_synthetic(tmp_path / "people", people=20, cameras=2, per_camera=2)
+    people = make_synthetic(tmp_path / "people", people=40, cameras=2, per_camera=2)
     crops = [str(sample.path) for sample in people.gallery][:50]
     crops += [str(sample.path) for sample in people.query][: 50 - len(crops)]
     bad = tmp_path / "bad.jpg"

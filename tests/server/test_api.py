@@ -77,6 +77,7 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
     rest = client.get("/v1/entries", params={"limit": 2, "after": page["next"]}).json()
     assert {each["id"] for each in page["entries"] + rest["entries"]} == set(ids)
     assert page["count"] == 3 and rest["next"] is None
+    assert client.get("/v1/entries", params={"after": ""}).status_code == 422
     thumbnail = client.get(f"/v1/entries/{ids[0]}/thumbnail")
     assert thumbnail.content.startswith(b"\xff\xd8") and thumbnail.headers["content-type"]
     changed = client.patch(f"/v1/entries/{ids[0]}", json={"person": "Ada"}).json()
@@ -127,7 +128,8 @@ def test_retention_forgets_what_is_old(start: Start) -> None:
     engine = client.app.state.engine  # type: ignore[attr-defined]
     assert client.portal is not None
     assert client.portal.call(engine.retain, 1.0) == 1
-    assert client.get("/v1/info").json()["gallery"]["count"] == 1
+    gallery = client.get("/v1/info").json()["gallery"]
+    assert (gallery["count"], gallery["name"]) == (1, "g.gallery")
 
 
 def test_metrics_count_requests_by_route(client: TestClient) -> None:

@@ -28,7 +28,8 @@ async def entries(request: Request, query: Paging) -> Any:
     """List the entries that fit, page by page."""
     engine: Engine = request.app.state.engine
     where = query.where()
-    page = await engine.ask(engine.gallery.page, where, limit=query.limit, after=query.after)
+    after = None if query.after is None else str(query.after)
+    page = await engine.ask(engine.gallery.page, where, limit=query.limit, after=after)
     count = await engine.ask(engine.gallery.count, where)
     return {"entries": [stored(each) for each in page.entries], "next": page.next, "count": count}
 

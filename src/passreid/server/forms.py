@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import Depends, File, Form, Query, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -48,7 +49,7 @@ class PageQuery(Filters):
     """Filters, and which part of what fits."""
 
     limit: int = Field(100, ge=1, le=1000, description="Entries on a page.")
-    after: str | None = Field(None, max_length=100, description="The last page's `next`.")
+    after: UUID | None = Field(None, description="The last page's `next`.")
 
 
 Paging = Annotated[PageQuery, Query()]

@@ -91,7 +91,7 @@ async def info(request: Request) -> Any:
             "licence": card.licence,
         },
         "gallery": {
-            "name": gallery.name,
+            "name": gallery.name.rstrip("/").rpartition("/")[2],  # not where it lies
             "engine": gallery.engine,
             "count": gallery.count,
             "bytes_on_disk": gallery.bytes_on_disk,
