@@ -240,9 +240,10 @@ class EmbeddedGallery:
                 )
             )[0]:
                 ids = [str(record.id) for record in records]
-                self._change(edge.UpdateOperation.delete_points([*ids]))
+                # Pictures first: killed in between, the entry is still there to be removed again.
                 for id in ids:
                     self._thumbnail(id).unlink(missing_ok=True)
+                self._change(edge.UpdateOperation.delete_points([*ids]))
                 removed += len(ids)
         return removed
 
