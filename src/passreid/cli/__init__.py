@@ -20,7 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; messages go to stderr, never a traceback."""
     # The verbs register themselves with the app when their modules are imported.
-    from passreid.cli import bench, data, demo, gallery, measure, models, serve, train, use  # noqa: F401
+    from passreid.cli import (  # noqa: F401
+        bench,
+        data,
+        demo,
+        gallery,
+        measure,
+        models,
+        serve,
+        train,
+        use,
+    )
 
     try:
         result = app(

@@ -1,0 +1,288 @@
+"""gallery …: a living collection of people on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cyclopts import App, Parameter
+from rich.markup import escape
+
+from passreid.cli.app import ModelOptions, app, note, report_skipped, say, say_json
+from passreid.errors import UsageError
+
+if TYPE_CHECKING:
+    from passreid.gallery import Entry, Where
+
+gallery = App(name="gallery", help="Keep people in a gallery: enrol, search, list, forget.")
+app.command(gallery)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which entries count; all that is given must hold.
+
+    Attributes:
+        camera: Of this camera; may be given several times, as the next ones.
+        not_camera: Not of this camera.
+        person: This person.
+        tracklet: This tracklet.
+        source: From this source.
+        id: This entry.
+        since: Taken at or after this: 2026-11-23, 2026-11-23T14:00+01:00 (UTC where no zone is
+            given) or Unix seconds.
+        until: Taken before this.
+    """
+
+    camera: tuple[str, ...] = ()
+    not_camera: tuple[str, ...] = ()
+    person: tuple[str, ...] = ()
+    tracklet: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+
+    def where(self) -> Where:
+        """Return the filter these options describe."""
+        from passreid.gallery import Where
+
+        return Where(
+            ids=self.id,
+            cameras=self.camera,
+            not_cameras=self.not_camera,
+            people=self.person,
+            tracklets=self.tracklet,
+            sources=self.source,
+            since=_seconds(self.since),
+            until=_seconds(self.until),
+        )
+
+
+@gallery.command
+def add(
+    folder: Path,
+    images: Sequence[str],
+    /,
+    *,
+    camera: str | None = None,
+    person: str | None = None,
+    tracklet: str | None = None,
+    time: str | None = None,
+    thumbnails: bool = True,
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+) -> int:
+    """Enrol pictures, or all pictures of folders; makes the gallery if there is none.
+
+    The same picture again changes nothing, so a broken enrolment is simply repeated.
+
+    Example: passreid gallery add people.gallery crops/ --camera entrance
+
+    Args:
+        folder: The gallery.
+        images: Pictures, addresses or folders.
+        camera: The camera that took them.
+        person: Whom they show.
+        tracklet: The track they belong to.
+        time: When they were taken: 2026-11-23T14:00+01:00 (UTC where no zone is given), or Unix
+            seconds.
+        thumbnails: Keep a small JPEG of each.
+    """
+    from passreid.gallery import NewImage, enrol, identity, open_gallery
+    from passreid.images import find_images
+
+    seconds = _seconds(time)
+    files: list[Any] = []
+    for image in images:
+        files += find_images(image) if Path(image).is_dir() else [image]
+    embedder = options.load()
+    with open_gallery(folder, model=identity(embedder), dim=embedder.dim, create=True) as opened:
+        new = (
+            NewImage(image=file, camera=camera, person=person, tracklet=tracklet, time=seconds)
+            for file in files
+        )
+        done = enrol(opened, embedder, new, thumbnails=thumbnails)
+        count = opened.count()
+    note(f"Added {done.added}, known {done.known}; {folder} holds {count} entries.")
+    return report_skipped(done.skipped)
+
+
+@gallery.command
+def search(
+    folder: Path,
+    images: Sequence[str],
+    /,
+    *,
+    top: int = 10,
+    min_score: float | None = None,
+    group_by: Literal["person", "tracklet"] | None = None,
+    filters: Filters = Filters(),
+    options: ModelOptions = ModelOptions(),  # noqa: B008
+    json: bool = False,
+) -> int:
+    """Find the entries most alike to a picture; several pictures are one person's track.
+
+    Example: passreid gallery search people.gallery query.jpg --not-camera entrance --top 5
+
+    Args:
+        folder: The gallery.
+        images: One picture of the person, or several.
+        top: Hits, at most.
+        min_score: Smallest cosine.
+        group_by: One hit, the best, for each person or tracklet.
+        json: One object a line.
+    """
+    from passreid.gallery import identity, open_gallery
+
+    where = filters.where()
+    embedder = options.load()
+    rows = embedder(list(images))
+    query = rows[0] if len(rows) == 1 else rows
+    with open_gallery(folder, model=identity(embedder), read_only=True) as opened:
+        hits = opened.search(query, top_k=top, where=where, min_score=min_score, group_by=group_by)
+    calibration = embedder.calibration
+    for rank, hit in enumerate(hits, 1):
+        probability = calibration.probability(hit.score) if calibration else None
+        if json:
+            shown = {"rank": rank, "cosine": hit.score, "probability": probability}
+            say_json(shown | _shown(hit.entry))
+        else:
+            sure = "" if probability is None else f"  {100 * float(probability):3.0f} %"
+            say(f"{rank:>3}  {hit.score:.3f}{sure}  {escape(_line(hit.entry))}")
+    if not hits and not json:
+        say("No match.")
+    return 0
+
+
+@gallery.command(name="list")
+def list_(
+    folder: Path,
+    /,
+    *,
+    limit: int = 100,
+    after: str | None = None,
+    filters: Filters = Filters(),
+    json: bool = False,
+) -> int:
+    """List entries in the order of their ids.
+
+    Example: passreid gallery list people.gallery --camera entrance --since 2026-11-23
+
+    Args:
+        folder: The gallery.
+        limit: Entries, at most.
+        after: Where an earlier list ended.
+        json: One object a line.
+    """
+    from passreid.gallery import open_gallery
+
+    where = filters.where()
+    with open_gallery(folder, read_only=True) as opened:
+        page = opened.page(where, limit=limit, after=after)
+    for entry in page.entries:
+        if json:
+            say_json(_shown(entry))
+        else:
+            say(f"{entry.id}  {escape(_line(entry))}")
+    if page.next is not None:
+        note(f"There is more: --after {page.next}")
+    return 0
+
+
+@gallery.command
+def remove(
+    folder: Path,
+    /,
+    *,
+    everything: bool = False,
+    filters: Filters = Filters(),
+) -> int:
+    """Forget entries, then write the gallery anew, so that no byte of them is left in it.
+
+    Example: passreid gallery remove people.gallery --person "Jane Doe"
+
+    Args:
+        folder: The gallery.
+        everything: Forget all entries; needed when no filter is given.
+    """
+    from passreid.gallery import Where, open_gallery
+
+    where = filters.where()
+    if where == Where() and not everything:
+        raise UsageError("No filter is given, which would forget everybody: say --everything.")
+    with open_gallery(folder) as opened:
+        removed = opened.remove(where)
+        if removed:
+            opened.compact()
+        note(f"Forgot {removed} entries; {folder} holds {opened.count()}.")
+    return 0
+
+
+@gallery.command
+def compact(folder: Path, /) -> int:
+    """Write a gallery anew: removed entries leave the disk, and large ones get an index.
+
+    Example: passreid gallery compact people.gallery
+    """
+    from passreid.gallery import open_gallery
+
+    with open_gallery(folder) as opened:
+        opened.compact()
+        note(f"{folder} holds {opened.count()} entries.")
+    return 0
+
+
+@gallery.command
+def info(folder: Path, /, *, json: bool = False) -> int:
+    """Say what a gallery holds.
+
+    Example: passreid gallery info people.gallery
+
+    Args:
+        folder: The gallery.
+        json: One object.
+    """
+    from passreid.gallery import open_gallery
+
+    with open_gallery(folder, read_only=True) as opened:
+        told = vars(opened.info())
+    if json:
+        say_json(told)
+    else:
+        for name, value in told.items():
+            say(f"{name.replace('_', ' '):<14} {escape(str(value))}")
+    return 0
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    names = ("id", "source", "camera", "time", "person", "tracklet", "payload")
+    return {name: getattr(entry, name) for name in names}
+
+
+def _line(entry: Entry) -> str:
+    """Say what is known of an entry in one line."""
+    known = [entry.person, entry.camera, entry.tracklet and f"track {entry.tracklet}"]
+    if entry.time is not None:
+        known.append(datetime.fromtimestamp(entry.time, timezone.utc).isoformat(sep=" ")[:19])
+    return "  ".join([part for part in known if part] + [entry.source])
+
+
+def _seconds(text: str | None) -> float | None:
+    """Read a time: Unix seconds, or a date that `datetime.fromisoformat` knows."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise UsageError(
+            f"'{text}' is no time; write 2026-11-23, 2026-11-23T14:00+01:00 or Unix seconds."
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

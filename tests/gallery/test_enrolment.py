@@ -1,0 +1,81 @@
+"""Pictures into a gallery: each once, the unreadable named, the model checked."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import passreid
+from passreid.data import make_synthetic
+from passreid.errors import GalleryError, ImageError
+from passreid.evaluation import evaluate
+from passreid.gallery import NewImage, Where, enrol, identity, open_gallery
+from passreid.ranking import Labels, measure_distances
+from tests import small
+
+pytest.importorskip("qdrant_edge")
+
+
+def test_a_gallery_is_made_of_pictures(tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=3, cameras=2, per_camera=2)
+    embedder = passreid.load()
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"no picture")
+    images = [NewImage(image=s.path, camera=f"c{s.camid}", person=str(s.pid)) for s in people.query]
+    twice = [*images, NewImage(image=damaged), NewImage(image=tmp_path / "none.jpg"), images[0]]
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        done = enrol(gallery, embedder, twice)
+        assert (done.added, len(done.skipped)) == (len(images), 2)
+        assert {Path(image.name).name for image in done.skipped} == {"damaged.jpg", "none.jpg"}
+        assert enrol(gallery, embedder, images).known == len(images)
+        found = gallery.search(embedder(people.query[0].path)[0], top_k=1)[0]
+        assert found.score == pytest.approx(1, abs=1e-3)
+        assert found.entry.source == str(people.query[0].path)
+        assert gallery.count(Where(cameras=(f"c{people.query[0].camid}",)))
+        (whole,) = gallery.get([found.entry.id])
+        assert whole.thumbnail is not None
+        with Image.open(io.BytesIO(whole.thumbnail)) as picture:
+            assert picture.height <= 192
+        with pytest.raises(ImageError, match="damaged"):
+            enrol(gallery, embedder, [NewImage(image=damaged)], on_error="raise")
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    one, other = (passreid.load(folder) for folder in folders)
+    assert identity(one) != identity(other)
+    assert identity(one) == identity(passreid.load(folders[0], precision="bfloat16"))
+    assert identity(passreid.load(folders[0], flip=True)) == f"{identity(one)}+flip"
+    with (
+        open_gallery(tmp_path / "g", model=identity(one), dim=one.dim, create=True) as gallery,
+        pytest.raises(GalleryError, match="This gallery is of"),
+    ):
+        enrol(gallery, other, [])
+
+
+def test_people_are_found_as_evaluate_finds_them(tmp_path: Path, market: Path) -> None:
+    """The mAP through a gallery, whose vectors are float16, is that of an evaluation."""
+    people, embedder = passreid.read_dataset(market), passreid.load()
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        order = {str(sample.path): n for n, sample in enumerate(people.gallery)}
+        enrol(gallery, embedder, [NewImage(image=s.path) for s in people.gallery], thumbnails=False)
+        distances = np.full((len(people.query), len(people.gallery)), 2.0, np.float32)
+        for row, query in enumerate(embedder([s.path for s in people.query])):
+            for hit in gallery.search(query, top_k=len(people.gallery)):
+                distances[row, order[hit.entry.source]] = 1 - hit.score
+    labels = Labels(
+        [s.pid for s in people.query],
+        [s.pid for s in people.gallery],
+        query_camids=[s.camid for s in people.query],
+        gallery_camids=[s.camid for s in people.gallery],
+    )
+    through = measure_distances(distances, labels=labels)
+    assert through.mAP == pytest.approx(evaluate(embedder, people).mAP, abs=1e-3)
