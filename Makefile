@@ -3,13 +3,14 @@
 #   make test    everything the continuous integration checks
 #   make check   the same without the tests: format, lint, types, layers
 #   make fast    the tests alone, without the slow ones
+#   make test-browser   the service's page in headless Chromium, which must be installed
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := .venv-demo
 
-.PHONY: demo test check fast format clean
+.PHONY: demo test test-browser check fast format clean
 
 demo: $(DEMO)/.done
 	$(DEMO)/bin/passreid demo --output demo
@@ -19,6 +20,9 @@ test: check
 
 fast: $(VENV)/.done
 	$(BIN)/python -m pytest -m "not slow"
+
+test-browser: $(VENV)/.done
+	$(BIN)/python -m pytest tests/browser
 
 check: $(VENV)/.done
 	$(BIN)/ruff format --check .

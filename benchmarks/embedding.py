@@ -94,7 +94,7 @@ def main() -> None:
         for backend, precision in (("openvino", "bfloat16"), ("onnx", "float32")):
             embedder = passreid.load(
                 root / "ours",
-                backend=backend,
+                backend=backend,  # type: ignore[arg-type]
                 precision=precision,  # type: ignore[arg-type]
             )
             embedder(paths[:32])

@@ -172,7 +172,11 @@ def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Pat
     assert gallery.remove(Where(sources=(secret.decode(),))) == 1
     assert not seen(face)
     assert gallery.get([entry.id]) == []
+    orphan = tmp_path / "g" / "thumbnails" / "ab" / "abc.jpg"  # as a kill may leave one
+    orphan.parent.mkdir(parents=True, exist_ok=True)
+    orphan.touch()
     gallery.compact()
+    assert not orphan.exists()
     assert not seen(secret)
     assert gallery.count() == 60
     assert gallery.search(VECTORS[11])[0].entry.payload == {"n": 11}
@@ -209,6 +213,8 @@ def test_what_is_no_gallery_is_said(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="format 9"):
         open_gallery(tmp_path / "photos")
     (tmp_path / "photos" / "gallery.json").write_text('{"format": 1, "model": "m", "dim": 3}')
+    with pytest.raises(GalleryError, match="shard is gone"):
+        open_gallery(tmp_path / "photos")
     (tmp_path / "photos" / "shard").mkdir()
     with pytest.raises(GalleryError, match="cannot be opened"):
         open_gallery(tmp_path / "photos")
@@ -230,6 +236,8 @@ def test_embeddings_that_cannot_be_kept(gallery: Gallery, embedding: Any, messag
         with pytest.raises(EmbeddingError, match=message):
             gallery.search(embedding)
     assert gallery.count() == 60
+    with pytest.raises(UsageError, match="after is 'x', which is no earlier page's end"):
+        gallery.page(after="x")
     with pytest.raises(UsageError, match="at least one hit"):
         gallery.search(VECTORS[0], top_k=0)
 

@@ -31,7 +31,7 @@ def test_embeddings_are_those_of_the_embedder(client: TestClient, embedder: Embe
 
 
 def test_boxes_of_a_frame_are_those_of_the_embedder(client: TestClient, embedder: Embedder) -> None:
-    boxes = [[0, 0, 20, 50], [5.4, 10, 90, 80]]
+    boxes: list[list[float]] = [[0, 0, 20, 50], [5.4, 10, 90, 80]]
     data = {"boxes": json.dumps(boxes)}
     answer = client.post("/v1/embed", files={"images": ("f.png", png(1))}, data=data).json()
     rows = [item["embedding"] for item in answer["embeddings"]]
@@ -164,4 +164,4 @@ def test_settings_that_would_never_work_are_refused() -> None:
 
     for wrong in ({"retention_days": 0}, {"max_pending": 1}, {"host": "0.0.0.0"}, {"token": "a"}):
         with pytest.raises(UsageError):
-            Settings(**wrong)  # type: ignore[arg-type]
+            Settings(**wrong)

@@ -17,7 +17,7 @@ def test_a_token_is_asked_for_everywhere_but_the_page_and_health(start: Start) -
     assert client.get("/healthz").status_code == 200
     for path in ("/v1/info", "/metrics", "/v1/entries"):
         assert client.get(path).status_code == 401
-        wrong = client.get(path, headers={"Authorization": "Bearer é".encode("latin-1")})
+        wrong = client.get(path, headers={b"Authorization": "Bearer é".encode("latin-1")})
         assert wrong.status_code == 401
         right = client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
         assert right.status_code == 200

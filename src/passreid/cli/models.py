@@ -22,6 +22,13 @@ EXTRAS = {
     "torch": ("torch", "timm", "torchvision"),
     "onnx": ("onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
+    "openvino": ("openvino",),
+    "gallery": ("qdrant_edge",),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
+    "bulk": ("pyarrow", "fsspec"),
+    "ray": ("ray",),
+    "shards": ("fsspec",),
+    "tensorboard": ("tensorboard",),
 }
 
 

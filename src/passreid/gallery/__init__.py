@@ -51,14 +51,15 @@ def open_gallery(
     if "://" in str(path):
         raise UsageError(f"{path}: galleries are folders; an address cannot be opened.")
     try:
-        from passreid.gallery.embedded import CARD, EmbeddedGallery
+        from passreid.gallery.embedded import EmbeddedGallery
+        from passreid.gallery.folder import CARD, SHARD
     except ModuleNotFoundError as error:
         raise MissingExtraError("A gallery", "gallery") from error
     folder = Path(path)
     if create and not read_only and not (folder / CARD).exists():
         if model is None or dim is None:
             raise UsageError("A new gallery needs the model and the width of its embeddings.")
-        if folder.exists() and any(folder.iterdir()) and not (folder / "shard").exists():
+        if folder.exists() and any(folder.iterdir()) and not (folder / SHARD).exists():
             raise GalleryError(f"{folder}: is a folder of other things; name a new one.")
         EmbeddedGallery.create(folder, model=model, dim=dim)
     gallery = EmbeddedGallery(folder, read_only=read_only)

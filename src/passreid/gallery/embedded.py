@@ -11,16 +11,14 @@ Vectors are stored at unit length and compared by their dot product, so nothing 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
@@ -40,17 +38,21 @@ from passreid.gallery.base import (
     pooled,
     unit_vector,
 )
+from passreid.gallery.folder import (
+    CARD,
+    FORMAT,
+    SHARD,
+    THUMBNAILS,
+    locked,
+    new_shard,
+    read_card,
+    settle,
+    told,
+)
+from passreid.gallery.points import condition, entry_of, group_of, hit_of, payload
 from passreid.storage import write
 
-try:
-    import fcntl
-except ImportError:  # Windows: the engine's own files are all that guards them there
-    fcntl = None  # type: ignore[assignment]
-
-FORMAT = 1
-CARD, LOCK, SHARD, THUMBNAILS = "gallery.json", "lock", "shard", "thumbnails"
 _BATCH = 512
-_KEYWORDS = ("camera", "person", "tracklet", "source")
 
 
 class EmbeddedGallery:
@@ -69,10 +71,10 @@ class EmbeddedGallery:
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
         self._guard = threading.RLock()
-        self._lock = _locked(folder)
+        self._lock = locked(folder)
         try:
-            _settle(folder)
-            with _told(GalleryError, f"{folder}: the gallery cannot be opened"):
+            settle(folder)
+            with told(GalleryError, f"{folder}: the gallery cannot be opened"):
                 self._shard = edge.EdgeShard.load(str(folder / SHARD))
         except PassreidError:
             self._lock.close()
@@ -85,17 +87,17 @@ class EmbeddedGallery:
         Raises:
             OutputError: It cannot be written.
         """
-        with _told(OutputError, f"{folder}: no gallery can be made here"):
+        with told(OutputError, f"{folder}: no gallery can be made here"):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / SHARD).exists():
-                _new_shard(folder / SHARD, dim).close()
+                new_shard(folder / SHARD, dim).close()
         # Last: a folder with a card is a whole gallery.
         write(folder / CARD, json.dumps({"format": FORMAT, "model": model, "dim": dim}).encode())
 
     def info(self) -> Info:
         """Describe the gallery."""
         with self._guard:
-            told = self._shard.info()
+            shard = self._shard.info()
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return Info(
             name=str(self.folder),
@@ -103,7 +105,7 @@ class EmbeddedGallery:
             model=self.model,
             dim=self.dim,
             count=self.count(),
-            indexed=told.indexed_vectors_count,
+            indexed=shard.indexed_vectors_count,
             bytes_on_disk=sum(path.stat().st_blocks * 512 for path in files),
         )
 
@@ -127,7 +129,7 @@ class EmbeddedGallery:
                 self._change(
                     edge.UpdateOperation.upsert_points(
                         [
-                            edge.Point(id, points[id].tolist(), _payload(entry))
+                            edge.Point(id, points[id].tolist(), payload(entry))
                             for id, entry in fresh.items()
                         ]
                     )
@@ -162,11 +164,11 @@ class EmbeddedGallery:
                     if before is None or point.score > before.score:
                         best[str(point.id)] = point
             order = sorted(best.values(), key=lambda point: (-point.score, str(point.id)))
-            hits = [_hit(point, group_by) for point in order]
+            hits = [hit_of(point, group_by) for point in order]
             if group_by is not None:
                 firsts: dict[tuple[str, str], Hit] = {}
                 for hit in hits:
-                    firsts.setdefault(_group(hit), hit)
+                    firsts.setdefault(group_of(hit), hit)
                 hits = list(firsts.values())
             # Fewer groups than asked for: look further down, unless that was all there is.
             if group_by is None or len(hits) >= top_k or found < limit:
@@ -186,7 +188,7 @@ class EmbeddedGallery:
             query=edge.Query.Nearest(vector),
             with_payload=True,
             with_vector=False,
-            filter=_filter(where),
+            filter=condition(where),
             score_threshold=min_score,
             params=edge.SearchParams(exact=exact),
         )
@@ -205,17 +207,17 @@ class EmbeddedGallery:
         """List entries without embeddings and thumbnails."""
         if limit < 1:
             raise UsageError(f"limit is {limit}; a page has at least one entry.")
-        request = edge.ScrollRequest(
-            offset=after, limit=limit, filter=_filter(where), with_payload=True, with_vector=False
-        )
-        with self._guard:
+        with self._guard, told(UsageError, f"after is '{after}', which is no earlier page's end"):
+            request = edge.ScrollRequest(
+                offset=after, limit=limit, filter=condition(where), with_payload=True
+            )
             records, following = self._shard.scroll(request)
-        return Page([_entry(r) for r in records], None if following is None else str(following))
+        return Page([entry_of(r) for r in records], None if following is None else str(following))
 
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
         with self._guard:
-            return int(self._shard.count(edge.CountRequest(exact=True, filter=_filter(where))))
+            return int(self._shard.count(edge.CountRequest(exact=True, filter=condition(where))))
 
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries."""
@@ -236,7 +238,7 @@ class EmbeddedGallery:
         with self._guard:
             while records := self._shard.scroll(
                 edge.ScrollRequest(
-                    limit=_BATCH, filter=_filter(where), with_payload=False, with_vector=False
+                    limit=_BATCH, filter=condition(where), with_payload=False, with_vector=False
                 )
             )[0]:
                 ids = [str(record.id) for record in records]
@@ -255,9 +257,10 @@ class EmbeddedGallery:
         self._writable()
         shard, fresh, old = (self.folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
         with self._guard:
-            with _told(OutputError, f"{self.folder}: cannot be compacted"):
-                copy = _new_shard(fresh, self.dim)
+            with told(OutputError, f"{self.folder}: cannot be compacted"):
+                copy, kept = new_shard(fresh, self.dim), set()
                 for records in self._all():
+                    kept.update(str(record.id) for record in records)
                     points = [edge.Point(r.id, r.vector, r.payload) for r in records]
                     copy.update(edge.UpdateOperation.upsert_points(points))
                 copy.flush()
@@ -268,6 +271,9 @@ class EmbeddedGallery:
             fresh.rename(shard)
             shutil.rmtree(old)
             self._shard = edge.EdgeShard.load(str(shard))
+            for picture in (self.folder / THUMBNAILS).rglob("*.jpg"):
+                if picture.stem not in kept:  # its entry never came, for a kill
+                    picture.unlink()
 
     def close(self) -> None:
         """Write everything and let go."""
@@ -306,7 +312,7 @@ class EmbeddedGallery:
 
     def _change(self, operation: Any) -> None:
         """Apply a change and see it on disk."""
-        with _told(OutputError, f"{self.folder}: cannot be written"):
+        with told(OutputError, f"{self.folder}: cannot be written"):
             self._shard.update(operation)
             self._shard.flush()
 
@@ -315,122 +321,8 @@ class EmbeddedGallery:
 
     def _whole(self, record: Any) -> Entry:
         path = self._thumbnail(str(record.id))
-        return _entry(
+        return entry_of(
             record,
             embedding=np.asarray(record.vector, np.float32),
             thumbnail=path.read_bytes() if path.is_file() else None,
         )
-
-
-@contextlib.contextmanager
-def _told(kind: type[PassreidError], what: str) -> Iterator[None]:
-    """Say in our words what the engine, which raises nothing finer than Exception, ran into."""
-    try:
-        yield
-    except PassreidError:
-        raise
-    except Exception as error:  # noqa: BLE001
-        raise kind(f"{what} ({error}).") from None
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read `gallery.json`.
-
-    Raises:
-        GalleryError: There is none, or of another format.
-    """
-    path = folder / CARD
-    try:
-        card: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise GalleryError(
-            f"{folder}: there is no gallery here; add pictures to make one."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise GalleryError(f"{path}: cannot be read ({error}).") from None
-    if card.get("format") != FORMAT:
-        raise GalleryError(f"{folder}: format {card.get('format')}, this passreid reads {FORMAT}.")
-    return card
-
-
-def _new_shard(path: Path, dim: int) -> Any:
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    vectors = edge.EdgeVectorParams(
-        size=dim, distance=edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
-    )
-    shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors))
-    for name in _KEYWORDS:
-        shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
-    shard.update(edge.UpdateOperation.create_field_index("time", edge.PayloadSchemaType.Float))
-    return shard
-
-
-def _settle(folder: Path) -> None:
-    """Finish or undo a compaction that was killed."""
-    shard, fresh, old = (folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
-    if not shard.exists():
-        (fresh if fresh.exists() else old).rename(shard)
-    for left in (fresh, old):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Take the gallery for this process; the system gives it back when the process ends."""
-    try:
-        lock = (folder / LOCK).open("a+")
-    except OSError as error:
-        raise GalleryError(f"{folder}: cannot be opened ({error.strerror}).") from None
-    try:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise GalleryError(
-            f"{folder}: another process has this gallery open; let it finish, or share the gallery "
-            "with `passreid serve`."
-        ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
-
-
-def _payload(entry: Entry) -> dict[str, Any]:
-    names = ("content_hash", "source", "camera", "time", "person", "tracklet")
-    known = {name: getattr(entry, name) for name in names}
-    return {k: v for k, v in known.items() if v is not None} | {"payload": dict(entry.payload)}
-
-
-def _entry(point: Any, **more: Any) -> Entry:
-    return Entry(id=str(point.id), **(dict(point.payload or {}) | more))
-
-
-def _hit(point: Any, group_by: Literal["person", "tracklet"] | None) -> Hit:
-    entry = _entry(point)
-    score = min(max(float(point.score), -1.0), 1.0)
-    return Hit(entry, score, getattr(entry, group_by) if group_by else None)
-
-
-def _group(hit: Hit) -> tuple[str, str]:
-    """Return what a hit is grouped by; one without a label stands for itself."""
-    return ("id", hit.entry.id) if hit.group is None else ("group", hit.group)
-
-
-def _filter(where: Where | None) -> Any:
-    if where is None or where == Where():
-        return None
-    must: list[Any] = []
-    if where.ids:
-        must.append(edge.HasIdCondition(set(where.ids)))
-    labels = {"camera": where.cameras, "person": where.people, "tracklet": where.tracklets}
-    for name, values in {**labels, "source": where.sources}.items():
-        if values:
-            must.append(edge.FieldCondition(name, match=edge.MatchAny(list(values))))
-    if where.since is not None or where.until is not None:
-        span = edge.RangeFloat(gte=where.since, lt=where.until)
-        must.append(edge.FieldCondition("time", range=span))
-    barred: list[Any] = []
-    if where.not_cameras:
-        barred.append(edge.FieldCondition("camera", match=edge.MatchAny(list(where.not_cameras))))
-    return edge.Filter(must=must or None, must_not=barred or None)
