@@ -258,7 +258,8 @@ class EmbeddedGallery:
         shard, fresh, old = (self.folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
         with self._guard:
             with told(OutputError, f"{self.folder}: cannot be compacted"):
-                copy, kept = new_shard(fresh, self.dim), set()
+                copy = new_shard(fresh, self.dim)
+                kept: set[str] = set()
                 for records in self._all():
                     kept.update(str(record.id) for record in records)
                     points = [edge.Point(r.id, r.vector, r.payload) for r in records]

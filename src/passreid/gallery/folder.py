@@ -1,0 +1,101 @@
+"""What lies in a gallery's folder: its card, its lock, its shard, and what a kill left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import qdrant_edge as edge
+
+from passreid.errors import GalleryError, PassreidError
+
+try:
+    import fcntl
+except ImportError:  # Windows: the engine's own files are all that guards them there
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 1
+CARD, LOCK, SHARD, THUMBNAILS = "gallery.json", "lock", "shard", "thumbnails"
+_KEYWORDS = ("camera", "person", "tracklet", "source")
+
+
+@contextlib.contextmanager
+def told(kind: type[PassreidError], what: str) -> Iterator[None]:
+    """Say in our words what the engine, which raises nothing finer than Exception, ran into."""
+    try:
+        yield
+    except PassreidError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise kind(f"{what} ({error}).") from None
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read `gallery.json`.
+
+    Raises:
+        GalleryError: There is none, or of another format.
+    """
+    path = folder / CARD
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise GalleryError(
+            f"{folder}: there is no gallery here; add pictures to make one."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise GalleryError(f"{path}: cannot be read ({error}).") from None
+    if card.get("format") != FORMAT:
+        raise GalleryError(f"{folder}: format {card.get('format')}, this passreid reads {FORMAT}.")
+    return card
+
+
+def new_shard(path: Path, dim: int) -> Any:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    vectors = edge.EdgeVectorParams(
+        size=dim, distance=edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
+    )
+    shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors))
+    for name in _KEYWORDS:
+        shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
+    shard.update(edge.UpdateOperation.create_field_index("time", edge.PayloadSchemaType.Float))
+    return shard
+
+
+def settle(folder: Path) -> None:
+    """Finish or undo a compaction that was killed."""
+    shard, fresh, old = (folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
+    if not shard.exists():
+        left = next((path for path in (fresh, old) if path.exists()), None)
+        if left is None:
+            raise GalleryError(f"{folder}: the gallery's shard is gone; restore it from a copy.")
+        left.rename(shard)
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def locked(folder: Path) -> IO[str]:
+    """Take the gallery for this process; the system gives it back when the process ends."""
+    try:
+        lock = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise GalleryError(f"{folder}: cannot be opened ({error.strerror}).") from None
+    try:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise GalleryError(
+            f"{folder}: another process has this gallery open; let it finish, or share the gallery "
+            "with `passreid serve`."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
