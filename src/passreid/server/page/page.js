@@ -125,7 +125,8 @@ function card(entry) {
   const scored = entry.cosine !== undefined;
   const sure = entry.probability;
   item.querySelector(".score").textContent = scored ? `${sure === null ? "" : `${percent(sure)} · `}cosine ${entry.cosine.toFixed(3)}` : name;
-  item.querySelector(".where").textContent = [scored && name, entry.camera && `camera ${entry.camera}`].filter(Boolean).join(" · ");
+  item.querySelector(".where").textContent = [entry.camera && `camera ${entry.camera}`, scored && name].filter(Boolean).join(" · ");
+  item.querySelector(".where").title = entry.source;
   item.querySelector(".when").textContent = entry.time === null ? "" : new Date(entry.time * 1000).toLocaleString();
   item.classList.toggle("same", scored && sure !== null && sure >= 0.5);
   const box = item.querySelector("input");
