@@ -67,11 +67,10 @@ class Embedder:
     """A model that is ready to embed; `load` makes one, and threads may share it.
 
     Attributes:
-        network, card: What runs the model, and what it is.
+        network, card, source: What runs the model, what it is, and where it was loaded from.
         batch_size: Images the network sees at a time.
         flip: Average each embedding with that of the mirrored image.
         workers: Threads that read and resize.
-        source: Model folder or weight file it was loaded from, if any.
     """
 
     network: Backend
@@ -296,12 +295,10 @@ def load(
     Args:
         name_or_path: A bundled model's name, a model folder, a weight file of any layout passreid
             knows, or a ModelScope or Hugging Face id (`hub.resolve`).
-        backend: "onnx" is ONNX Runtime on the CPU in float32, for model folders with a
-            `model.onnx`; "openvino" reads the same file and also computes in bfloat16; "torch" is
-            everything else. "auto" is the fastest one installed that can do what `device` and
-            `precision` ask for, and "onnx" for float32.
-        device: "cpu", "cuda", "cuda:1", "mps"; "auto" leaves it to the backend, which is the CPU
-            for "onnx" and "openvino", and the fastest device there is for "torch".
+        backend: "onnx" (ONNX Runtime) and "openvino" run a folder's `model.onnx` on the CPU, the
+            first in float32, the second also in bfloat16; "torch" is everything else. "auto" is
+            the fastest one installed for `device` and `precision`, and "onnx" for float32.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the fastest one the backend can use.
         precision: "float32" is exact. "bfloat16" and "float16" are faster where the hardware has
             them and change cosines in the third digit; "auto" chooses (repr says what).
         batch_size: Images the network sees at a time.
@@ -320,9 +317,8 @@ def load(
     card, network = open_network(
         path, backend=backend, device=device, precision=precision, threads=threads
     )
-    return Embedder(
-        network, card, batch_size=batch_size, flip=flip, workers=workers, source=Path(path)
-    )
+    options: dict[str, Any] = {"batch_size": batch_size, "flip": flip, "workers": workers}
+    return Embedder(network, card, source=path, **options)
 
 
 def _many(images: Any) -> Iterable[ImageInput]:

@@ -297,3 +297,22 @@ def _progress() -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+
+
+def weights_digest(path: Path) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of a model's weights, to tell models apart.
+
+    Args:
+        path: A model folder, of which `model.safetensors` counts (all files where there is none),
+            or a weight file.
+    """
+    weights = path / "model.safetensors"
+    files = [path]
+    if path.is_dir():
+        files = [weights] if weights.exists() else sorted(p for p in path.iterdir() if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()[:16]

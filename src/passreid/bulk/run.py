@@ -22,7 +22,7 @@ from passreid.card import ModelCard
 from passreid.config import read_json
 from passreid.embed import DEFAULT_MODEL
 from passreid.errors import ConfigError, UsageError
-from passreid.hub import resolve
+from passreid.hub import resolve, weights_digest
 
 if TYPE_CHECKING:
     from passreid.gallery import Gallery
@@ -134,15 +134,9 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
 def identify(model: Mapping[str, Any]) -> str:
     """Name a model as a gallery does: its name, a digest of its weights, "+flip"."""
     path = resolve(model.get("name_or_path", DEFAULT_MODEL))
-    card, weights = path / "model.json", path / "model.safetensors"
+    card = path / "model.json"
     name = ModelCard.read(card).name if card.exists() else path.stem
-    files = [weights] if weights.exists() else sorted(path.iterdir()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return f"{name}@{digest.hexdigest()[:16]}" + ("+flip" if model.get("flip") else "")
+    return f"{name}@{weights_digest(path)}" + ("+flip" if model.get("flip") else "")
 
 
 def _worked(

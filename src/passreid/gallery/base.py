@@ -7,7 +7,6 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,13 +16,13 @@ from numpy.typing import ArrayLike
 from passreid.config import plain
 from passreid.embed import Embedder
 from passreid.errors import EmbeddingError
+from passreid.hub import weights_digest
 from passreid.similarity import F32, unit_rows
 
 GroupBy = Literal["person", "tracklet"]
 Pooling = Literal["mean", "best"]
 
 _NAMESPACE = uuid.UUID("6f1b0f5e-8f0a-4c39-9a53-1d6c2f3f7a10")
-WEIGHTS = "model.safetensors"
 
 
 def entry_id(content_hash: str) -> str:
@@ -211,18 +210,12 @@ def identity(embedder: Embedder) -> str:
         Its name, a digest of its weights, and "+flip" where embeddings are averaged with mirrored
         ones. Precision and backend do not count: they change cosines in the third digit at most.
     """
-    digest = hashlib.sha256()
-    weights = embedder.source
-    if weights is not None and weights.is_dir():
-        weights = weights / WEIGHTS
-    if weights is not None and weights.is_file():
-        with Path(weights).open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+    if embedder.source is not None:
+        digest = weights_digest(embedder.source)
     else:
-        digest.update(json.dumps(plain(embedder.card), sort_keys=True).encode())
-    flip = "+flip" if embedder.flip else ""
-    return f"{embedder.card.name}@{digest.hexdigest()[:16]}{flip}"
+        card = json.dumps(plain(embedder.card), sort_keys=True)
+        digest = hashlib.sha256(card.encode()).hexdigest()[:16]
+    return f"{embedder.card.name}@{digest}{'+flip' if embedder.flip else ''}"
 
 
 def unit_vector(embedding: ArrayLike | None, dim: int, name: str) -> F32:
