@@ -317,8 +317,7 @@ def load(
     card, network = open_network(
         path, backend=backend, device=device, precision=precision, threads=threads
     )
-    options: dict[str, Any] = {"batch_size": batch_size, "flip": flip, "workers": workers}
-    return Embedder(network, card, source=path, **options)
+    return Embedder(network, card, batch_size, flip, workers, source=path)
 
 
 def _many(images: Any) -> Iterable[ImageInput]:
