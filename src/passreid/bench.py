@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def measure_speed(
     rows: list[Speed] = []
     reason = "no engine is installed"
     reference = None
+    limits: dict[tuple[str, ...], float | None] = {}
     with tempfile.TemporaryDirectory(prefix="passreid-bench-") as scratch:
         folder = Path(scratch)
         paths = list(crops)[:count] or _draw(folder, count)
@@ -95,10 +96,7 @@ def measure_speed(
                 continue
             vectors = folder / f"{backend}-{precision}.npy"
             job = (model, backend, precision, str(batch_size), str(listed), str(vectors))
-            code = "import sys; from passreid.bench import work; work(*sys.argv[1:])"
-            done = subprocess.run(
-                [sys.executable, "-c", code, *job], capture_output=True, text=True, check=False
-            )
+            done = _in_process("work", *job)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
                 continue
@@ -107,26 +105,44 @@ def measure_speed(
             cosines = _cosines(reference, found)
             worst, mean = float(cosines.min()), float(cosines.mean())
             answer = json.loads(done.stdout)
+            shape, work_per_crop = tuple(answer.pop("shape")), answer.pop("operations")
+            product = (*map(str, shape), precision)
+            if product not in limits:
+                told = _in_process("work_products", *product)
+                limits[product] = None if told.returncode else json.loads(told.stdout)
+            limit = limits[product]
+            answer["limit"] = limit and answer["network"] * work_per_crop / limit
             rows.append(Speed(**answer, worst_cosine=worst, mean_cosine=mean))
     if not rows:
         raise UsageError(f"'{model}' cannot be measured here: {reason}")
     return rows
 
 
+def _in_process(function: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call a function of this module in a process without any engine's threads."""
+    code = f"import sys; from passreid.bench import {function} as work; work(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def work(model: str, backend: str, precision: str, batch: str, listed: str, vectors: str) -> None:
     """Measure one mode and print it as JSON; runs in a process of its own."""
     try:
-        speed = _measure(model, backend, precision, int(batch), Path(listed), Path(vectors))
+        fields = _measure(model, backend, precision, int(batch), Path(listed), Path(vectors))
     except PassreidError as error:
         sys.exit(str(error))
-    fields = asdict(speed)
-    del fields["worst_cosine"], fields["mean_cosine"]
     sys.stdout.write(json.dumps(fields))
+
+
+def work_products(rows: str, inner: str, columns: str, precision: str) -> None:
+    """Print the operations per second of a matrix product; runs in a process of its own."""
+    sys.stdout.write(json.dumps(_products(int(rows), int(inner), int(columns), precision)))
 
 
 def _measure(
     model: str, backend: str, precision: str, batch_size: int, listed: Path, vectors: Path
-) -> Speed:
+) -> dict[str, Any]:
+    """Return the fields of `Speed` that are measured, and what the limit is worked out from."""
     options: dict[str, Any] = {"backend": backend, "precision": precision}
     embedder = load(model, device="cpu", batch_size=batch_size, **options)
     paths = json.loads(listed.read_text())
@@ -140,17 +156,19 @@ def _measure(
     shape = (batch_size, 3, *size)
     pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     network = batch_size / _median(lambda: embedder.network.run(pixels))
-    limit = _products(embedder.card, precision, batch_size)
-    return Speed(
-        embedder.backend,
-        embedder.precision,
-        end_to_end,
-        network,
-        1e3 * float(np.percentile(single, 50)),
-        1e3 * float(np.percentile(single, 95)),
-        peak_memory() / 2**20,
-        None if limit is None else network * operations(embedder.card) / limit,
-    )
+    a = embedder.card.architecture
+    tokens = a.grid[0] * a.grid[1] + 1 + a.parts
+    return {
+        "backend": embedder.backend,
+        "precision": embedder.precision,
+        "end_to_end": end_to_end,
+        "network": network,
+        "p50_ms": 1e3 * float(np.percentile(single, 50)),
+        "p95_ms": 1e3 * float(np.percentile(single, 95)),
+        "peak_mib": peak_memory() / 2**20,
+        "operations": operations(embedder.card),
+        "shape": (batch_size * tokens, a.width, round(a.width * a.mlp_ratio)),
+    }
 
 
 def operations(card: ModelCard) -> float:
@@ -177,21 +195,18 @@ def peak_memory() -> float:
     return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def _products(card: ModelCard, precision: str, batch_size: int) -> float | None:
-    """Operations per second of this network's own matrix shapes: the first layer of its MLPs.
+def _products(rows: int, inner: int, columns: int, precision: str) -> float | None:
+    """Operations per second of the network's largest product, the first layer of its MLPs.
 
-    torch measures them where it is installed, else NumPy, which has no bfloat16.
+    torch measures it where it is installed, else NumPy, which has no bfloat16.
     """
-    a = card.architecture
-    rows = batch_size * (a.grid[0] * a.grid[1] + 1 + a.parts)
-    wide = round(a.width * a.mlp_ratio)
-    product = matrix_product(rows, a.width, wide, precision)
+    product = matrix_product(rows, inner, columns, precision)
     if product is None:
         if precision != "float32":
             return None
-        left, right = np.ones((rows, a.width), np.float32), np.ones((a.width, wide), np.float32)
+        left, right = np.ones((rows, inner), np.float32), np.ones((inner, columns), np.float32)
         product = lambda: left @ right  # noqa: E731
-    return 2.0 * rows * a.width * wide / _median(product, 20)
+    return 2.0 * rows * inner * columns / _median(product, 20)
 
 
 def _seconds(call: Callable[[], object]) -> float:
