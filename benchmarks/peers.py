@@ -92,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("root", type=Path)
     parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--precision", action="append", default=[])
     parser.add_argument("--osnet", type=Path)
     parser.add_argument("--omz", type=Path)
     options = parser.parse_args()
@@ -100,10 +101,11 @@ def main() -> None:
         f"{'model':<38} {'mAP':>6}  {'R1':>6}  {'R5':>6}  {'R10':>6}  {'mINP':>6}  files to vectors"
     )
     for model in options.model or ["passreid-tiny"]:
-        for flip in (False, True):
-            embedder = passreid.load(model, flip=flip)
-            title = f"{embedder.card.name} ({embedder.backend}{', flip' if flip else ''})"
-            score(title, embedder, data, rerank=not flip)
+        for precision in options.precision or ["float32"]:
+            for flip in (False, True):
+                embedder = passreid.load(model, flip=flip, precision=precision)
+                engine = f"{embedder.backend}, {embedder.precision}{', flip' if flip else ''}"
+                score(f"{embedder.card.name} ({engine})", embedder, data, rerank=not flip)
     if options.osnet:
         network = osnet(options.osnet)
         score("OSNet x0.25 MSMT17", lambda paths: embed_with(network, paths), data, False)
