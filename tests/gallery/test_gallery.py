@@ -107,6 +107,26 @@ def test_search_and_lists_agree_with_a_loop(gallery: Gallery, where: Where, exac
     assert sorted(entry.payload["n"] for entry in found) == wanted
 
 
+def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from passreid.gallery import embedded
+
+    asked: list[bool] = []
+    real = embedded.edge.SearchParams
+
+    def watched(*, exact: bool) -> Any:
+        asked.append(exact)
+        return real(exact=exact)
+
+    monkeypatch.setattr(embedded.edge, "SearchParams", watched)
+    gallery.search(VECTORS[0])
+    gallery.search(VECTORS[0], where=Where(cameras=("c1",)))
+    monkeypatch.setattr(embedded, "_EXACT_UP_TO", 3)
+    gallery.search(VECTORS[0], where=Where(cameras=("c1",)))
+    assert asked == [False, True, False]
+
+
 def test_an_entry_comes_back_as_it_was(gallery: Gallery) -> None:
     given = entries()
     one, other = gallery.get([given[5].id, "00000000-0000-0000-0000-000000000000", given[7].id])

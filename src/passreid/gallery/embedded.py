@@ -53,6 +53,9 @@ from passreid.gallery.points import condition, entry_of, group_of, hit_of, paylo
 from passreid.storage import write
 
 _BATCH = 512
+_EXACT_UP_TO = 100_000
+"""Entries a filter lets through that are compared one by one: on the graph of the index, which was
+built for all entries, a filtered search of 200,000 missed two of five of the nearest."""
 
 
 class EmbeddedGallery:
@@ -183,12 +186,15 @@ class EmbeddedGallery:
         min_score: float | None,
         exact: bool,
     ) -> list[Any]:
+        filtered = condition(where)
+        if filtered is not None:
+            exact = exact or self.count(where) <= _EXACT_UP_TO
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Query.Nearest(vector),
             with_payload=True,
             with_vector=False,
-            filter=condition(where),
+            filter=filtered,
             score_threshold=min_score,
             params=edge.SearchParams(exact=exact),
         )
