@@ -110,16 +110,18 @@ def test_search_and_lists_agree_with_a_loop(gallery: Gallery, where: Where, exac
 def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import qdrant_edge
+
     from passreid.gallery import embedded
 
     asked: list[bool] = []
-    real = embedded.edge.SearchParams
+    real = qdrant_edge.SearchParams
 
     def watched(*, exact: bool) -> Any:
         asked.append(exact)
         return real(exact=exact)
 
-    monkeypatch.setattr(embedded.edge, "SearchParams", watched)
+    monkeypatch.setattr(qdrant_edge, "SearchParams", watched)
     gallery.search(VECTORS[0])
     gallery.search(VECTORS[0], where=Where(cameras=("c1",)))
     monkeypatch.setattr(embedded, "_EXACT_UP_TO", 3)
