@@ -62,10 +62,10 @@ class OnnxBackend:
         except SafetensorError as error:
             raise CheckpointError(f"{weights}: not a valid safetensors file ({error}).") from None
         except _RUNTIME_ERRORS as error:
-            raise CheckpointError(_stale(graph, str(error).splitlines()[0])) from None
+            raise CheckpointError(stale(graph, str(error).splitlines()[0])) from None
         written = self._session.get_modelmeta().custom_metadata_map
         if written != graph_metadata(card, weights):
-            raise CheckpointError(_stale(graph, "it was written for others"))
+            raise CheckpointError(stale(graph, "it was written for others"))
         # Keeps the arrays alive: the session reads them in place.
         self._tensors = tensors
 
@@ -125,7 +125,8 @@ def _session(
     )
 
 
-def _stale(graph: Path, reason: str) -> str:
+def stale(graph: Path, reason: str) -> str:
+    """Say that a graph does not fit what lies beside it, and what to do."""
     return (
         f"{graph}: does not belong to the weights and card beside it ({reason}). Write it anew "
         f"with `passreid export {graph.parent}`, or load the model with backend='torch'."

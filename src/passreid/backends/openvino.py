@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from passreid.backends import F32, GRAPH, WEIGHTS
-from passreid.backends.onnx import graph_metadata
+from passreid.backends.onnx import graph_metadata, stale
 from passreid.card import ModelCard
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 
@@ -66,13 +66,13 @@ class OpenVinoBackend:
             core.set_property({"ENABLE_MMAP": False})
             model = core.read_model(graph)
             if _metadata(model) != graph_metadata(card, folder / WEIGHTS):
-                raise CheckpointError(_stale(graph, "it was written for others"))
+                raise CheckpointError(stale(graph, "it was written for others"))
             self._compiled = core.compile_model(model, "CPU", config)
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be read ({error}).") from None
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise CheckpointError(_stale(graph, reason)) from None
+            raise CheckpointError(stale(graph, reason)) from None
         self._requests = threading.local()
 
     def run(self, pixels: F32) -> F32:
@@ -101,10 +101,3 @@ def _metadata(model: Any) -> dict[str, str]:
     info = model.get_rt_info()
     written = info["framework"] if "framework" in info else {}  # noqa: SIM401 - no real mapping
     return {key: str(value.astype(str)) for key, value in written.items()}
-
-
-def _stale(graph: Path, reason: str) -> str:
-    return (
-        f"{graph}: does not belong to the weights and card beside it ({reason}). Write it anew "
-        f"with `passreid export {graph.parent}`, or load the model with backend='torch'."
-    )

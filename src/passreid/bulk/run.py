@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from passreid import storage
 from passreid.bulk.sources import Part, plan
@@ -22,10 +22,8 @@ from passreid.card import ModelCard
 from passreid.config import read_json
 from passreid.embed import DEFAULT_MODEL
 from passreid.errors import ConfigError, UsageError
+from passreid.gallery.base import Added, Entry, Gallery
 from passreid.hub import resolve, weights_digest
-
-if TYPE_CHECKING:
-    from passreid.gallery import Gallery
 
 PER_PART = 2048
 """Files in a part: what is lost at most by a kill, for each worker."""
@@ -41,13 +39,6 @@ class Bulk(NamedTuple):
     failures: int
     parts: int
     found: int
-
-
-class Added(NamedTuple):
-    """Entries that are new in a gallery, and those it knew."""
-
-    added: int
-    known: int
 
 
 def embed_all(
@@ -113,8 +104,6 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
     """
     from pyarrow.parquet import ParquetFile
 
-    from passreid.gallery import Entry
-
     added = known = 0
     for path in sorted(folder.glob("part-*.parquet")):
         with ParquetFile(path) as file:
@@ -127,7 +116,7 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
                     for each, row, name in zip(hashes, rows, names, strict=True)
                 ]
                 now = gallery.add(entries)
-                added, known = added + now[0], known + now[1]
+                added, known = added + now.added, known + now.known
     return Added(added, known)
 
 

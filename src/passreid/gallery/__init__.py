@@ -2,6 +2,8 @@
 
 base.py       entries, filters, hits, the protocol
 embedded.py   a folder on this machine: the Qdrant engine in the process
+folder.py     what lies in it, and what a kill left of it
+points.py     entries and filters in the engine's words
 enrolment.py  pictures -> entries
 """
 

@@ -124,7 +124,13 @@ class Info:
 
 
 class Gallery(Protocol):
-    """A living collection of people. Methods may be called from several threads."""
+    """A living collection of people. Methods may be called from several threads.
+
+    Attributes:
+        model: Identity of the model whose embeddings it holds.
+    """
+
+    model: str
 
     def info(self) -> Info:
         """Describe the gallery."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from passreid.embed import Embedder, OnError, Skipped
 from passreid.errors import GalleryError, ImageError
-from passreid.gallery.base import Entry, Gallery, entry_id, identity
+from passreid.gallery.base import Entry, Gallery, Where, entry_id, identity
 from passreid.images import ImageInput, content_hash, describe, read_image
 
 THUMBNAIL_HEIGHT = 192
@@ -62,9 +62,9 @@ def enrol(
         GalleryError: The gallery is another model's.
         ImageError: With "raise".
     """
-    wanted = gallery.info().model
-    if wanted != identity(embedder):
-        raise GalleryError(f"This gallery is of {wanted}, not of {identity(embedder)}.")
+    model = identity(embedder)
+    if gallery.model != model:
+        raise GalleryError(f"This gallery is of {gallery.model}, not of {model}.")
     added = known = 0
     skipped: list[Skipped] = []
     remaining = iter(images)
@@ -76,12 +76,20 @@ def enrol(
             except ImageError as error:
                 _note(error, on_error, skipped)
                 continue
-        there = {entry.content_hash for entry in gallery.get([entry_id(h) for h in fresh])}
+        there = _known(gallery, fresh)
         known += len(there)
         fresh = {digest: new for digest, new in fresh.items() if digest not in there}
         done = gallery.add(_entries(fresh, embedder, thumbnails, on_error, skipped))
         added, known = added + done.added, known + done.known
     return Enrolled(added, known, tuple(skipped))
+
+
+def _known(gallery: Gallery, hashes: Iterable[str]) -> set[str]:
+    """Return which pictures the gallery has, without reading their vectors and thumbnails."""
+    ids = tuple(entry_id(digest) for digest in hashes)
+    if not ids:
+        return set()
+    return {entry.content_hash for entry in gallery.page(Where(ids=ids), limit=len(ids)).entries}
 
 
 def _entries(

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 from passreid.backends import F32
 from passreid.embed import Embedder
 from passreid.errors import PassreidError
-from passreid.gallery.base import Gallery, Where
+from passreid.gallery.base import Gallery, Where, identity
 from passreid.server.audit import Audit
 from passreid.server.batching import Batcher
 from passreid.server.guard import Room
@@ -39,11 +39,13 @@ class Engine:
         settings: Bounds, retention, audit.
 
     Attributes:
+        identity: Of the model.
         stopping: The process was told to stop; long answers end early.
     """
 
     def __init__(self, embedder: Embedder, gallery: Gallery, settings: Settings) -> None:
         self.embedder = embedder
+        self.identity = identity(embedder)  # reads the weights: once, not for each request
         self.gallery = gallery
         self.settings = settings
         self.stopping = False
@@ -57,7 +59,7 @@ class Engine:
         self._shelf = ThreadPoolExecutor(_GALLERY_THREADS, thread_name_prefix="passreid-gallery")
         self._retention: asyncio.Task[None] | None = None
         watch = self.metrics.watch
-        watch("gallery_entries", "Entries in the gallery.", lambda: gallery.info().count)
+        watch("gallery_entries", "Entries in the gallery.", gallery.count)
         watch("crops_waiting", "Crops that wait for the network.", lambda: self.batcher.pending)
         watch("requests_under_way", "Requests with a body.", lambda: self.room.taken)
         watch("requests_refused", "Requests answered 429 at the door.", lambda: self.room.refused)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, File, Form, Query, UploadFile
@@ -20,7 +20,6 @@ MOST_HITS = 500
 
 Upload = Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Uploads = Annotated[list[UploadFile], File(description="One picture or several.", min_length=1)]
-GroupBy = Literal["person", "tracklet"]
 
 _Labels = Annotated[list[Label], Field(max_length=200)]
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 
-from passreid.gallery import identity
 from passreid.server.engine import Engine
 from passreid.server.forms import Upload, Uploads, name_of, parse_boxes
 from passreid.server.pictures import Crop
@@ -45,7 +44,7 @@ async def embed(
         {"source": name, "box": corners[i] if corners else None, "embedding": row.tolist()}
         for i, (name, row) in enumerate(zip(names, rows, strict=True))
     ]
-    model = identity(engine.embedder)
+    model = engine.identity
     return {"model": model, "dim": engine.embedder.dim, "embeddings": items}
 
 
@@ -83,7 +82,7 @@ async def info(request: Request) -> Any:
         "version": importlib.metadata.version("passreid"),
         "model": {
             "name": card.name,
-            "identity": identity(engine.embedder),
+            "identity": engine.identity,
             "dim": engine.embedder.dim,
             "height": height,
             "width": width,

@@ -11,10 +11,10 @@ import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from passreid.backends import F32
-from passreid.gallery.base import Hit
+from passreid.gallery.base import GroupBy, Hit
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry, record
-from passreid.server.forms import MOST_HITS, FormFilters, GroupBy, name_of, parse_boxes
+from passreid.server.forms import MOST_HITS, FormFilters, name_of, parse_boxes
 from passreid.server.model_routes import check_files
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
@@ -92,8 +92,7 @@ def _shown(engine: Engine, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     known = engine.calibration
     shown = []
     for rank, hit in enumerate(hits, start=1):
-        score = min(1.0, max(-1.0, float(hit.score)))
-        chance = known.probability(score) if known else None
-        extra = {"rank": rank, "cosine": score, "probability": chance, "group": hit.group}
+        chance = known.probability(hit.score) if known else None
+        extra = {"rank": rank, "cosine": hit.score, "probability": chance, "group": hit.group}
         shown.append(stored(hit.entry) | extra)
     return shown
