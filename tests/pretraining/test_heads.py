@@ -109,3 +109,24 @@ def test_frozen_lengths_take_no_gradient_and_start_at_one() -> None:
     logits = heads(torch.randn(2, 5, 6))
     assert logits.abs().max() <= 1.0001
     assert Heads(2, 6, norm_last_layer=False, out_dim=12).lengths.requires_grad
+
+
+def test_batch_norm_matches_one_module_per_head() -> None:
+    torch.manual_seed(0)
+    heads = Heads(2, 6, hidden=10, bottleneck=4, out_dim=12, batch_norm=True).double()
+    for bias in heads.biases:
+        nn.init.normal_(bias)
+    tokens = torch.randn(2, 9, 6, dtype=torch.float64)
+    for number in range(2):
+        mlp, last = one_head(heads, number)
+        x = tokens[number]
+        for layer in (0, 2):
+            linear = mlp[layer]
+            assert isinstance(linear, nn.Linear)
+            x = nn.functional.linear(x, linear.weight)
+            x = F.gelu((x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() + linear.bias)
+        theirs = last(F.normalize(mlp[4](x).float(), dim=1).double())
+        torch.testing.assert_close(heads(tokens)[number], theirs, rtol=1e-5, atol=1e-6)
+    before = heads(tokens)
+    heads.eval()
+    torch.testing.assert_close(heads(tokens), before)

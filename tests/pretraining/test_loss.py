@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from passreid.pretraining.loss import PartDistillation
+from passreid.pretraining.loss import SINKHORN_ROUNDS, PartDistillation, even_shares
 
 STUDENT_TEMP, TEACHER_TEMP = 0.1, 0.04
 
@@ -105,3 +105,38 @@ def test_centers_follow_the_mean_of_raw_logits_once_a_step() -> None:
     loss.observe(first)
     loss.update_centers()
     torch.testing.assert_close(loss.centers, 0.9 * again + 0.1 * torch.cat(first).mean(dim=(1, 2)))
+
+
+def slow_shares(logits: Tensor, temperature: float) -> list[list[float]]:
+    """Rounds of scaling prototypes and views of one head, in plain numbers."""
+    table = [[math.exp(x / temperature) for x in row] for row in logits.flatten(0, 1).tolist()]
+    table = [[x / sum(row) for x in row] for row in table]
+    for _ in range(SINKHORN_ROUNDS):
+        sums = [sum(column) for column in zip(*table, strict=True)]
+        table = [[x / total for x, total in zip(row, sums, strict=True)] for row in table]
+        table = [[x / sum(row) for x in row] for row in table]
+    return table
+
+
+def test_even_shares_match_the_plain_rounds() -> None:
+    teacher = logits(2, 1, 5, 2, seed=7)[1]
+    shares = even_shares(teacher, 0.3)
+    for head in range(2):
+        expected = torch.tensor(slow_shares(teacher[head], 0.3)).view(2, 5, 7)
+        torch.testing.assert_close(shares[head], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sinkhorn_keeps_views_off_one_prototype() -> None:
+    teacher = torch.randn(1, 2, 64, 7, generator=torch.Generator().manual_seed(0)) / 8
+    teacher[..., 3] += 1  # everything likes the same prototype
+    kept = PartDistillation(1, 7).targets([teacher], 0.1)[0]
+    even = PartDistillation(1, 7, centering="sinkhorn").targets([teacher], 0.1)[0]
+    assert float(kept.mean(dim=(1, 2))[0, 3]) > 0.99
+    torch.testing.assert_close(even.mean(dim=(1, 2)), torch.full((1, 7), 1 / 7), rtol=0.1, atol=0)
+    torch.testing.assert_close(even.sum(dim=-1), torch.ones(1, 2, 64))
+
+
+def test_even_shares_bear_logits_a_softmax_makes_zeros_of() -> None:
+    teacher = torch.zeros(1, 2, 3, 4)
+    teacher[..., 0] = 100
+    assert torch.isfinite(even_shares(teacher, 0.04)).all()

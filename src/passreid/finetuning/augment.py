@@ -19,8 +19,14 @@ from passreid.training.process import seed_all
 
 def build_augmentation(config: FinetuneConfig, image_size: tuple[int, int]) -> v2.Compose:
     """Resize (bicubic), mirror, jitter, pad and crop, normalise, erase: PIL -> float (3, H, W)."""
+    bicubic = InterpolationMode.BICUBIC
+    resize: v2.Transform = v2.Resize(image_size, interpolation=bicubic)
+    if config.zoom < 1:
+        shape = image_size[1] / image_size[0]
+        scale, ratio = (config.zoom, 1.0), (0.8 * shape, 1.25 * shape)
+        resize = v2.RandomResizedCrop(image_size, scale, ratio, interpolation=bicubic)
     steps: list[Any] = [
-        v2.Resize(image_size, interpolation=InterpolationMode.BICUBIC),
+        resize,
         v2.PILToTensor(),
         v2.RandomHorizontalFlip(config.flip),
     ]

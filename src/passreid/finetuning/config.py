@@ -39,6 +39,7 @@ class FinetuneRecipe:
         drop_path: Stochastic depth.
         flip, pad, erasing: Mirror probability, zero padding before the random crop in pixels,
             random erasing probability.
+        zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
         jitter: Brightness and contrast change, each up to this share; 0 is none.
         ema: Decay of the averaged weights that are evaluated and exported; 0 is none.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
@@ -81,6 +82,7 @@ class FinetuneRecipe:
     flip: float = 0.5
     pad: int = 10
     erasing: float = 0.5
+    zoom: float = 1.0
     jitter: float = 0.0
     ema: float = 0.0
     checkpoint_blocks: bool = False
@@ -110,6 +112,8 @@ class FinetuneRecipe:
         for name in ("flip", "erasing", "label_smoothing", "ema", "drop_path", "jitter"):
             if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if not 0 < self.zoom <= 1:
+            raise ConfigError(f"zoom must lie above 0 and at most at 1, not {self.zoom}")
         if self.parts is not None and self.parts < 0:
             raise ConfigError(f"parts must not be negative, not {self.parts}")
         if self.lr <= 0 or self.layer_decay <= 0:

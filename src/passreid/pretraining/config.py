@@ -36,11 +36,15 @@ class PretrainRecipe:
         positions: "released" resamples the position table for every view, with the grid made 0.1
             larger, even at native size; "exact" only for views of another size, to that size.
         hidden, bottleneck, out_dim: Widths of a projection head.
+        head_batch_norm: Standardise the heads' hidden units over the batch. Tokens of a random
+            network differ by a hundredth between images; this makes something to learn from of it.
         norm_last_layer: Keep the last layer's rows at unit length.
         student_temp, teacher_temp: Temperatures.
         warmup_teacher_temp, warmup_teacher_temp_epochs: The teacher's temperature at first, and
             how long it takes to reach `teacher_temp`. As released it is constant.
-        center_momentum: Of the centres subtracted from teacher outputs.
+        centering: "mean" subtracts a running mean from teacher outputs, as released; "sinkhorn"
+            shares the views of a step evenly among the prototypes, for small sets and batches.
+        center_momentum: Of the running mean.
         momentum: Of the teacher's average at first; it rises to 1 along a cosine.
         epochs, warmup_epochs: Length of the run and of its linear warm-up.
         batch_size: Images per step, over all processes.
@@ -80,11 +84,13 @@ class PretrainRecipe:
     hidden: int = 2048
     bottleneck: int = 256
     out_dim: int = 65536
+    head_batch_norm: bool = False
     norm_last_layer: bool = True
     student_temp: float = 0.1
     teacher_temp: float = 0.04
     warmup_teacher_temp: float = 0.04
     warmup_teacher_temp_epochs: int = 0
+    centering: Literal["mean", "sinkhorn"] = "mean"
     center_momentum: float = 0.9
     momentum: float = 0.996
     epochs: int = 100

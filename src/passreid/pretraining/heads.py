@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Heads(nn.Module):
@@ -20,6 +21,7 @@ class Heads(nn.Module):
         width: Of a token.
         hidden, bottleneck, out_dim: Widths of the layers.
         norm_last_layer: Keep the rows of the last layer at unit length.
+        batch_norm: Standardise the hidden units over the batch, in training and out of it.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Heads(nn.Module):
         bottleneck: int = 256,
         out_dim: int = 65536,
         norm_last_layer: bool = True,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         sizes = [(width, hidden), (hidden, hidden), (hidden, bottleneck)]
@@ -41,6 +44,14 @@ class Heads(nn.Module):
         self.lengths = nn.Parameter(
             torch.ones(count, out_dim, 1), requires_grad=not norm_last_layer
         )
+        # Without factors of its own: the next layer's weights do.
+        norms = [
+            nn.BatchNorm1d(count * hidden, affine=False, track_running_stats=False)
+            if batch_norm
+            else nn.Identity()
+            for _ in range(2)
+        ]
+        self.norms = nn.ModuleList([*norms, nn.Identity()])
         for weight in self.weights:
             nn.init.trunc_normal_(weight, std=0.02)
         nn.init.uniform_(self.directions, -(bottleneck**-0.5), bottleneck**-0.5)
@@ -53,8 +64,13 @@ class Heads(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Project tokens (n, R, D), R of each kind, to logits (n, R, out_dim)."""
         x = tokens
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = _Product.apply(F.gelu(x) if layer else x, weight, False) + bias[:, None]
+        layers = zip(self.weights, self.biases, self.norms, strict=True)
+        for layer, (weight, bias, norm) in enumerate(layers):
+            x = _Product.apply(F.gelu(x) if layer else x, weight, False)
+            if isinstance(norm, _BatchNorm):
+                units = norm(x.transpose(0, 1).flatten(1))
+                x = units.unflatten(1, (len(x), -1)).transpose(0, 1)
+            x = x + bias[:, None]
         cosines: Tensor = _Product.apply(F.normalize(x.float(), dim=2), self.directions, True)
         return cosines if self.norm_last_layer else cosines * self.lengths.mT
 

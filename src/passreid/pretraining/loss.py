@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -43,6 +43,8 @@ class PartDistillation(nn.Module):
         out_dim: K.
         student_temp: Temperature.
         center_momentum: Of the centres.
+        centering: "mean" is the P_q above; "sinkhorn" shares the views of a step evenly among the
+            prototypes instead, see `even_shares`.
     """
 
     centers: Tensor
@@ -55,14 +57,18 @@ class PartDistillation(nn.Module):
         *,
         student_temp: float = 0.1,
         center_momentum: float = 0.9,
+        centering: Literal["mean", "sinkhorn"] = "mean",
     ) -> None:
         super().__init__()
+        self.centering = centering
         self.student_temp, self.center_momentum = student_temp, center_momentum
         self.register_buffer("centers", torch.zeros(heads, out_dim))
         self.register_buffer("_seen", torch.zeros(heads, out_dim), persistent=False)
 
     def targets(self, teacher: Sequence[Tensor], teacher_temp: float) -> list[Tensor]:
         """Centre and sharpen teacher logits into probabilities of the same shapes."""
+        if self.centering == "sinkhorn":
+            return [even_shares(logits, teacher_temp) for logits in teacher]
         centers = self.centers.split([len(logits) for logits in teacher])
         return [
             ((logits.float() - center[:, None, None]) / teacher_temp).softmax(dim=-1)
@@ -100,3 +106,29 @@ class PartDistillation(nn.Module):
             self._seen /= dist.get_world_size()
         self.centers.lerp_(self._seen, 1 - self.center_momentum)
         self._seen.zero_()
+
+
+SINKHORN_ROUNDS = 3
+
+
+def even_shares(logits: Tensor, temperature: float) -> Tensor:
+    """Turn logits into probabilities of which every prototype gets the same share.
+
+    Softmax, then a few rounds of scaling prototypes to equal sums over all views of the step (on
+    all processes) and views to sum 1, head by head: the Sinkhorn-Knopp assignment of SwAV (Caron et
+    al. 2020, section 3.1), as DINOv2 uses it in place of the centre. A step of a few dozen images
+    cannot fall onto a few prototypes this way.
+
+    Args:
+        logits: Of the teacher, (n, 2, B, K).
+        temperature: Sharpness.
+    """
+    n, views, batch, prototypes = logits.shape
+    shares = (logits.float() / temperature).flatten(1, 2).softmax(dim=-1)
+    for _ in range(SINKHORN_ROUNDS):
+        sums = shares.sum(dim=1, keepdim=True)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        shares = shares / sums.clamp_min(torch.finfo(sums.dtype).tiny)
+        shares = shares / shares.sum(dim=-1, keepdim=True)
+    return shares.view(n, views, batch, prototypes)

@@ -56,6 +56,7 @@ class ViewNetwork(nn.Module):
                 bottleneck=recipe.bottleneck,
                 out_dim=recipe.out_dim,
                 norm_last_layer=recipe.norm_last_layer,
+                batch_norm=recipe.head_batch_norm,
             )
 
         kinds = [1, a.parts] if a.parts else [1]

@@ -73,6 +73,7 @@ class Pretraining:
             config.out_dim,
             student_temp=config.student_temp,
             center_momentum=config.center_momentum,
+            centering=config.centering,
         ).to(device)
         self.dtype = find_dtype(config.precision, device)
         self.optimizer = build_optimizer(self.student, config)
