@@ -71,3 +71,13 @@ def test_verbs_named_in_the_docs_exist(page: Path) -> None:
     verbs = [line.split()[1] for line in code if line.startswith("passreid ")]
     for verb in verbs:
         assert verb in known, f"{page.name}: passreid {verb}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_can_be_run(path: Path) -> None:
+    from passreid.config import build, read_toml
+    from passreid.finetuning.config import FinetuneRecipe
+    from passreid.pretraining.config import PretrainRecipe
+
+    recipe = PretrainRecipe if "pretrain" in path.stem else FinetuneRecipe
+    assert build(recipe, read_toml(path), where=path.name).preset == "tiny"
