@@ -79,5 +79,8 @@ def test_recipes_can_be_run(path: Path) -> None:
     from passreid.finetuning.config import FinetuneRecipe
     from passreid.pretraining.config import PretrainRecipe
 
-    recipe = PretrainRecipe if "pretrain" in path.stem else FinetuneRecipe
-    assert build(recipe, read_toml(path), where=path.name).preset == "tiny"
+    values = read_toml(path)
+    if "pretrain" in path.stem:
+        assert build(PretrainRecipe, values, where=path.name).preset == "tiny"
+    else:
+        assert build(FinetuneRecipe, values, where=path.name).preset == "tiny"
