@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Files: written whole or not at all; read from this machine or, through fsspec, from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from passreid.errors import OutputError
+from passreid.errors import MissingExtraError, OutputError, UsageError
 
 
 @contextmanager
@@ -47,3 +48,44 @@ def write(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def is_address(place: str) -> bool:
+    """Whether something lies behind fsspec rather than on a disk of this machine."""
+    return "://" in place
+
+
+def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
+    """Return fsspec's file system of an address, and the path there.
+
+    Args:
+        place: Such as ``s3://bucket/crops``.
+        extra: Of passreid, to name where fsspec is missing.
+
+    Raises:
+        MissingExtraError: fsspec is not installed.
+        UsageError: fsspec knows no such storage, or its own package is not installed.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Reading from object storage", extra) from error
+    try:
+        system, path = url_to_fs(place)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{place}: cannot be reached ({error})") from None
+    return system, str(path)
+
+
+def open_binary(place: str, *, extra: str) -> IO[bytes]:
+    """Open a path or address for reading.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+        MissingExtraError, UsageError: As `filesystem`.
+    """
+    if not is_address(place):
+        return Path(place).open("rb")
+    system, path = filesystem(place, extra=extra)
+    stream: IO[bytes] = system.open(path, "rb")
+    return stream

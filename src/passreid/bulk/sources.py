@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from passreid.errors import DatasetError, ImageError, MissingExtraError, UsageError
 from passreid.fetch import download
 from passreid.images import DEFAULT_LIMITS, IMAGE_SUFFIXES, describe, find_images
+from passreid.storage import filesystem, is_address, open_binary
 
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
 """Columns of a Parquet file that are taken for pictures, in this order, unless one is named."""
 
+_EXTRA = "bulk"
 _MANY = 64  # files fetched at once, and rows decoded at once
 _PLAIN = -1  # row group of a part that has none
 
@@ -103,8 +105,8 @@ def _list(source: str, found: _Listed) -> None:
     elif source.endswith(".txt"):
         for line in _lines(source):
             _sort(_beside(source, line), found)
-    elif _is_address(source):
-        system, path = _filesystem(source)
+    elif is_address(source):
+        system, path = filesystem(source, extra=_EXTRA)
         if system.isdir(path):
             _sort_all([system.unstrip_protocol(name) for name in system.find(path)], source, found)
         elif system.exists(path):
@@ -141,7 +143,7 @@ def _sort(place: str, found: _Listed) -> None:
 
 def _lines(source: str) -> list[str]:
     try:
-        with _opened(source) as stream:
+        with open_binary(source, extra=_EXTRA) as stream:
             lines = stream.read().decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{source}: cannot be read as a list ({error}).") from None
@@ -165,7 +167,7 @@ def _files(places: Sequence[str]) -> Iterator[Found]:
     """Read files one by one; objects in storage are fetched some at a time."""
     remaining = iter(places)
     while some := list(islice(remaining, _MANY)):
-        stored = [place for place in some if _is_address(place) and not _is_web(place)]
+        stored = [place for place in some if is_address(place) and not _is_web(place)]
         fetched = dict(_objects(stored)) if stored else {}
         for place in some:
             yield place, fetched[place] if place in fetched else _file(place)
@@ -195,8 +197,8 @@ def _file(place: str) -> bytes | ImageError:
 
 def _objects(places: Sequence[str]) -> Iterator[Found]:
     """Fetch objects of one storage at once, up to the limit of bytes and one more."""
-    system, _ = _filesystem(places[0])
-    paths = [_filesystem(place)[1] for place in places]
+    system, _ = filesystem(places[0], extra=_EXTRA)
+    paths = [filesystem(place, extra=_EXTRA)[1] for place in places]
     ends = [DEFAULT_LIMITS.max_bytes + 1] * len(paths)
     found = system.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
     for place, raw in zip(places, found, strict=True):
@@ -208,7 +210,10 @@ def _tar(part: Part) -> Iterator[Found]:
     """Stream a shard from its beginning; members are read as bytes, nothing is unpacked."""
     (place,) = part.places
     try:
-        with _opened(place) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+        with (
+            open_binary(place, extra=_EXTRA) as stream,
+            tarfile.open(fileobj=stream, mode="r|*") as tar,
+        ):
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
                 suffix = PurePosixPath(member.name).suffix.lower()
@@ -256,39 +261,15 @@ def _row(place: str, name: str, value: Any) -> Found:
 
 def _beside(source: str, name: str) -> str:
     """Resolve a name in a list or table against the folder the list lies in."""
-    if _is_address(name) or Path(name).is_absolute():
+    if is_address(name) or Path(name).is_absolute():
         return name
     folder = source.rpartition("/")[0]
     return f"{folder}/{name}" if folder else name
 
 
-def _is_address(place: str) -> bool:
-    return "://" in place
-
-
 def _is_web(place: str) -> bool:
     """Pictures from the web come through `passreid.fetch`, which refuses private addresses."""
     return place.startswith(("https://", "http://"))
-
-
-def _filesystem(place: str) -> tuple[Any, str]:
-    try:
-        from fsspec.core import url_to_fs
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Reading from object storage", "bulk") from error
-    try:
-        system, path = url_to_fs(place)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"{place}: cannot be reached ({error})") from None
-    return system, str(path)
-
-
-def _opened(place: str) -> IO[bytes]:
-    if not _is_address(place):
-        return Path(place).open("rb")
-    system, path = _filesystem(place)
-    stream: IO[bytes] = system.open(path, "rb")
-    return stream
 
 
 @contextmanager
@@ -300,7 +281,7 @@ def _parquet(place: str) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise MissingExtraError("Reading Parquet", "bulk") from error
     try:
-        with _opened(place) as stream, ParquetFile(stream) as file:
+        with open_binary(place, extra=_EXTRA) as stream, ParquetFile(stream) as file:
             yield file
     except (ArrowException, OSError, ValueError) as error:
         raise DatasetError(f"{place}: cannot be read as Parquet ({error}).") from None

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from passreid.data.shards import INDEX, is_url, read_range, read_whole, scan, unfolded
+from passreid.data.shards import INDEX, read_range, read_whole, scan, unfolded
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import find_images, read_image
+from passreid.storage import is_address
 
 _SHARD = ".tar"
 
@@ -101,7 +102,7 @@ class FileList:
 def _place(data: Path) -> tuple[str, str]:
     """Return what paths are relative to, and the name of the list there or ""."""
     location = unfolded(data)
-    if is_url(location):
+    if is_address(location):
         root, name = location.rsplit("/", 1)
         listed = name.endswith((".txt", ".tsv", _SHARD))
         return (root, name) if listed else (location.rstrip("/"), INDEX)
@@ -142,4 +143,4 @@ def _check_names(where: str, names: list[str]) -> None:
 
 
 def _joined(root: str, location: str) -> str:
-    return location if is_url(location) or location.startswith("/") else f"{root}/{location}"
+    return location if is_address(location) or location.startswith("/") else f"{root}/{location}"

@@ -12,15 +12,16 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from passreid.errors import DatasetError, ImageError, MissingExtraError, UsageError
+from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import IMAGE_SUFFIXES, find_images, read_image
-from passreid.storage import replacing, write
+from passreid.storage import filesystem, is_address, open_binary, replacing, write
 
 INDEX = "index.tsv"
 """What `pack` writes beside its shards: a line for each picture, tab-separated `Member` fields."""
 
+_EXTRA = "shards"
 _IN_KEYS = str.maketrans({".": "_", "\t": "_", "\n": "_"})
 
 
@@ -44,11 +45,6 @@ class Packed(NamedTuple):
 _FOLDED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)")
 
 
-def is_url(location: str) -> bool:
-    """Whether something lies behind fsspec rather than on a disk of this machine."""
-    return "://" in location
-
-
 def unfolded(data: Path | str) -> str:
     """Give a URL back the slash that `Path` folds away: ``s3:/b/c`` is ``s3://b/c``."""
     folded = _FOLDED.fullmatch(str(data))
@@ -62,9 +58,9 @@ def read_whole(location: str) -> bytes:
         DatasetError: It cannot be read.
     """
     try:
-        with _opened(location) as stream:
+        with open_binary(location, extra=_EXTRA) as stream:
             return bytes(stream.read())
-    except (OSError, ImportError, ValueError) as error:
+    except OSError as error:
         raise DatasetError(f"{location}: cannot be read ({error}).") from None
 
 
@@ -75,7 +71,10 @@ def scan(shard: str) -> Iterator[Member]:
         DatasetError: It is no uncompressed tar, or cut short.
     """
     try:
-        with _opened(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        with (
+            open_binary(shard, extra=_EXTRA) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as tar,
+        ):
             for member in tar:
                 if member.isreg() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                     yield Member(shard, member.offset_data, member.size, member.name)
@@ -85,20 +84,8 @@ def scan(shard: str) -> Iterator[Member]:
         raise DatasetError(
             f"{shard}: is no plain tar file ({error}); unpack .tar.gz shards first."
         ) from None
-    except (OSError, ImportError, ValueError) as error:
+    except OSError as error:
         raise DatasetError(f"{shard}: cannot be read ({error}).") from None
-
-
-def _opened(location: str) -> Any:
-    return _fsspec().open(location, "rb").open() if is_url(location) else Path(location).open("rb")
-
-
-def _fsspec() -> Any:
-    try:
-        import fsspec
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Reading shards from object storage", "shards") from error
-    return fsspec
 
 
 def read_range(location: str, offset: int, size: int) -> bytes:
@@ -107,9 +94,9 @@ def read_range(location: str, offset: int, size: int) -> bytes:
     Raises:
         OSError: It is not there, cannot be read or ends before.
     """
-    if is_url(location):
+    if is_address(location):
         # fsspec keeps its connections, and opens others in a forked worker.
-        system, path = _fsspec().core.url_to_fs(location)
+        system, path = filesystem(location, extra=_EXTRA)
         data = bytes(system.cat_file(path, start=offset, end=offset + size))
     else:
         with Path(location).open("rb") as file:
