@@ -155,7 +155,7 @@ def test_shards_in_object_storage(folder: Path, tmp_path: Path) -> None:
         memory.rm("/bucket", recursive=True)
     with pytest.raises(DatasetError, match=r"memory://bucket/none/index\.tsv: cannot be read"):
         FileList.find(Path("memory://bucket/none"))
-    with pytest.raises(UsageError, match="nonsense.*cannot be reached"):
+    with pytest.raises(UsageError, match=r"nonsense.*cannot be reached"):
         FileList.find(Path("nonsense://bucket/x"))
 
 
