@@ -5,141 +5,233 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
-import time
-from collections.abc import Iterator
+import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-pytest.importorskip("fastapi")
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
+from passreid.data import make_synthetic
+from tests.browser.conftest import PHONE, Serve, shoot, sync_api
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.loopback,
-    pytest.mark.enable_socket,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.loopback, pytest.mark.enable_socket]
+
+expect = sync_api.expect
+TOKEN = "a-token-that-is-long-enough"
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    import uvicorn
+def crops_of(folder: Path, *, people: int) -> list[str]:
+    made = make_synthetic(folder / "people", people=people, cameras=2, per_camera=2)
+    return [str(sample.path) for sample in (*made.gallery, *made.query)]
 
-    from passreid.embed import load
-    from passreid.gallery import identity, open_gallery
-    from passreid.server.app import create_app
-    from passreid.server.serving import listen
 
-    embedder = load()
-    gallery = open_gallery(
-        str(tmp_path / "people.gallery"), model=identity(embedder), dim=embedder.dim, create=True
+def enrol(page: Any, files: list[str], **fields: str) -> Any:
+    page.click("#open-enrol")
+    for name, text in fields.items():
+        page.fill(f"#enrol-{name}", text)
+    page.set_input_files("#files", files)
+    told = page.locator("#enrol-status")
+    expect(told).to_contain_text("Done: ", timeout=60_000)
+    return told
+
+
+def bring(page: Any, kind: str, target: str, file: str) -> None:
+    """Drop a file on an element, or paste it there."""
+    data = base64.b64encode(Path(file).read_bytes()).decode()
+    page.evaluate(
+        """([kind, target, data]) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const box = new DataTransfer();
+            box.items.add(new File([bytes], "brought.jpg", { type: "image/jpeg" }));
+            const options = { bubbles: true, cancelable: true };
+            const event = kind === "paste"
+                ? new ClipboardEvent(kind, { ...options, clipboardData: box })
+                : new DragEvent(kind, { ...options, dataTransfer: box });
+            document.querySelector(target).dispatchEvent(event);
+        }""",
+        [kind, target, data],
     )
-    config = uvicorn.Config(create_app(embedder, gallery), log_config=None)
-    server = uvicorn.Server(config)
-    with listen("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.set_default_timeout(20_000)
-        yield page
-        browser.close()
-
-
-def shoot(page: Any, name: str) -> None:
-    if folder := os.environ.get("PASSREID_SHOTS"):
-        for look in ("light", "dark"):
-            page.emulate_media(color_scheme=look)
-            for kind, size in {"desktop": (1280, 860), "phone": (390, 844)}.items():
-                page.set_viewport_size({"width": size[0], "height": size[1]})
-                page.wait_for_timeout(200)
-                page.screenshot(path=f"{folder}/{name}-{kind}-{look}.png")
-        page.set_viewport_size({"width": 1280, "height": 860})
 
 
 def test_a_person_enrols_searches_filters_and_forgets(
-    page: Any, address: str, tmp_path: Path
+    page: Any, serve: Serve, tmp_path: Path
 ) -> None:
-    from passreid.data import make_synthetic
-
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    people = make_synthetic(tmp_path / "people", people=40, cameras=2, per_camera=2)
-    crops = [str(sample.path) for sample in people.gallery][:50]
-    crops += [str(sample.path) for sample in people.query][: 50 - len(crops)]
+    crops = crops_of(tmp_path, people=40)[:50]
     bad = tmp_path / "bad.jpg"
     bad.write_text("no picture")
+    cards = page.locator(".card")
 
-    page.goto(address)
-    sync_api.expect(page.locator("#empty")).to_contain_text("The gallery is empty")
+    page.goto(serve())
+    expect(page.locator("#empty")).to_contain_text("The gallery is empty")
     shoot(page, "empty")
 
-    page.click("#open-enrol")
-    page.fill("#enrol-camera", "door")
-    page.set_input_files("#files", [*crops, str(bad)])
-    told = page.locator("#enrol-status")
-    sync_api.expect(told).to_contain_text(
-        f"Done: {len(crops)} added, 0 known already, 1 skipped", timeout=60_000
-    )
-    sync_api.expect(page.locator("#skipped")).to_contain_text("bad.jpg: is not a JPEG")
+    told = enrol(page, [*crops, str(bad)], camera="door")
+    expect(told).to_contain_text(f"Done: {len(crops)} added, 0 known already, 1 skipped")
+    expect(page.locator("#skipped")).to_contain_text("bad.jpg: is not a JPEG")
     shoot(page, "enrolled")
     page.click("#enrol >> text=Close")
-    sync_api.expect(page.locator(".card")).to_have_count(len(crops))
+    expect(cards).to_have_count(len(crops))
 
     page.set_input_files("#file", crops[0])
-    first = page.locator(".card").first
-    sync_api.expect(first.locator(".score")).to_contain_text("cosine 1.000")
-    sync_api.expect(first.locator(".score")).to_contain_text("%")
+    expect(cards.first.locator(".score")).to_have_text(">99 % same person")
+    expect(cards.first.locator(".cosine")).to_have_text("cosine 1.000")
+    expect(cards.first.locator(".where")).to_have_text("camera door")
     page.wait_for_timeout(500)
     shoot(page, "found")
 
     page.locator("[name=threshold]").fill("0.9")
-    sync_api.expect(page.locator("#shown-threshold")).to_contain_text("cosine 0.90")
+    expect(page.locator("#shown-threshold")).to_have_text("94 % · cosine 0.90")
+    expect(page.locator("#meaning")).to_contain_text("pairs of different people")
     page.wait_for_function("n => document.querySelectorAll('.card').length < n", arg=len(crops))
     page.fill("[name=cameras]", "roof")
     page.keyboard.press("Tab")
-    sync_api.expect(page.locator("#empty")).to_contain_text("Nobody fits")
+    expect(page.locator("#empty")).to_contain_text("Nobody fits")
+    expect(page.locator("#active")).to_have_text("2 in use")
     shoot(page, "nobody")
-    page.click("text=Clear filters")
-    sync_api.expect(page.locator(".card")).to_have_count(len(crops))
+    page.click("#empty-action")
+    expect(cards).to_have_count(len(crops))
+    page.fill("[name=until]", "2001-01-01T00:00")
+    expect(page.locator("#empty")).to_contain_text("Nobody fits")
+    page.click("#clear")
+    expect(cards).to_have_count(len(crops))
 
-    page.locator("#frame").focus()
-    page.keyboard.press("ArrowRight")
-    sync_api.expect(page.locator("#whole")).to_be_visible()
-    page.click("#search")
-    sync_api.expect(page.locator("#status")).to_contain_text("results")
+    cards.nth(1).locator(".again").click()
+    expect(cards).to_have_count(len(crops) - 1)
+    expect(page.locator("#box-hint")).to_be_hidden()
 
-    page.locator(".card .again").nth(1).click()
-    sync_api.expect(page.locator(".card")).to_have_count(len(crops) - 1)
-
-    page.locator(".card input").first.check()
+    cards.first.locator("input").check()
     page.click("#forget")
     shoot(page, "confirm")
     page.click("#confirm >> text=Keep")
-    sync_api.expect(page.locator("#about")).to_contain_text(f"{len(crops)} pictures")
+    expect(page.locator("#about")).to_contain_text(f"{len(crops)} pictures")
     page.click("#forget")
     page.click("#confirm button[value=yes]")
-    sync_api.expect(page.locator("#about")).to_contain_text(f"{len(crops) - 1} pictures")
+    expect(page.locator("#about")).to_contain_text(f"{len(crops) - 1} pictures")
+    expect(page.locator("#status")).to_contain_text("1 picture was forgotten.")
 
     page.set_input_files("#file", str(bad))
-    sync_api.expect(page.locator("#alert")).to_contain_text("bad.jpg: is not a picture")
+    expect(page.locator("#alert")).to_contain_text("bad.jpg: is not a picture")
     page.route("**/v1/search", lambda route: route.abort())
     page.click("#search")
-    sync_api.expect(page.locator("#alert")).to_contain_text("does not answer")
-    assert not problems
+    expect(page.locator("#alert")).to_contain_text("does not answer")
+    shoot(page, "failed")
+
+
+def test_a_picture_is_dropped_anywhere_pasted_and_taken_away(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops = crops_of(tmp_path, people=3)
+    cards, title = page.locator(".card"), page.locator("#results-title")
+    page.goto(serve())
+    page.click("#open-enrol")
+    bring(page, "drop", "#enrol-title", crops[0])
+    expect(page.locator("#enrol-status")).to_contain_text("Done: 1 added")
+    page.click("#enrol >> text=Close")
+    expect(title).to_have_text("In the gallery")
+
+    bring(page, "drop", "#results", crops[0])
+    expect(title).to_have_text("Most alike")
+    page.click("#remove")
+    expect(title).to_have_text("In the gallery")
+    expect(page.locator("#search")).to_be_disabled()
+    bring(page, "paste", "body", crops[0])
+    expect(cards.first.locator(".cosine")).to_have_text("cosine 1.000")
+
+
+def test_one_of_many_people_in_a_frame_is_picked_by_pointer_and_by_keys(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops = crops_of(tmp_path, people=4)[:4]
+    frame = Image.new("RGB", (640, 360), "#556")
+    for index, path in enumerate(crops):
+        frame.paste(Image.open(path).resize((120, 240)), (30 + 150 * index, 60))
+    frame.save(tmp_path / "frame.png")
+    page.goto(serve())
+    enrol(page, crops)
+    page.click("#enrol >> text=Close")
+    page.set_input_files("#file", str(tmp_path / "frame.png"))
+    expect(page.locator("#status")).to_contain_text("4 results")
+
+    # Crop 2 lies at x 330-450 of 640.
+    place = page.locator("#frame").bounding_box()
+    scale = place["width"] / 640
+    page.mouse.move(place["x"] + 330 * scale, place["y"] + 60 * scale)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 450 * scale, place["y"] + 300 * scale, steps=4)
+    page.mouse.up()
+    expect(page.locator(".card .name").first).to_have_text(Path(crops[2]).name)
+    shoot(page, "frame")
+    page.click("#whole")
+    expect(page.locator("#whole")).to_be_hidden()
+    expect(page.locator("#frame")).to_be_focused()
+
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#whole")).to_be_visible()
+    with page.expect_response("**/v1/search") as answer:
+        page.keyboard.press("Enter")
+    assert answer.value.ok
+    page.keyboard.press("Escape")
+    expect(page.locator("#whole")).to_be_hidden()
+
+
+def test_results_are_grouped_by_person_on_a_phone(page: Any, serve: Serve, tmp_path: Path) -> None:
+    crops = crops_of(tmp_path, people=4)
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    page.goto(serve())
+    people = sorted({Path(path).name[:4] for path in crops})
+    for person in people:
+        mine = [path for path in crops if Path(path).name.startswith(person)]
+        enrol(page, mine, person=f"Person {person}")
+        page.click("#enrol >> text=Close")
+    expect(page.locator("#filter-box form")).to_be_hidden()
+    page.set_input_files("#file", crops[0])
+    expect(page.locator(".card .score").first).to_be_in_viewport()
+    page.click("summary")
+    page.select_option("[name=group_by]", "person")
+    expect(page.locator(".card .name")).to_have_count(len(people))
+    shown = page.locator(".card .name").all_text_contents()
+    assert sorted(shown) == [f"Person {person}" for person in people]
+    shoot(page, "grouped")
+
+
+def test_every_control_is_reached_by_keyboard_and_shows_it(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    page.goto(serve())
+    enrol(page, crops_of(tmp_path, people=2)[:1])
+    page.click("#enrol >> text=Close")
+    expect(page.locator(".card")).to_have_count(1)
+    page.set_input_files("#file", crops_of(tmp_path / "again", people=2)[0])
+    expect(page.locator("#results-title")).to_have_text("Most alike")
+    page.focus(".skip")
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name = page.evaluate(
+            "(() => { const at = document.activeElement;"
+            "return at.id || at.name || at.className || at.type || at.tagName })()"
+        )
+        if name == "BODY":
+            break
+        seen.append(name)
+        ring = page.evaluate(
+            "(() => { const at = document.activeElement; const seen = at.className === 'unseen'"
+            " ? at.nextElementSibling : at; return getComputedStyle(seen).outlineStyle })()"
+        )
+        assert ring != "none" or name == "skip", name
+    wanted = ["open-enrol", "frame", "file", "remove", "search", "threshold", "cameras"]
+    wanted += ["group_by", "since", "until", "clear", "checkbox", "again"]
+    assert [name for name in dict.fromkeys(seen) if name in wanted] == wanted
+
+
+def test_a_token_is_asked_for_and_kept_for_the_tab(page: Any, serve: Serve) -> None:
+    address = serve(token=TOKEN)
+    page.goto(address)
+    expect(page.locator("#login")).to_be_visible()
+    shoot(page, "login")
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#empty")).to_contain_text("The gallery is empty")
+    page.reload()
+    expect(page.locator("#empty")).to_contain_text("The gallery is empty")

@@ -9,11 +9,16 @@ const PART = 16;
 export function setUpEnrolment({ limits, changed }) {
   const dialog = find("#enrol");
   let running = null;
-  find("#open-enrol").addEventListener("click", () => dialog.showModal());
+  find("#open-enrol").addEventListener("click", () => {
+    if (!running) for (const part of ["#progress", "#stop"]) find(part).hidden = true;
+    find("#enrol-status").textContent = "";
+    find("#skipped").replaceChildren();
+    dialog.showModal();
+  });
   find("#stop").addEventListener("click", () => running?.abort());
   dialog.addEventListener("close", () => running?.abort());
   const take = async (files) => {
-    if (running) return;
+    if (running || !files.length) return;
     running = new AbortController();
     try {
       await enrol(files, limits(), running.signal);
@@ -25,7 +30,7 @@ export function setUpEnrolment({ limits, changed }) {
     }
   };
   find("#files").addEventListener("change", (event) => take([...event.target.files]));
-  onDrop(find("#enrol-drop"), take);
+  onDrop(dialog, find("#enrol-drop"), take);
 }
 
 function* parts(files, limits) {
@@ -59,6 +64,7 @@ async function enrol(files, limits, signal) {
   for (const file of files) if (file.size > limits.file_bytes) skip(file.name, "is too large");
   const told = () => `${tally.added} added, ${tally.known} known already, ${tally.skipped} skipped`;
   let ended = "Done";
+  status.textContent = `Sending ${files.length === 1 ? "one picture" : `${files.length} pictures`}…`;
   try {
     for (const part of parts(small, limits)) {
       for await (const line of getLines("v1/entries", { method: "POST", body: form(part), signal })) {

@@ -1,56 +1,77 @@
 // The page: searches when the query or a filter changes, shows what is found, forgets on demand.
 
-import { call, getJson, showThumbnail } from "./api.js";
+import { getJson } from "./api.js";
+import { percent, selected, showCards } from "./cards.js";
 import { setUpEnrolment } from "./enrol.js";
-import { clearBox, onDrop, query, showQuery } from "./query.js";
+import { clearBox, forgetQuery, onBox, onDrop, query, showQuery } from "./query.js";
 
 const find = (selector) => document.querySelector(selector);
 const filters = find("#filters");
-const selected = new Set();
+const narrow = matchMedia("(max-width: 800px)");
 const cameras = new Set();
 let info = { calibration: null, limits: { files: 16, file_bytes: 2 ** 24, request_bytes: 2 ** 26 } };
 let turn = 0; // answers to older questions are dropped
 let after = null;
 
 const seconds = (text) => (text ? new Date(text).getTime() / 1000 : null);
-const percent = (share) => (share >= 0.995 ? "over 99 %" : share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
 const chance = (cosine) => 1 / (1 + Math.exp(-(info.calibration.slope * cosine + info.calibration.intercept)));
+const count = (number, one, many) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
 function complain(error) {
   if (error.name === "AbortError") return;
   const alert = find("#alert");
   alert.textContent = error.message;
   alert.hidden = false;
+  alert.scrollIntoView({ block: "nearest" });
 }
 
 async function attempt(work) {
   find("#alert").hidden = true;
+  find("#results").setAttribute("aria-busy", "true");
   try {
     return await work();
   } catch (error) {
     complain(error);
     find("#status").textContent = "";
     return null;
+  } finally {
+    find("#results").removeAttribute("aria-busy");
   }
 }
 
 async function refreshInfo() {
   info = await getJson("v1/info");
-  const forgets = info.retention_days ? `, kept for ${info.retention_days} days` : "";
-  find("#about").textContent = `${info.gallery.count.toLocaleString()} pictures in ${info.gallery.name}${forgets} · ${info.model.name}`;
-  showThreshold();
+  const forgets = info.retention_days ? `, kept for ${count(info.retention_days, "day", "days")}` : "";
+  find("#about").textContent = `${count(info.gallery.count, "picture", "pictures")} in ${info.gallery.name}${forgets} · model ${info.model.name}`;
+  scaleThreshold();
+  showFilters();
 }
 
-function showThreshold() {
-  const value = Number(filters.threshold.value);
-  const known = info.calibration;
-  find("#shown-threshold").value = value <= -1 ? "any" : `cosine ${value.toFixed(2)}${known ? `, ${percent(chance(value))} sure` : ""}`;
-  const point = known?.points.filter((each) => each.threshold <= value).at(-1);
+// The slider begins where the calibration gives 1 %: below, no cosine means anything.
+function scaleThreshold() {
+  const [slider, known] = [filters.threshold, info.calibration];
+  const off = slider.valueAsNumber <= Number(slider.min);
+  const least = known ? (Math.log(0.01 / 0.99) - known.intercept) / known.slope : 0;
+  slider.min = slider.defaultValue = Math.min(Math.max(least, -1), 0.98).toFixed(2);
+  if (off) slider.value = slider.min;
+  find("#points").replaceChildren(...(known?.points ?? []).map((point) => new Option("", point.threshold.toFixed(2))));
+}
+
+const threshold = () => (filters.threshold.valueAsNumber <= Number(filters.threshold.min) ? null : filters.threshold.valueAsNumber);
+
+function showFilters() {
+  const [value, known] = [threshold(), info.calibration];
+  const shown = value === null ? "off" : `${known ? `${percent(chance(value))} · ` : ""}cosine ${value.toFixed(2)}`;
+  find("#shown-threshold").value = shown;
+  filters.threshold.setAttribute("aria-valuetext", shown);
+  const point = value === null ? null : known?.points.filter((each) => each.threshold <= value).at(-1);
   find("#meaning").textContent = !known
-    ? "This model is not calibrated: cosines have no probability."
+    ? "This model is not calibrated: nobody knows how sure a cosine is."
     : point
-      ? `About ${point.false_accept_rate * 100} % of different people would pass (measured on ${known.data}).`
-      : "Move it right to see only the same person.";
+      ? `About 1 in ${Math.round(1 / point.false_accept_rate).toLocaleString()} pairs of different people look this alike. Measured on ${known.data}.`
+      : "Move it right to leave out who is probably somebody else.";
+  const used = [value !== null, ...["cameras", "since", "until", "group_by"].map((name) => filters[name].value.trim())].filter(Boolean).length;
+  find("#active").textContent = used ? `${used} in use` : "";
 }
 
 function conditions(target) {
@@ -68,18 +89,16 @@ async function search() {
   else body.append("images", query.file);
   if (query.box) body.append("box", JSON.stringify(query.box));
   if (filters.group_by.value) body.append("group_by", filters.group_by.value);
-  const least = Number(filters.threshold.value);
-  if (least > -1) body.append("min_score", least);
+  if (threshold() !== null) body.append("min_score", threshold());
   body.append("top_k", 60);
   find("#status").textContent = "Searching…";
   const answer = await attempt(() => getJson("v1/search", { method: "POST", body }));
   if (!answer || mine !== turn) return;
-  find("#results-title").textContent = "Most alike";
-  find("#more").hidden = true;
-  show(answer.hits, { fresh: true });
-  const many = answer.hits.length;
-  find("#status").textContent = `${many} ${many === 1 ? "result" : "results"} among ${answer.searched.toLocaleString()} pictures, ${answer.seconds.toFixed(2)} s.`;
-  if (!many) explain(answer.searched ? "Nobody fits. Lower the threshold or clear the filters." : "The gallery is empty. Enrol some pictures first.");
+  show("Most alike", answer.hits, { fresh: true, more: false });
+  find("#status").textContent = `${count(answer.hits.length, "result", "results")} among ${count(answer.searched, "picture", "pictures")}, ${answer.seconds.toFixed(2)} s.`;
+  if (answer.hits.length) return;
+  if (answer.searched) explain("Nobody fits. Lower the threshold or widen the filters.", "Clear all filters", () => filters.reset());
+  else explainEmpty();
 }
 
 async function browse({ more = false } = {}) {
@@ -89,26 +108,27 @@ async function browse({ more = false } = {}) {
   const answer = await attempt(() => getJson(`v1/entries?${wanted}`));
   if (!answer || mine !== turn) return;
   after = answer.next;
-  find("#results-title").textContent = "In the gallery";
-  find("#more").hidden = !after;
-  show(answer.entries, { fresh: !more });
-  find("#status").textContent = `${answer.count.toLocaleString()} ${answer.count === 1 ? "picture" : "pictures"}.`;
-  if (!answer.count) explain(info.gallery.count ? "No picture fits these filters." : "The gallery is empty. Choose “Enrol pictures” to begin.");
+  show("In the gallery", answer.entries, { fresh: !more, more: Boolean(after) });
+  find("#status").textContent = answer.count ? `${count(answer.count, "picture", "pictures")}.` : "";
+  if (answer.count) return;
+  if (info.gallery.count) explain("No picture fits these filters.", "Clear all filters", () => filters.reset());
+  else explainEmpty();
 }
 
-function explain(text) {
-  find("#empty").textContent = text;
+const explainEmpty = () => explain("The gallery is empty. Enrol some pictures to begin.", "Enrol pictures", () => find("#open-enrol").click());
+
+function explain(text, action, act) {
+  find("#empty-text").textContent = text;
+  find("#empty-action").textContent = action;
+  find("#empty-action").onclick = act;
   find("#empty").hidden = false;
 }
 
-function show(entries, { fresh }) {
-  if (fresh) {
-    find("#grid").replaceChildren();
-    selected.clear();
-  }
+function show(title, entries, { fresh, more }) {
+  find("#results-title").textContent = title;
+  find("#more").hidden = !more;
   find("#empty").hidden = true;
-  countSelected();
-  find("#grid").append(...entries.map(card));
+  showCards(entries, { fresh, again });
   for (const { camera } of entries) {
     if (!camera || cameras.has(camera)) continue;
     cameras.add(camera);
@@ -116,79 +136,69 @@ function show(entries, { fresh }) {
   }
 }
 
-function card(entry) {
-  const item = find("#card").content.cloneNode(true).firstElementChild;
-  const name = entry.person ?? entry.source;
-  const image = item.querySelector("img");
-  image.alt = `Picture of ${name}`;
-  showThumbnail(image, entry.thumbnail);
-  const scored = entry.cosine !== undefined;
-  const sure = entry.probability;
-  item.querySelector(".score").textContent = scored ? `${sure === null ? "" : `${percent(sure)} · `}cosine ${entry.cosine.toFixed(3)}` : name;
-  item.querySelector(".where").textContent = [entry.camera && `camera ${entry.camera}`, scored && name].filter(Boolean).join(" · ");
-  item.querySelector(".where").title = entry.source;
-  item.querySelector(".when").textContent = entry.time === null ? "" : new Date(entry.time * 1000).toLocaleString();
-  item.classList.toggle("same", scored && sure !== null && sure >= 0.5);
-  const box = item.querySelector("input");
-  box.setAttribute("aria-label", `Select ${name}`);
-  box.addEventListener("change", () => {
-    box.checked ? selected.add(entry.id) : selected.delete(entry.id);
-    countSelected();
-  });
-  const again = item.querySelector(".again");
-  again.setAttribute("aria-label", `Search with ${name}`);
-  again.addEventListener("click", () => attempt(async () => {
-    const blob = await (await call(entry.thumbnail)).blob();
-    await showQuery(blob, { entry: entry.id });
-    await search();
-    find("#results").focus();
-  }));
-  return item;
+async function searchNew() {
+  await search();
+  if (narrow.matches) find("#results").scrollIntoView();
 }
 
-function countSelected() {
-  find("#forget").disabled = !selected.size;
-  find("#forget").textContent = selected.size ? `Forget ${selected.size} selected` : "Forget selected";
-}
+const again = (entry, picture) => attempt(async () => {
+  await showQuery(await picture(), { entry });
+  await search();
+  find("#results").focus();
+});
 
 async function take([file]) {
-  const [alert, drawn] = [find("#alert"), () => showQuery(file, { file })];
-  alert.hidden = true;
+  find("#alert").hidden = true;
   try {
-    await drawn();
+    await showQuery(file, { file });
   } catch {
-    return complain(new Error(`${file.name}: is not a picture this browser can read.`));
+    return complain(new Error(`${file.name}: is not a picture this browser can read. Choose a JPEG, PNG or WebP.`));
   }
-  await search();
+  await searchNew();
+}
+
+function askToForget() {
+  const dialog = find("#confirm");
+  const many = selected.size;
+  find("#confirm-title").textContent = `Forget ${count(many, "picture", "pictures")}?`;
+  find("#confirm-text").textContent = `${many === 1 ? "It is" : "They are"} deleted with all that is known of ${many === 1 ? "it" : "them"}. This cannot be undone.`;
+  dialog.returnValue = "";
+  dialog.addEventListener("close", () => dialog.returnValue === "yes" && attempt(async () => {
+    const ids = [...selected];
+    const { forgotten } = await getJson("v1/forget", { method: "POST", json: { ids } });
+    await refreshInfo();
+    if (ids.includes(query.entry)) forgetQuery();
+    await refresh();
+    find("#status").textContent = `${count(forgotten, "picture was", "pictures were")} forgotten. ${find("#status").textContent}`;
+    find("#results").focus();
+  }), { once: true });
+  dialog.showModal();
 }
 
 const refresh = () => (query.file || query.entry ? search() : browse());
 
-find("#file").addEventListener("change", (event) => event.target.files.length && take([...event.target.files]));
-onDrop(find("#drop"), take);
-document.addEventListener("paste", (event) => {
-  const files = [...(event.clipboardData?.files ?? [])];
+find("#file").addEventListener("change", (event) => {
+  const files = [...event.target.files];
+  event.target.value = ""; // the same file may be chosen again
   if (files.length) take(files);
 });
-find("#search").addEventListener("click", search);
-find("#whole").addEventListener("click", () => { clearBox(); search(); });
+onDrop(document.documentElement, find("#drop"), (files) => find("dialog[open]") || take(files));
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length && !find("dialog[open]")) take(files);
+});
+onBox(searchNew);
+find("#search").addEventListener("click", searchNew);
+find("#whole").addEventListener("click", () => { clearBox(); find("#frame").focus(); search(); });
+find("#remove").addEventListener("click", () => { forgetQuery(); find("#file").focus(); browse(); });
 find("#more").addEventListener("click", () => browse({ more: true }));
 filters.addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
 filters.addEventListener("change", refresh);
-filters.addEventListener("input", showThreshold);
-filters.addEventListener("reset", () => setTimeout(() => { showThreshold(); refresh(); }));
-find("#forget").addEventListener("click", () => {
-  const dialog = find("#confirm");
-  const many = selected.size;
-  find("#confirm-text").textContent = `${many === 1 ? "This picture" : `These ${many} pictures`}, the embedding and all that was said of it will be gone for good.`;
-  dialog.returnValue = "";
-  dialog.addEventListener("close", () => dialog.returnValue === "yes" && attempt(async () => {
-    await getJson("v1/forget", { method: "POST", json: { ids: [...selected] } });
-    await refreshInfo();
-    await refresh();
-  }), { once: true });
-  dialog.showModal();
-});
+filters.addEventListener("input", showFilters);
+filters.addEventListener("reset", () => setTimeout(() => { showFilters(); refresh(); }));
+find("#forget").addEventListener("click", askToForget);
+narrow.addEventListener("change", () => { find("#filter-box").open = !narrow.matches; });
+find("#filter-box").open = !narrow.matches;
 setUpEnrolment({ limits: () => info.limits, changed: () => attempt(async () => { await refreshInfo(); await refresh(); }) });
 
 attempt(async () => { await refreshInfo(); await browse(); });

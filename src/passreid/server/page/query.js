@@ -1,36 +1,61 @@
 // The query: a picture that is dropped, pasted or chosen, and a box in it.
 
-const canvas = document.querySelector("#frame");
+const find = (selector) => document.querySelector(selector);
+const canvas = find("#frame");
 const pen = canvas.getContext("2d");
 
 export const query = { file: null, entry: null, box: null };
 
 let picture = null;
 let start = null;
+let tell = () => {};
 
-export function onDrop(zone, take) {
-  zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("over"); });
-  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
-  zone.addEventListener("drop", (event) => {
+// Calls `take` with files dropped on `zone`, marks `shown` while they hover.
+export function onDrop(zone, shown, take) {
+  const brings = (event) => event.dataTransfer.types.includes("Files");
+  zone.addEventListener("dragover", (event) => {
+    if (!brings(event)) return;
     event.preventDefault();
-    zone.classList.remove("over");
+    event.stopPropagation();
+    shown.classList.add("over");
+  });
+  zone.addEventListener("dragleave", () => shown.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    shown.classList.remove("over");
+    if (!brings(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
     const files = [...event.dataTransfer.files];
     if (files.length) take(files);
   });
 }
 
+// Calls `told` when a box was drawn, or Enter pressed on the picture.
+export function onBox(told) {
+  tell = told;
+}
+
 export async function showQuery(blob, { file = null, entry = null }) {
-  const next = await createImageBitmap(blob);
-  picture = next;
+  picture = await createImageBitmap(blob);
   Object.assign(query, { file, entry, box: null });
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  canvas.hidden = false;
-  canvas.dataset.fixed = entry ? "yes" : "";
-  document.querySelector("#drop-hint").hidden = true;
-  document.querySelector("#box-hint").hidden = Boolean(entry);
-  document.querySelector("#search").disabled = false;
+  [canvas.width, canvas.height] = [picture.width, picture.height];
+  if (entry) canvas.dataset.fixed = "";
+  else delete canvas.dataset.fixed;
+  canvas.setAttribute("aria-label", entry ? "Picture of the gallery that is searched with" : "Your picture");
+  find("main").classList.toggle("framed", picture.width > picture.height);
+  find("#stage").hidden = find("#remove").hidden = find("#search").disabled = false;
+  find("#drop-hint").hidden = true;
+  find("#box-hint").hidden = Boolean(entry);
   draw();
+}
+
+export function forgetQuery() {
+  picture = null;
+  Object.assign(query, { file: null, entry: null, box: null });
+  find("main").classList.remove("framed");
+  find("#stage").hidden = find("#remove").hidden = find("#box-hint").hidden = find("#whole").hidden = true;
+  find("#search").disabled = true;
+  find("#drop-hint").hidden = false;
 }
 
 export function clearBox() {
@@ -40,7 +65,7 @@ export function clearBox() {
 
 function draw() {
   pen.drawImage(picture, 0, 0);
-  document.querySelector("#whole").hidden = !query.box;
+  find("#whole").hidden = !query.box;
   if (!query.box) return;
   const [left, top, right, bottom] = query.box;
   const path = new Path2D();
@@ -61,7 +86,7 @@ function at(event) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (canvas.dataset.fixed) return;
+  if ("fixed" in canvas.dataset) return;
   start = at(event);
   canvas.setPointerCapture(event.pointerId);
 });
@@ -72,11 +97,17 @@ canvas.addEventListener("pointermove", (event) => {
   query.box = box[2] - box[0] >= 4 && box[3] - box[1] >= 4 ? box.map(Math.round) : null;
   draw();
 });
-canvas.addEventListener("pointerup", () => { start = null; });
+canvas.addEventListener("pointerup", () => {
+  const drawn = start && query.box;
+  start = null;
+  if (drawn) tell();
+});
+canvas.addEventListener("pointercancel", () => { start = null; });
 canvas.addEventListener("keydown", (event) => {
   const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-  if (event.key === "Escape" && picture) clearBox();
-  if (!way || !picture || canvas.dataset.fixed) return;
+  if (event.key === "Escape") clearBox();
+  if (event.key === "Enter") tell();
+  if (!way || "fixed" in canvas.dataset) return;
   event.preventDefault();
   const { width, height } = canvas;
   const box = query.box ?? [width / 4, height / 4, (width * 3) / 4, (height * 3) / 4];

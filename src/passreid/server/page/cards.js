@@ -1,0 +1,57 @@
+// The grid: a card for each entry, and which of them are selected.
+
+import { call, showThumbnail } from "./api.js";
+
+const find = (selector) => document.querySelector(selector);
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+export const selected = new Set();
+
+export const percent = (share) => (share >= 0.995 ? ">99 %" : share < 0.01 ? "<1 %" : `${Math.round(share * 100)} %`);
+
+export function showCards(entries, { fresh, again }) {
+  if (fresh) {
+    find("#grid").replaceChildren();
+    selected.clear();
+  }
+  find("#grid").append(...entries.map((entry) => card(entry, again)));
+  countSelected();
+}
+
+function card(entry, again) {
+  const item = find("#card").content.cloneNode(true).firstElementChild;
+  const name = entry.person ?? entry.source;
+  const write = (part, text) => {
+    item.querySelector(part).textContent = text;
+    item.querySelector(part).hidden = !text;
+  };
+  const image = item.querySelector("img");
+  image.alt = `Picture of ${name}`;
+  showThumbnail(image, entry.thumbnail);
+  const scored = entry.cosine !== undefined;
+  const known = scored && entry.probability !== null;
+  const cosine = scored ? `cosine ${entry.cosine.toFixed(3)}` : "";
+  write(".score", known ? `${percent(entry.probability)} same person` : cosine);
+  write(".cosine", known ? cosine : "");
+  write(".name", name);
+  item.querySelector(".name").title = entry.source;
+  write(".where", entry.camera ? `camera ${entry.camera}` : "");
+  write(".when", entry.time === null ? "" : clock.format(entry.time * 1000));
+  item.classList.toggle("same", known && entry.probability >= 0.5);
+  item.dataset.entry = entry.id;
+  const box = item.querySelector("input");
+  box.setAttribute("aria-label", `Select ${name}`);
+  box.addEventListener("change", () => {
+    box.checked ? selected.add(entry.id) : selected.delete(entry.id);
+    countSelected();
+  });
+  const button = item.querySelector(".again");
+  button.setAttribute("aria-label", `Search with this: ${name}`);
+  button.addEventListener("click", () => again(entry.id, async () => (await call(entry.thumbnail)).blob()));
+  return item;
+}
+
+function countSelected() {
+  find("#forget").hidden = !selected.size;
+  find("#forget").textContent = `Forget ${selected.size} selected`;
+}
