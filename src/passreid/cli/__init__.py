@@ -24,6 +24,7 @@ def run(arguments: Sequence[str]) -> int:
         bench,
         data,
         demo,
+        exchange,
         gallery,
         measure,
         models,

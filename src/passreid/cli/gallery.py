@@ -63,9 +63,25 @@ class Filters:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LayoutOptions:
+    """How a gallery that is made now keeps its vectors.
+
+    Attributes:
+        int8: Search a copy of a byte a number, which needs less memory.
+        shards: On a server: parts it is split into.
+        replicas: On a server: copies of each part.
+    """
+
+    int8: bool = False
+    shards: int | None = None
+    replicas: int | None = None
+
+
 @gallery.command
 def add(
-    folder: Path,
+    place: str,
     images: Sequence[str],
     /,
     *,
@@ -74,6 +90,7 @@ def add(
     tracklet: str | None = None,
     time: str | None = None,
     thumbnails: bool = True,
+    layout: LayoutOptions = LayoutOptions(),
     options: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> int:
     """Enrol pictures, or all pictures of folders; makes the gallery if there is none.
@@ -83,7 +100,7 @@ def add(
     Example: passreid gallery add people.gallery crops/ --camera entrance
 
     Args:
-        folder: The gallery.
+        place: The gallery: a folder, or http(s)://host:6333/name on a Qdrant server.
         images: Pictures, addresses or folders.
         camera: The camera that took them.
         person: Whom they show.
@@ -92,7 +109,7 @@ def add(
             seconds.
         thumbnails: Keep a small JPEG of each.
     """
-    from passreid.gallery import NewImage, enrol, identity, open_gallery
+    from passreid.gallery import Layout, NewImage, enrol, identity, open_gallery
     from passreid.images import find_images
 
     seconds = _seconds(time)
@@ -100,20 +117,26 @@ def add(
     for image in images:
         files += find_images(image) if Path(image).is_dir() else [image]
     embedder = options.load()
-    with open_gallery(folder, model=identity(embedder), dim=embedder.dim, create=True) as opened:
+    with open_gallery(
+        place,
+        model=identity(embedder),
+        dim=embedder.dim,
+        create=True,
+        layout=Layout(**vars(layout)),
+    ) as opened:
         new = (
             NewImage(image=file, camera=camera, person=person, tracklet=tracklet, time=seconds)
             for file in files
         )
         done = enrol(opened, embedder, new, thumbnails=thumbnails)
         count = opened.count()
-    note(f"Added {done.added}, known {done.known}; {folder} holds {count} entries.")
+    note(f"Added {done.added}, known {done.known}; {place} holds {count} entries.")
     return report_skipped(done.skipped)
 
 
 @gallery.command
 def search(
-    folder: Path,
+    place: str,
     images: Sequence[str],
     /,
     *,
@@ -129,7 +152,7 @@ def search(
     Example: passreid gallery search people.gallery query.jpg --not-camera entrance --top 5
 
     Args:
-        folder: The gallery.
+        place: The gallery's folder or address.
         images: One picture of the person, or several.
         top: Hits, at most.
         min_score: Smallest cosine.
@@ -142,7 +165,7 @@ def search(
     embedder = options.load()
     rows = embedder(list(images))
     query = rows[0] if len(rows) == 1 else rows
-    with open_gallery(folder, model=identity(embedder), read_only=True) as opened:
+    with open_gallery(place, model=identity(embedder), read_only=True) as opened:
         hits = opened.search(query, top_k=top, where=where, min_score=min_score, group_by=group_by)
     calibration = embedder.calibration
     for rank, hit in enumerate(hits, 1):
@@ -160,7 +183,7 @@ def search(
 
 @gallery.command(name="list")
 def list_(
-    folder: Path,
+    place: str,
     /,
     *,
     limit: int = 100,
@@ -173,7 +196,7 @@ def list_(
     Example: passreid gallery list people.gallery --camera entrance --since 2026-11-23
 
     Args:
-        folder: The gallery.
+        place: The gallery's folder or address.
         limit: Entries, at most.
         after: Where an earlier list ended.
         json: One object a line.
@@ -181,7 +204,7 @@ def list_(
     from passreid.gallery import open_gallery
 
     where = filters.where()
-    with open_gallery(folder, read_only=True) as opened:
+    with open_gallery(place, read_only=True) as opened:
         page = opened.page(where, limit=limit, after=after)
     for entry in page.entries:
         if json:
@@ -195,7 +218,7 @@ def list_(
 
 @gallery.command
 def remove(
-    folder: Path,
+    place: str,
     /,
     *,
     everything: bool = False,
@@ -206,7 +229,7 @@ def remove(
     Example: passreid gallery remove people.gallery --person "Jane Doe"
 
     Args:
-        folder: The gallery.
+        place: The gallery's folder or address.
         everything: Forget all entries; needed when no filter is given.
     """
     from passreid.gallery import Where, open_gallery
@@ -214,41 +237,41 @@ def remove(
     where = filters.where()
     if where == Where() and not everything:
         raise UsageError("No filter is given, which would forget everybody: say --everything.")
-    with open_gallery(folder) as opened:
+    with open_gallery(place) as opened:
         removed = opened.remove(where)
         if removed:
             opened.compact()
-        note(f"Forgot {removed} entries; {folder} holds {opened.count()}.")
+        note(f"Forgot {removed} entries; {place} holds {opened.count()}.")
     return 0
 
 
 @gallery.command
-def compact(folder: Path, /) -> int:
+def compact(place: str, /) -> int:
     """Write a gallery anew: removed entries leave the disk, and large ones get an index.
 
     Example: passreid gallery compact people.gallery
     """
     from passreid.gallery import open_gallery
 
-    with open_gallery(folder) as opened:
+    with open_gallery(place) as opened:
         opened.compact()
-        note(f"{folder} holds {opened.count()} entries.")
+        note(f"{place} holds {opened.count()} entries.")
     return 0
 
 
 @gallery.command
-def info(folder: Path, /, *, json: bool = False) -> int:
+def info(place: str, /, *, json: bool = False) -> int:
     """Say what a gallery holds.
 
     Example: passreid gallery info people.gallery
 
     Args:
-        folder: The gallery.
+        place: The gallery's folder or address.
         json: One object.
     """
     from passreid.gallery import open_gallery
 
-    with open_gallery(folder, read_only=True) as opened:
+    with open_gallery(place, read_only=True) as opened:
         told = vars(opened.info())
     if json:
         say_json(told)

@@ -3,72 +3,121 @@
 base.py       entries, filters, hits, the protocol
 embedded.py   a folder on this machine: the Qdrant engine in the process
 folder.py     what lies in it, and what a kill left of it
-points.py     entries and filters in the engine's words
+remote.py     a Qdrant server or cluster
+points.py     entries and filters in the words of both
 enrolment.py  pictures -> entries
+exchange.py   Parquet files, copies, snapshots
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from passreid.errors import GalleryError, MissingExtraError, UsageError
-from passreid.gallery.base import Entry, Gallery, Hit, Where, identity
+from passreid.errors import GalleryError, MissingExtraError, PassreidError, UsageError
+from passreid.gallery.base import Entry, Gallery, Hit, Layout, Where, identity
 from passreid.gallery.enrolment import NewImage, enrol
+from passreid.gallery.exchange import (
+    copy,
+    export_parquet,
+    import_parquet,
+    read_header,
+    restore,
+    snapshot,
+)
 
 __all__ = [
     "Entry",
     "Gallery",
     "Hit",
+    "Layout",
     "NewImage",
     "Where",
+    "copy",
     "enrol",
+    "export_parquet",
     "identity",
+    "import_parquet",
     "open_gallery",
+    "read_header",
+    "restore",
+    "snapshot",
 ]
 
 
 def open_gallery(
-    path: str | Path,
+    place: str | Path,
     *,
     model: str | None = None,
     dim: int | None = None,
     create: bool = False,
     read_only: bool = False,
+    api_key: str | None = None,
+    layout: Layout | None = None,
 ) -> Gallery:
-    """Open the gallery in a folder, or make one.
+    """Open a gallery in a folder or on a Qdrant server, or make one.
 
     Args:
-        path: The folder.
+        place: The folder, or ``http(s)://host:6333/name``.
         model: `identity` of the model that will embed; another gallery's is refused.
         dim: Width of its embeddings; needed to make a gallery.
         create: Make the gallery if there is none.
         read_only: Refuse every change.
+        api_key: Of the server; else from the environment, PASSREID_QDRANT_API_KEY.
+        layout: Of a gallery that is made.
 
     Raises:
-        GalleryError: There is no gallery, of another model, damaged, or in use by another process.
-        UsageError: `create` without `model` and `dim`, or an address.
+        GalleryError: There is no gallery, of another model, damaged, in use by another process, or
+            the server does not answer.
+        UsageError: `create` without `model` and `dim`, or no such address.
         OutputError: It cannot be made.
-        MissingExtraError: qdrant-edge-py is not installed.
+        MissingExtraError: qdrant-edge-py, or qdrant-client for a server, is not installed.
     """
-    if "://" in str(path):
-        raise UsageError(f"{path}: galleries are folders; an address cannot be opened.")
+    if create and not read_only and (model is None or dim is None):
+        raise UsageError("A new gallery needs the model and the width of its embeddings.")
+    made = (model, dim, layout) if create and not read_only and model and dim else None
+    gallery: Gallery
+    if "://" in str(place):
+        gallery = _on_server(str(place), made, read_only, api_key)
+    else:
+        gallery = _in_folder(Path(place), made, read_only)
+    if model is not None and gallery.model != model:
+        gallery.close()
+        raise GalleryError(
+            f"{place} holds embeddings of {gallery.model}, not of {model}: use that model, or "
+            "make another gallery."
+        )
+    return gallery
+
+
+_New = tuple[str, int, "Layout | None"]
+
+
+def _in_folder(folder: Path, made: _New | None, read_only: bool) -> Gallery:
     try:
         from passreid.gallery.embedded import EmbeddedGallery
         from passreid.gallery.folder import CARD, SHARD
     except ModuleNotFoundError as error:
         raise MissingExtraError("A gallery", "gallery") from error
-    folder = Path(path)
-    if create and not read_only and not (folder / CARD).exists():
-        if model is None or dim is None:
-            raise UsageError("A new gallery needs the model and the width of its embeddings.")
+    if made and not (folder / CARD).exists():
         if folder.exists() and any(folder.iterdir()) and not (folder / SHARD).exists():
             raise GalleryError(f"{folder}: is a folder of other things; name a new one.")
-        EmbeddedGallery.create(folder, model=model, dim=dim)
-    gallery = EmbeddedGallery(folder, read_only=read_only)
-    if model is not None and gallery.model != model:
-        gallery.close()
-        raise GalleryError(
-            f"{folder} holds embeddings of {gallery.model}, not of {model}: use that model, or "
-            "make another gallery."
-        )
-    return gallery
+        model, dim, layout = made
+        EmbeddedGallery.create(folder, model=model, dim=dim, layout=layout)
+    return EmbeddedGallery(folder, read_only=read_only)
+
+
+def _on_server(url: str, made: _New | None, read_only: bool, api_key: str | None) -> Gallery:
+    try:
+        from passreid.gallery.remote import RemoteGallery, address, connect
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("A gallery on a server", "qdrant") from error
+    where = address(url)
+    client = connect(where, api_key)
+    try:
+        if made:
+            model, dim, layout = made
+            RemoteGallery.create(client, where.collection, model=model, dim=dim, layout=layout)
+        return RemoteGallery(client, where.collection, read_only=read_only)
+    except PassreidError:
+        client.close()
+        raise

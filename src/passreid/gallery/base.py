@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from passreid.config import plain
 from passreid.embed import Embedder
-from passreid.errors import EmbeddingError
+from passreid.errors import EmbeddingError, UsageError
 from passreid.hub import weights_digest
 from passreid.similarity import F32, unit_rows
 
@@ -123,14 +123,31 @@ class Info:
     bytes_on_disk: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a new gallery keeps its vectors.
+
+    Attributes:
+        int8: Search a copy with a byte a number, then compare the best with the real ones: a
+            quarter to a half of the memory.
+        shards, replicas: On a cluster: parts it is split into, and copies of each.
+    """
+
+    int8: bool = False
+    shards: int | None = None
+    replicas: int | None = None
+
+
 class Gallery(Protocol):
     """A living collection of people. Methods may be called from several threads.
 
     Attributes:
         model: Identity of the model whose embeddings it holds.
+        dim: Their width.
     """
 
     model: str
+    dim: int
 
     def info(self) -> Info:
         """Describe the gallery."""
@@ -207,6 +224,21 @@ class Gallery(Protocol):
 
 CHANGEABLE = ("camera", "time", "person", "tracklet", "payload")
 """What `update` may set."""
+
+
+FORMAT = 1
+"""Of galleries; a gallery of another is refused."""
+
+
+def changeable(values: Mapping[str, Any]) -> None:
+    """Refuse to set what `update` may not.
+
+    Raises:
+        UsageError: Another field is named.
+    """
+    unknown = sorted(values.keys() - set(CHANGEABLE))
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)} cannot be changed; {', '.join(CHANGEABLE)} can.")
 
 
 def identity(embedder: Embedder) -> str:

@@ -26,21 +26,22 @@ from numpy.typing import ArrayLike
 
 from passreid.errors import GalleryError, OutputError, PassreidError, UsageError
 from passreid.gallery.base import (
-    CHANGEABLE,
+    FORMAT,
     Added,
     Entry,
     GroupBy,
     Hit,
     Info,
+    Layout,
     Page,
     Pooling,
     Where,
+    changeable,
     pooled,
     unit_vector,
 )
 from passreid.gallery.folder import (
     CARD,
-    FORMAT,
     SHARD,
     THUMBNAILS,
     locked,
@@ -49,13 +50,23 @@ from passreid.gallery.folder import (
     settle,
     told,
 )
-from passreid.gallery.points import condition, entry_of, group_of, hit_of, payload
+from passreid.gallery.points import Words, collect, condition, entry_of, payload
 from passreid.storage import write
 
 _BATCH = 512
 _EXACT_UP_TO = 100_000
 """Entries a filter lets through that are compared one by one: on the graph of the index, which was
-built for all entries, a filtered search of 200,000 missed two of five of the nearest."""
+built for all entries, a filtered search of 200,000 missed two of five of the nearest. Above that
+many, ACORN looks past neighbours the filter bars to theirs."""
+
+_WORDS = Words(
+    has_id=lambda ids: edge.HasIdCondition(set(ids)),
+    any_of=lambda name, values: edge.FieldCondition(name, match=edge.MatchAny(values)),
+    span=lambda name, since, until: edge.FieldCondition(
+        name, range=edge.RangeFloat(gte=since, lt=until)
+    ),
+    whole=lambda must, barred: edge.Filter(must=must, must_not=barred),
+)
 
 
 class EmbeddedGallery:
@@ -73,6 +84,7 @@ class EmbeddedGallery:
         self.folder, self.read_only = folder, read_only
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
+        self.int8 = bool(card.get("int8", False))
         self._guard = threading.RLock()
         self._lock = locked(folder)
         try:
@@ -84,18 +96,20 @@ class EmbeddedGallery:
             raise
 
     @staticmethod
-    def create(folder: Path, *, model: str, dim: int) -> None:
+    def create(folder: Path, *, model: str, dim: int, layout: Layout | None = None) -> None:
         """Make an empty gallery.
 
         Raises:
             OutputError: It cannot be written.
         """
+        int8 = layout is not None and layout.int8
         with told(OutputError, f"{folder}: no gallery can be made here"):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / SHARD).exists():
-                new_shard(folder / SHARD, dim).close()
+                new_shard(folder / SHARD, dim, int8=int8).close()
         # Last: a folder with a card is a whole gallery.
-        write(folder / CARD, json.dumps({"format": FORMAT, "model": model, "dim": dim}).encode())
+        card = {"format": FORMAT, "model": model, "dim": dim, "int8": int8}
+        write(folder / CARD, json.dumps(card).encode())
 
     def info(self) -> Info:
         """Describe the gallery."""
@@ -155,28 +169,11 @@ class EmbeddedGallery:
         if top_k < 1:
             raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
         queries = pooled(embedding, self.dim, pooling)
-        limit = top_k
-        while True:
-            best: dict[str, Any] = {}
-            found = 0
-            for query in queries:
-                points = self._query(query.tolist(), limit, where, min_score, exact)
-                found = max(found, len(points))
-                for point in points:
-                    before = best.get(str(point.id))
-                    if before is None or point.score > before.score:
-                        best[str(point.id)] = point
-            order = sorted(best.values(), key=lambda point: (-point.score, str(point.id)))
-            hits = [hit_of(point, group_by) for point in order]
-            if group_by is not None:
-                firsts: dict[tuple[str, str], Hit] = {}
-                for hit in hits:
-                    firsts.setdefault(group_of(hit), hit)
-                hits = list(firsts.values())
-            # Fewer groups than asked for: look further down, unless that was all there is.
-            if group_by is None or len(hits) >= top_k or found < limit:
-                return hits[:top_k]
-            limit *= 4
+
+        def ask(vector: list[float], limit: int) -> list[Any]:
+            return self._query(vector, limit, where, min_score, exact)
+
+        return collect(ask, queries.tolist(), top_k=top_k, group_by=group_by)
 
     def _query(
         self,
@@ -186,9 +183,11 @@ class EmbeddedGallery:
         min_score: float | None,
         exact: bool,
     ) -> list[Any]:
-        filtered = condition(where)
+        filtered = condition(where, _WORDS)
+        acorn = None
         if filtered is not None:
             exact = exact or self.count(where) <= _EXACT_UP_TO
+            acorn = edge.AcornSearchParams(enable=not exact, max_selectivity=1.0)
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Query.Nearest(vector),
@@ -196,7 +195,7 @@ class EmbeddedGallery:
             with_vector=False,
             filter=filtered,
             score_threshold=min_score,
-            params=edge.SearchParams(exact=exact),
+            params=edge.SearchParams(exact=exact, acorn=acorn),
         )
         with self._guard:
             return list(self._shard.query(request))
@@ -215,7 +214,7 @@ class EmbeddedGallery:
             raise UsageError(f"limit is {limit}; a page has at least one entry.")
         with self._guard, told(UsageError, f"after is '{after}', which is no earlier page's end"):
             request = edge.ScrollRequest(
-                offset=after, limit=limit, filter=condition(where), with_payload=True
+                offset=after, limit=limit, filter=condition(where, _WORDS), with_payload=True
             )
             records, following = self._shard.scroll(request)
         return Page([entry_of(r) for r in records], None if following is None else str(following))
@@ -223,14 +222,14 @@ class EmbeddedGallery:
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
         with self._guard:
-            return int(self._shard.count(edge.CountRequest(exact=True, filter=condition(where))))
+            return int(
+                self._shard.count(edge.CountRequest(exact=True, filter=condition(where, _WORDS)))
+            )
 
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
-        unknown = sorted(values.keys() - set(CHANGEABLE))
-        if unknown:
-            raise UsageError(f"{', '.join(unknown)} cannot be changed; {CHANGEABLE} can.")
+        changeable(values)
         with self._guard:
             there = [str(record.id) for record in self._shard.retrieve(list(ids), False, False)]
             if there and values:
@@ -244,7 +243,10 @@ class EmbeddedGallery:
         with self._guard:
             while records := self._shard.scroll(
                 edge.ScrollRequest(
-                    limit=_BATCH, filter=condition(where), with_payload=False, with_vector=False
+                    limit=_BATCH,
+                    filter=condition(where, _WORDS),
+                    with_payload=False,
+                    with_vector=False,
                 )
             )[0]:
                 ids = [str(record.id) for record in records]
@@ -264,7 +266,7 @@ class EmbeddedGallery:
         shard, fresh, old = (self.folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
         with self._guard:
             with told(OutputError, f"{self.folder}: cannot be compacted"):
-                copy = new_shard(fresh, self.dim)
+                copy = new_shard(fresh, self.dim, int8=self.int8)
                 kept: set[str] = set()
                 for records in self._all():
                     kept.update(str(record.id) for record in records)

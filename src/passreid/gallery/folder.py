@@ -13,15 +13,15 @@ from typing import IO, Any
 import qdrant_edge as edge
 
 from passreid.errors import GalleryError, PassreidError
+from passreid.gallery.base import FORMAT
+from passreid.gallery.points import INDEXED
 
 try:
     import fcntl
 except ImportError:  # Windows: the engine's own files are all that guards them there
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 1
 CARD, LOCK, SHARD, THUMBNAILS = "gallery.json", "lock", "shard", "thumbnails"
-_KEYWORDS = ("camera", "person", "tracklet", "source")
 
 
 @contextlib.contextmanager
@@ -55,14 +55,18 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def new_shard(path: Path, dim: int) -> Any:
+def new_shard(path: Path, dim: int, *, int8: bool = False) -> Any:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
+    small = edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, quantile=0.99, always_ram=True)
     vectors = edge.EdgeVectorParams(
-        size=dim, distance=edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
+        size=dim,
+        distance=edge.Distance.Dot,
+        datatype=edge.VectorStorageDatatype.Float16,
+        quantization_config=small if int8 else None,
     )
     shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors))
-    for name in _KEYWORDS:
+    for name in INDEXED:
         shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
     shard.update(edge.UpdateOperation.create_field_index("time", edge.PayloadSchemaType.Float))
     return shard

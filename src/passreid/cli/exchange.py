@@ -1,0 +1,115 @@
+"""gallery export, import, copy, snapshot, restore: galleries in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from passreid.cli.app import note
+from passreid.cli.gallery import Filters, gallery
+
+
+@gallery.command
+def export(
+    place: str,
+    output: Path,
+    /,
+    *,
+    filters: Filters = Filters(),  # noqa: B008
+) -> int:
+    """Write entries to a Parquet file: labels, thumbnails and embeddings, a row each.
+
+    Example: passreid gallery export people.gallery people.parquet --camera entrance
+
+    Args:
+        place: The gallery's folder or address.
+        output: The file.
+    """
+    from passreid.gallery import export_parquet, open_gallery
+
+    where = filters.where()
+    with open_gallery(place, read_only=True) as opened:
+        count = export_parquet(opened, output, where)
+    note(f"Wrote {count} entries to {output}.")
+    return 0
+
+
+@gallery.command(name="import")
+def import_(place: str, file: Path, /) -> int:
+    """Add the entries of a Parquet file that `export` wrote; again changes nothing.
+
+    Example: passreid gallery import people.gallery people.parquet
+
+    Args:
+        place: The gallery's folder or address; made if there is none.
+        file: The Parquet file.
+    """
+    from passreid.gallery import import_parquet, open_gallery, read_header
+
+    model, dim = read_header(file)
+    with open_gallery(place, model=model, dim=dim, create=True) as opened:
+        done = import_parquet(opened, file)
+    note(f"Added {done.added}, known {done.known}.")
+    return 0
+
+
+@gallery.command
+def copy(
+    source: str,
+    target: str,
+    /,
+    *,
+    filters: Filters = Filters(),  # noqa: B008
+) -> int:
+    """Add a gallery's entries to another, in a folder or on a server; again changes nothing.
+
+    Example: passreid gallery copy people.gallery http://localhost:6333/people
+
+    Args:
+        source: A gallery's folder or address.
+        target: Another's; made if there is none.
+    """
+    from passreid.gallery import copy as copied
+    from passreid.gallery import open_gallery
+
+    where = filters.where()
+    with (
+        open_gallery(source, read_only=True) as old,
+        open_gallery(target, model=old.model, dim=old.dim, create=True) as new,
+    ):
+        done = copied(old, new, where)
+    note(f"Added {done.added}, known {done.known}.")
+    return 0
+
+
+@gallery.command
+def snapshot(folder: Path, output: Path, /) -> int:
+    """Write a gallery's folder to one tar file, to keep or to move.
+
+    Example: passreid gallery snapshot people.gallery monday.tar
+
+    Args:
+        folder: The gallery.
+        output: The file.
+    """
+    from passreid.gallery import snapshot as write_snapshot
+
+    write_snapshot(folder, output)
+    note(f"Wrote {output}; `passreid gallery restore {output} FOLDER` makes a gallery of it.")
+    return 0
+
+
+@gallery.command
+def restore(file: Path, folder: Path, /) -> int:
+    """Make a gallery from a snapshot.
+
+    Example: passreid gallery restore monday.tar people.gallery
+
+    Args:
+        file: What `snapshot` wrote.
+        folder: The gallery, which must not exist yet.
+    """
+    from passreid.gallery import restore as unpack
+
+    unpack(file, folder)
+    note(f"Restored {folder}.")
+    return 0

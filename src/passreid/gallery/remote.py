@@ -1,0 +1,380 @@
+"""A gallery on a Qdrant server or cluster: one collection, through `qdrant-client`.
+
+What an entry holds lies in the point's payload, its thumbnail too (base64, never sent with a
+search); the model and the format lie in the collection's metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import ArrayLike
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from passreid.errors import GalleryError, UsageError
+from passreid.gallery.base import (
+    FORMAT,
+    Added,
+    Entry,
+    GroupBy,
+    Hit,
+    Info,
+    Layout,
+    Page,
+    Pooling,
+    Where,
+    changeable,
+    pooled,
+    unit_vector,
+)
+from passreid.gallery.points import INDEXED, Words, collect, condition, entry_of, payload
+
+_BATCH = 256
+_TRIES = 5
+_THUMBNAIL = "thumbnail"
+_LIGHT = models.PayloadSelectorExclude(exclude=[_THUMBNAIL])
+_T = TypeVar("_T")
+
+_WORDS = Words(
+    has_id=lambda ids: models.HasIdCondition(has_id=list(ids)),
+    any_of=lambda name, values: models.FieldCondition(key=name, match=models.MatchAny(any=values)),
+    span=lambda name, since, until: models.FieldCondition(
+        key=name, range=models.Range(gte=since, lt=until)
+    ),
+    whole=lambda must, barred: models.Filter(must=must, must_not=barred),
+)
+
+
+class Address(NamedTuple):
+    """Where a collection is: the server's address, and its name there."""
+
+    server: str
+    collection: str
+
+
+def address(url: str) -> Address:
+    """Take ``http(s)://host:port/collection`` apart.
+
+    Raises:
+        UsageError: It is none.
+    """
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not name or "/" in name:
+        raise UsageError(f"{url}: write a server's gallery as http://host:6333/people.")
+    if parts.username or parts.query or parts.fragment:
+        raise UsageError(
+            f"{url}: only host, port and name belong there; give the key as api_key or in "
+            "PASSREID_QDRANT_API_KEY."
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return Address(f"{parts.scheme}://{host}:{parts.port or 6333}", name)
+
+
+def connect(where: Address, api_key: str | None) -> QdrantClient:
+    """Return a client of a server; nothing is sent yet.
+
+    Raises:
+        UsageError: A key would go over an open connection to another machine.
+    """
+    key = api_key or os.environ.get("PASSREID_QDRANT_API_KEY") or None
+    host = urlsplit(where.server).hostname
+    if key and where.server.startswith("http:") and host not in ("localhost", "127.0.0.1", "::1"):
+        raise UsageError(f"{where.server}: a key needs https, or everybody on the way reads it.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a key to this machine itself without TLS
+        return QdrantClient(url=where.server, api_key=key, timeout=60, check_compatibility=False)
+
+
+class RemoteGallery:
+    """A collection on a server; `open_gallery` makes it.
+
+    Requests that fail for the server's or the network's sake are repeated: all of them may be.
+
+    Args:
+        client: Of the server; closed with the gallery.
+        name: Of the collection.
+        read_only: Refuse every change.
+
+    Raises:
+        GalleryError: No such gallery, one of another format, or the server does not answer.
+    """
+
+    def __init__(self, client: QdrantClient, name: str, *, read_only: bool = False) -> None:
+        self.name, self.read_only, self._client = name, read_only, client
+        if not self._call(lambda: client.collection_exists(name)):
+            raise GalleryError(f"{name}: there is no such gallery; add pictures to make one.")
+        config = self._call(lambda: client.get_collection(name)).config
+        kept = config.metadata or {}
+        if kept.get("passreid_format") != FORMAT:
+            raise GalleryError(f"{name}: is no gallery of passreid, or of another format.")
+        vectors = config.params.vectors
+        assert isinstance(vectors, models.VectorParams)
+        self.model, self.dim = str(kept["model"]), vectors.size
+
+    @staticmethod
+    def create(
+        client: QdrantClient, name: str, *, model: str, dim: int, layout: Layout | None = None
+    ) -> None:
+        """Make an empty gallery unless there is one.
+
+        Raises:
+            GalleryError: The server refuses or does not answer.
+        """
+        layout = layout or Layout()
+        if repeated(lambda: client.collection_exists(name), name):
+            return
+        small = models.ScalarQuantizationConfig(
+            type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+        )
+        repeated(
+            lambda: client.create_collection(
+                name,
+                models.VectorParams(
+                    size=dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
+                ),
+                shard_number=layout.shards,
+                replication_factor=layout.replicas,
+                # Every replica has it before an enrolment counts as done.
+                write_consistency_factor=layout.replicas,
+                quantization_config=models.ScalarQuantization(scalar=small)
+                if layout.int8
+                else None,
+                metadata={"passreid_format": FORMAT, "model": model},
+            ),
+            name,
+        )
+        kinds = dict.fromkeys(INDEXED, models.PayloadSchemaType.KEYWORD)
+        for field, kind in {**kinds, "time": models.PayloadSchemaType.FLOAT}.items():
+            _index(client, name, field, kind)
+
+    def info(self) -> Info:
+        """Describe the gallery."""
+        told = self._call(lambda: self._client.get_collection(self.name))
+        return Info(
+            name=self.name,
+            engine="qdrant",
+            model=self.model,
+            dim=self.dim,
+            count=self.count(),
+            indexed=told.indexed_vectors_count or 0,
+            bytes_on_disk=None,
+        )
+
+    def add(self, entries: Iterable[Entry]) -> Added:
+        """Enrol, in batches the server has written before the next is sent."""
+        self._writable()
+        added = known = 0
+        remaining = iter(entries)
+        while batch := list(islice(remaining, _BATCH)):
+            fresh = {entry.id: entry for entry in batch}
+            vectors = {
+                id: unit_vector(entry.embedding, self.dim, f"entry {id}")
+                for id, entry in fresh.items()
+            }
+            for record in self._records(list(fresh)):
+                del fresh[str(record.id)]
+            points = [
+                models.PointStruct(
+                    id=id, vector=vectors[id].tolist(), payload=payload(entry) | _picture(entry)
+                )
+                for id, entry in fresh.items()
+            ]
+            if points:
+                self._upsert(points)
+            added, known = added + len(fresh), known + len(batch) - len(fresh)
+        return Added(added, known)
+
+    def search(
+        self,
+        embedding: ArrayLike,
+        *,
+        top_k: int = 10,
+        where: Where | None = None,
+        min_score: float | None = None,
+        group_by: GroupBy | None = None,
+        pooling: Pooling = "mean",
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find the most alike entries, best first."""
+        if top_k < 1:
+            raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
+        queries = pooled(embedding, self.dim, pooling)
+        filtered = condition(where, _WORDS)
+        acorn = models.AcornSearchParams(enable=True, max_selectivity=1.0)
+        params = models.SearchParams(exact=exact, acorn=acorn if filtered and not exact else None)
+
+        def ask(vector: list[float], limit: int) -> list[Any]:
+            return self._call(
+                lambda: (
+                    self._client.query_points(
+                        self.name,
+                        vector,
+                        limit=limit,
+                        query_filter=filtered,
+                        search_params=params,
+                        score_threshold=min_score,
+                        with_payload=_LIGHT,
+                    ).points
+                )
+            )
+
+        return collect(ask, queries.tolist(), top_k=top_k, group_by=group_by)
+
+    def get(self, ids: Sequence[str]) -> list[Entry]:
+        """Return the entries among `ids` that exist, in their order, whole."""
+        found = {str(r.id): r for r in self._records(ids, whole=True)}
+        return [_whole(found[id]) for id in dict.fromkeys(ids) if id in found]
+
+    def page(
+        self, where: Where | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Page:
+        """List entries without embeddings and thumbnails."""
+        if limit < 1:
+            raise UsageError(f"limit is {limit}; a page has at least one entry.")
+        if after is not None and not _is_id(after):
+            raise UsageError(f"after is '{after}', which is no earlier page's end")
+        records, following = self._call(
+            lambda: self._client.scroll(
+                self.name,
+                scroll_filter=condition(where, _WORDS),
+                limit=limit,
+                offset=after,
+                with_payload=_LIGHT,
+            )
+        )
+        return Page([entry_of(r) for r in records], None if following is None else str(following))
+
+    def count(self, where: Where | None = None) -> int:
+        """Count entries."""
+        counted = self._call(
+            lambda: self._client.count(self.name, condition(where, _WORDS), exact=True)
+        )
+        return int(counted.count)
+
+    def update(self, ids: Sequence[str], **values: Any) -> int:
+        """Set camera, time, person, tracklet or payload of entries."""
+        self._writable()
+        changeable(values)
+        there: list[Any] = [str(record.id) for record in self._records(ids)]
+        if there and values:
+            self._send(lambda: self._client.set_payload(self.name, values, there, wait=True))
+        return len(there)
+
+    def remove(self, where: Where) -> int:
+        """Forget entries and their thumbnails."""
+        self._writable()
+        removed = self.count(where)
+        chosen = models.FilterSelector(filter=condition(where, _WORDS) or models.Filter())
+        if removed:
+            self._send(lambda: self._client.delete(self.name, chosen, wait=True))
+        return removed
+
+    def compact(self) -> None:
+        """Ask the server to write segments with removed entries anew.
+
+        It does so on its own time and once a segment holds a hundred entries; `docs/gallery.md`
+        says what that means for forgetting.
+        """
+        self._writable()
+        soon = models.OptimizersConfigDiff(deleted_threshold=0.0001, vacuum_min_vector_number=100)
+        self._send(lambda: self._client.update_collection(self.name, optimizers_config=soon))
+
+    def close(self) -> None:
+        """Let go of the connection; everything is written already."""
+        self._client.close()
+
+    def __enter__(self) -> RemoteGallery:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _records(self, ids: Sequence[str], *, whole: bool = False) -> list[Any]:
+        return self._call(
+            lambda: self._client.retrieve(
+                self.name, list(ids), with_payload=whole, with_vectors=whole
+            )
+        )
+
+    def _upsert(self, points: list[models.PointStruct]) -> None:
+        self._send(lambda: self._client.upsert(self.name, points, wait=True))
+
+    def _call(self, request: Callable[[], _T]) -> _T:
+        return repeated(request, self.name)
+
+    def _send(self, request: Callable[[], Any]) -> None:
+        repeated(request, self.name)
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
+
+
+def repeated(request: Callable[[], _T], name: str, *, pause: float = 0.2) -> _T:
+    """Do a request, again after pauses that double where the server or the network failed.
+
+    Raises:
+        GalleryError: It failed too often, or for another reason.
+    """
+    for attempt in range(_TRIES):
+        try:
+            return request()
+        except ResponseHandlingException as error:
+            said = f"the server does not answer ({error})"
+        except UnexpectedResponse as error:
+            said = f"the server answers {error.status_code} ({error.reason_phrase})"
+            if error.status_code in (401, 403):
+                said += "; set PASSREID_QDRANT_API_KEY"
+            if error.status_code is None or error.status_code not in (429, 500, 502, 503, 504):
+                break
+        if attempt + 1 < _TRIES:
+            # Many clients that failed together should not come back together.
+            time.sleep(pause * 2**attempt * random.uniform(0.5, 1))
+    raise GalleryError(f"{name}: {said}.")
+
+
+def _is_id(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _index(client: QdrantClient, name: str, field: str, kind: models.PayloadSchemaType) -> None:
+    repeated(lambda: client.create_payload_index(name, field, kind, wait=True), name)
+
+
+def _picture(entry: Entry) -> dict[str, str]:
+    if entry.thumbnail is None:
+        return {}
+    return {_THUMBNAIL: base64.b64encode(entry.thumbnail).decode()}
+
+
+def _whole(record: Any) -> Entry:
+    picture = record.payload.get(_THUMBNAIL)
+    return entry_of(
+        record,
+        embedding=np.asarray(record.vector, np.float32),
+        thumbnail=None if picture is None else base64.b64decode(picture),
+    )

@@ -1,0 +1,105 @@
+"""One scenario on every engine: the same ids, the same order, the same refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from passreid.errors import EmbeddingError, UsageError
+from passreid.gallery import Entry, Gallery, Where
+from tests.gallery.drawn import DIM, FILTERS, VECTORS, cosines, entries, fits
+
+
+@pytest.mark.parametrize("where", FILTERS)
+@pytest.mark.parametrize("exact", [False, True])
+def test_search_and_lists_agree_with_a_loop(everywhere: Gallery, where: Where, exact: bool) -> None:
+    query = VECTORS[4] + 0.3 * VECTORS[8]
+    scores = cosines(query)
+    wanted = [n for n, entry in enumerate(entries()) if fits(entry, where)]
+    hits = everywhere.search(query, top_k=7, where=where, exact=exact)
+    assert [hit.entry.payload["n"] for hit in hits] == sorted(wanted, key=lambda n: -scores[n])[:7]
+    for hit in hits:
+        assert hit.score == pytest.approx(scores[hit.entry.payload["n"]], abs=2e-3)
+        assert hit.entry.embedding is None
+    assert everywhere.count(where) == len(wanted)
+    found, after = [], None
+    while True:
+        page = everywhere.page(where, limit=9, after=after)
+        found += page.entries
+        after = page.next
+        if after is None:
+            break
+    assert sorted(entry.payload["n"] for entry in found) == wanted
+
+
+def test_an_entry_comes_back_as_it_was(everywhere: Gallery) -> None:
+    given = entries()
+    one, other = everywhere.get([given[5].id, "00000000-0000-0000-0000-000000000000", given[7].id])
+    for found, entry in ((one, given[5]), (other, given[7])):
+        for name in ("id", "content_hash", "source", "camera", "time", "person", "payload"):
+            assert getattr(found, name) == getattr(entry, name)
+        assert entry.embedding is not None and found.embedding is not None
+        unit = entry.embedding / np.linalg.norm(entry.embedding)
+        np.testing.assert_allclose(found.embedding, unit, atol=1e-3)
+
+
+def test_the_same_picture_is_enrolled_once(everywhere: Gallery) -> None:
+    twice = [*entries(range(58, 60)), Entry(content_hash="new", embedding=VECTORS[0])] * 2
+    assert everywhere.add(twice) == (1, 5)
+    assert everywhere.count() == 61
+
+
+def test_thresholds_groups_and_tracklets(everywhere: Gallery) -> None:
+    query = VECTORS[10]
+    scores = cosines(query)
+    assert [h.score >= 0.2 for h in everywhere.search(query, top_k=60, min_score=0.2)] == (
+        [True] * int((scores >= 0.2).sum())
+    )
+    grouped = everywhere.search(query, top_k=12, group_by="tracklet")
+    best = {f"t{t}": scores[3 * t : 3 * t + 3].max() for t in range(20)}
+    order = sorted(best, key=lambda name: -best[name])[:12]
+    assert [hit.group for hit in grouped] == order
+    everybody = everywhere.search(query, top_k=60, group_by="person")
+    assert len(everybody) == 10 + 20  # the people, and those without a name for themselves
+    tracklet = VECTORS[[10, 20]]
+    unit = tracklet / np.linalg.norm(tracklet, axis=1, keepdims=True)
+    mean, single = (everywhere.search(tracklet, top_k=5, pooling=p) for p in ("mean", "best"))
+    expected = np.argsort(-cosines(unit.mean(axis=0)))[:5]
+    assert {hit.entry.payload["n"] for hit in mean} == set(expected.tolist())
+    expected = np.argsort(-np.maximum(cosines(tracklet[0]), cosines(tracklet[1])))[:5]
+    assert {hit.entry.payload["n"] for hit in single} == set(expected.tolist())
+
+
+def test_labels_can_be_changed(everywhere: Gallery) -> None:
+    ids = [entry.id for entry in entries(range(3))]
+    absent = "00000000-0000-0000-0000-000000000000"
+    assert everywhere.update([*ids, absent], person="found", payload={"by": "guard"}) == 3
+    assert {e.id for e in everywhere.page(Where(people=("found",))).entries} == set(ids)
+    assert everywhere.get(ids)[0].payload == {"by": "guard"}
+    assert everywhere.get(ids)[1].camera == "c1"
+    with pytest.raises(UsageError, match="content_hash cannot be changed"):
+        everywhere.update(ids, content_hash="x")
+
+
+@pytest.mark.parametrize(
+    ("embedding", "message"),
+    [
+        (None, "has no embedding"),
+        (np.zeros(DIM), "zero everywhere"),
+        (np.full(DIM, np.nan), "NaN"),
+        (np.ones(DIM + 1), "has 17 numbers, the gallery's have 16"),
+    ],
+)
+def test_embeddings_that_cannot_be_kept(everywhere: Gallery, embedding: Any, message: str) -> None:
+    with pytest.raises(EmbeddingError, match=message):
+        everywhere.add([Entry(content_hash="x", embedding=embedding)])
+    if embedding is not None:
+        with pytest.raises(EmbeddingError, match=message):
+            everywhere.search(embedding)
+    assert everywhere.count() == 60
+    with pytest.raises(UsageError, match="after is 'x', which is no earlier page's end"):
+        everywhere.page(after="x")
+    with pytest.raises(UsageError, match="at least one hit"):
+        everywhere.search(VECTORS[0], top_k=0)

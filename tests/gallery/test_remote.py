@@ -1,0 +1,144 @@
+"""A gallery on a server: addresses, keys, retries, what is told apart from a gallery."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from passreid.errors import GalleryError, UsageError
+from passreid.gallery import Entry, Where, open_gallery
+from tests.gallery.drawn import DIM, MODEL, VECTORS, entries
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*local:UserWarning", "ignore:Local mode:UserWarning")
+qdrant_client = pytest.importorskip("qdrant_client")
+from qdrant_client.http.exceptions import (  # noqa: E402
+    ResponseHandlingException,
+    UnexpectedResponse,
+)
+
+from passreid.gallery import remote  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://host:6333/people", ("http://host:6333", "people")),
+        ("https://db.example.org/people/", ("https://db.example.org:6333", "people")),
+        ("http://[::1]:7000/p", ("http://[::1]:7000", "p")),
+    ],
+)
+def test_addresses(url: str, expected: tuple[str, str]) -> None:
+    assert remote.address(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host:6333", "http://host/a/b", "ftp://host/people", "http://k@host/p", "http://h/p?x"],
+)
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match=r"write a server's gallery|only host, port and name"):
+        open_gallery(url)
+
+
+def test_a_key_does_not_travel_in_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="a key needs https"):
+        open_gallery("http://db.example.org/people", api_key="secret")
+    monkeypatch.setenv("PASSREID_QDRANT_API_KEY", "secret")
+    with pytest.raises(UsageError, match="a key needs https"):
+        open_gallery("http://db.example.org/people")
+    remote.connect(remote.address("http://localhost:6333/people"), None).close()
+    remote.connect(remote.address("https://db.example.org/people"), None).close()
+
+
+def refused(status: int) -> UnexpectedResponse:
+    return UnexpectedResponse(status, "said so", b"", headers=qdrant_client_headers())
+
+
+def qdrant_client_headers() -> Any:
+    import httpx
+
+    return httpx.Headers()
+
+
+@pytest.mark.parametrize(
+    ("failures", "calls", "message"),
+    [
+        ([refused(503), ResponseHandlingException(OSError("gone")), refused(429)], 4, None),
+        ([refused(503)] * 9, 5, "answers 503"),
+        ([ResponseHandlingException(OSError("gone"))] * 9, 5, "does not answer"),
+        ([refused(403)], 1, "PASSREID_QDRANT_API_KEY"),
+        ([refused(400)], 1, "answers 400"),
+    ],
+)
+def test_what_may_pass_is_tried_again(
+    failures: list[Exception], calls: int, message: str | None
+) -> None:
+    waiting, asked = list(failures), []
+
+    def request() -> str:
+        asked.append(1)
+        if waiting:
+            raise waiting.pop(0)
+        return "done"
+
+    if message is None:
+        assert remote.repeated(request, "people", pause=0) == "done"
+    else:
+        with pytest.raises(GalleryError, match=message):
+            remote.repeated(request, "people", pause=0)
+    assert len(asked) == calls
+
+
+def test_a_collection_of_others_is_refused() -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    with pytest.raises(GalleryError, match="no such gallery"):
+        remote.RemoteGallery(client, "people")
+    vectors = qdrant_client.models.VectorParams(size=4, distance="Dot")
+    client.create_collection("people", vectors)
+    with pytest.raises(GalleryError, match="is no gallery of passreid"):
+        remote.RemoteGallery(client, "people")
+
+
+def test_read_only_and_thumbnails() -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    remote.RemoteGallery.create(client, "people", model="another is not made", dim=3)
+    gallery = remote.RemoteGallery(client, "people")
+    gallery.add([Entry(content_hash="x", embedding=VECTORS[0], thumbnail=b"\xff\xd8")])
+    (kept,) = gallery.get([entry.id for entry in gallery.page().entries])
+    assert kept.thumbnail == b"\xff\xd8"
+    assert gallery.search(VECTORS[0])[0].entry.thumbnail is None
+    info = gallery.info()
+    assert (info.count, info.dim, info.model, info.engine) == (1, DIM, MODEL, "qdrant")
+    reader = remote.RemoteGallery(client, "people", read_only=True)
+    changes = (
+        lambda: reader.add(entries()),
+        lambda: reader.remove(Where()),
+        lambda: reader.update([kept.id], camera="x"),
+        reader.compact,
+    )
+    for change in changes:
+        with pytest.raises(GalleryError, match="read-only"):
+            change()
+    assert gallery.remove(Where()) == 1
+    assert gallery.count() == 0
+    gallery.compact()
+
+
+def test_int8_finds_the_same(tmp_path: Any) -> None:
+    from passreid.gallery import Layout
+
+    pytest.importorskip("qdrant_edge")
+    with open_gallery(
+        tmp_path / "g", model=MODEL, dim=DIM, create=True, layout=Layout(int8=True)
+    ) as small:
+        small.add(entries())
+        small.compact()
+        scores = VECTORS @ VECTORS[3] / np.linalg.norm(VECTORS, axis=1)
+        found = [hit.entry.payload["n"] for hit in small.search(VECTORS[3], top_k=5)]
+        assert found == np.argsort(-scores)[:5].tolist()
+    assert '"int8": true' in (tmp_path / "g" / "gallery.json").read_text()
+    config = (tmp_path / "g" / "shard" / "edge_config.json").read_text()
+    assert "int8" in config
