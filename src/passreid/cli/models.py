@@ -24,6 +24,7 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "openvino": ("openvino",),
     "gallery": ("qdrant_edge",),
+    "qdrant": ("qdrant_client",),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
     "bulk": ("pyarrow", "fsspec"),
     "ray": ("ray",),
