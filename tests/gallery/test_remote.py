@@ -11,7 +11,9 @@ from passreid.errors import GalleryError, UsageError
 from passreid.gallery import Entry, Where, open_gallery
 from tests.gallery.drawn import DIM, MODEL, VECTORS, entries
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*local:UserWarning", "ignore:Local mode:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*local:UserWarning", "ignore:Local mode:UserWarning"
+)
 qdrant_client = pytest.importorskip("qdrant_client")
 from qdrant_client.http.exceptions import (  # noqa: E402
     ResponseHandlingException,
