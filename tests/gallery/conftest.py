@@ -43,7 +43,7 @@ def opened(engine: str, folder: Path) -> Iterator[Gallery]:
     url = f"{server.rstrip('/')}/test-{uuid.uuid4().hex}"
     with open_gallery(url, model=MODEL, dim=DIM, create=True) as gallery:
         yield gallery
-    from passreid.gallery.remote import address, connect
+    from passreid.gallery.connection import address, connect
 
     connect(address(url), None).delete_collection(address(url).collection)
 

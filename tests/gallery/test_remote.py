@@ -20,7 +20,7 @@ from qdrant_client.http.exceptions import (  # noqa: E402
     UnexpectedResponse,
 )
 
-from passreid.gallery import remote  # noqa: E402
+from passreid.gallery import connection, remote  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from passreid.gallery import remote  # noqa: E402
     ],
 )
 def test_addresses(url: str, expected: tuple[str, str]) -> None:
-    assert remote.address(url) == expected
+    assert connection.address(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_key_does_not_travel_in_the_open(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PASSREID_QDRANT_API_KEY", "secret")
     with pytest.raises(UsageError, match="a key needs https"):
         open_gallery("http://db.example.org/people")
-    remote.connect(remote.address("http://localhost:6333/people"), None).close()
-    remote.connect(remote.address("https://db.example.org/people"), None).close()
+    connection.connect(connection.address("http://localhost:6333/people"), None).close()
+    connection.connect(connection.address("https://db.example.org/people"), None).close()
 
 
 def refused(status: int) -> UnexpectedResponse:
@@ -86,10 +86,10 @@ def test_what_may_pass_is_tried_again(
         return "done"
 
     if message is None:
-        assert remote.repeated(request, "people", pause=0) == "done"
+        assert connection.repeated(request, "people", pause=0) == "done"
     else:
         with pytest.raises(GalleryError, match=message):
-            remote.repeated(request, "people", pause=0)
+            connection.repeated(request, "people", pause=0)
     assert len(asked) == calls
 
 

@@ -4,6 +4,7 @@ base.py       entries, filters, hits, the protocol
 embedded.py   a folder on this machine: the Qdrant engine in the process
 folder.py     what lies in it, and what a kill left of it
 remote.py     a Qdrant server or cluster
+connection.py the way there: addresses, clients, requests tried again
 points.py     entries and filters in the words of both
 enrolment.py  pictures -> entries
 exchange.py   Parquet files, copies, snapshots
@@ -108,7 +109,8 @@ def _in_folder(folder: Path, made: _New | None, read_only: bool) -> Gallery:
 
 def _on_server(url: str, made: _New | None, read_only: bool, api_key: str | None) -> Gallery:
     try:
-        from passreid.gallery.remote import RemoteGallery, address, connect
+        from passreid.gallery.connection import address, connect
+        from passreid.gallery.remote import RemoteGallery
     except ModuleNotFoundError as error:
         raise MissingExtraError("A gallery on a server", "qdrant") from error
     where = address(url)

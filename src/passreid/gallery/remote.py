@@ -7,21 +7,15 @@ search); the model and the format lie in the collection's metadata.
 from __future__ import annotations
 
 import base64
-import os
-import random
-import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from passreid.errors import GalleryError, UsageError
 from passreid.gallery.base import (
@@ -39,10 +33,10 @@ from passreid.gallery.base import (
     pooled,
     unit_vector,
 )
+from passreid.gallery.connection import repeated
 from passreid.gallery.points import INDEXED, Words, collect, condition, entry_of, payload
 
 _BATCH = 256
-_TRIES = 5
 _THUMBNAIL = "thumbnail"
 _LIGHT = models.PayloadSelectorExclude(exclude=[_THUMBNAIL])
 _T = TypeVar("_T")
@@ -55,47 +49,6 @@ _WORDS = Words(
     ),
     whole=lambda must, barred: models.Filter(must=must, must_not=barred),
 )
-
-
-class Address(NamedTuple):
-    """Where a collection is: the server's address, and its name there."""
-
-    server: str
-    collection: str
-
-
-def address(url: str) -> Address:
-    """Take ``http(s)://host:port/collection`` apart.
-
-    Raises:
-        UsageError: It is none.
-    """
-    parts = urlsplit(url)
-    name = parts.path.strip("/")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not name or "/" in name:
-        raise UsageError(f"{url}: write a server's gallery as http://host:6333/people.")
-    if parts.username or parts.query or parts.fragment:
-        raise UsageError(
-            f"{url}: only host, port and name belong there; give the key as api_key or in "
-            "PASSREID_QDRANT_API_KEY."
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(f"{parts.scheme}://{host}:{parts.port or 6333}", name)
-
-
-def connect(where: Address, api_key: str | None) -> QdrantClient:
-    """Return a client of a server; nothing is sent yet.
-
-    Raises:
-        UsageError: A key would go over an open connection to another machine.
-    """
-    key = api_key or os.environ.get("PASSREID_QDRANT_API_KEY") or None
-    host = urlsplit(where.server).hostname
-    if key and where.server.startswith("http:") and host not in ("localhost", "127.0.0.1", "::1"):
-        raise UsageError(f"{where.server}: a key needs https, or everybody on the way reads it.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a key to this machine itself without TLS
-        return QdrantClient(url=where.server, api_key=key, timeout=60, check_compatibility=False)
 
 
 class RemoteGallery:
@@ -328,29 +281,6 @@ class RemoteGallery:
     def _writable(self) -> None:
         if self.read_only:
             raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
-
-
-def repeated(request: Callable[[], _T], name: str, *, pause: float = 0.2) -> _T:
-    """Do a request, again after pauses that double where the server or the network failed.
-
-    Raises:
-        GalleryError: It failed too often, or for another reason.
-    """
-    for attempt in range(_TRIES):
-        try:
-            return request()
-        except ResponseHandlingException as error:
-            said = f"the server does not answer ({error})"
-        except UnexpectedResponse as error:
-            said = f"the server answers {error.status_code} ({error.reason_phrase})"
-            if error.status_code in (401, 403):
-                said += "; set PASSREID_QDRANT_API_KEY"
-            if error.status_code is None or error.status_code not in (429, 500, 502, 503, 504):
-                break
-        if attempt + 1 < _TRIES:
-            # Many clients that failed together should not come back together.
-            time.sleep(pause * 2**attempt * random.uniform(0.5, 1))
-    raise GalleryError(f"{name}: {said}.")
 
 
 def _is_id(text: str) -> bool:
