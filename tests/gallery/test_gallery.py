@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,25 @@ from passreid.gallery import Entry, Gallery, Where, open_gallery
 from tests.gallery.drawn import DIM, MODEL, VECTORS, entries
 
 pytest.importorskip("qdrant_edge")
+
+
+def test_a_disk_that_cannot_be_written_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "g"
+    open_gallery(folder, model=MODEL, dim=DIM, create=True).close()
+    real = Path.open
+
+    def barred(path: Path, mode: str = "r", *more: Any, **words: Any) -> Any:
+        if "a" in mode or "w" in mode:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, mode, *more, **words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", barred)
+        with pytest.raises(GalleryError, match=r"Read-only file system.*copy the folder"):
+            open_gallery(folder, model=MODEL, read_only=True)
+    open_gallery(folder, model=MODEL, read_only=True).close()
 
 
 def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(

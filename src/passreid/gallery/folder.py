@@ -89,7 +89,10 @@ def locked(folder: Path) -> IO[str]:
     try:
         lock = (folder / LOCK).open("a+")
     except OSError as error:
-        raise GalleryError(f"{folder}: cannot be opened ({error.strerror}).") from None
+        raise GalleryError(
+            f"{folder}: cannot be opened ({error.strerror}); the engine writes there even to "
+            "search: copy the folder to a disk of yours that can be written."
+        ) from None
     try:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
