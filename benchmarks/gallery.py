@@ -3,7 +3,8 @@
     python benchmarks/gallery.py FOLDER --count 50000 --dim 384
 
 Each person has about ten pictures around a direction of their own; queries are further pictures of
-people who are there. FOLDER must not exist; it is left for a look.
+people who are there. FOLDER must not exist; it is left for a look. `--exact-up-to 0` sends filtered
+searches through the index, however few entries the filter lets through.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from passreid.gallery import Entry, Gallery, Where, open_gallery
+from passreid.gallery import Entry, Gallery, Where, embedded, open_gallery
 
 SPREAD = 0.6  # length of a picture's noise beside a person's unit direction
 SEEN = 10  # pictures of one person
@@ -68,8 +69,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--exact-up-to", type=int)
     options = parser.parse_args()
     DIM[0] = options.dim
+    if options.exact_up_to is not None:
+        embedded._EXACT_UP_TO = options.exact_up_to
     if options.folder.exists():
         parser.error(f"{options.folder} exists")
     with open_gallery(options.folder, model="random", dim=options.dim, create=True) as gallery:
@@ -89,6 +93,10 @@ def main() -> None:
             "bytes_on_disk": told.bytes_on_disk,
             "all": searched(gallery, options.count, None),
             "one_camera": searched(gallery, options.count, Where(cameras=("c3",))),
+            "four_cameras": searched(
+                gallery, options.count, Where(cameras=("c0", "c1", "c2", "c3"))
+            ),
+            "all_but_one": searched(gallery, options.count, Where(not_cameras=("c3",))),
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
     print(json.dumps(result, indent=1))
