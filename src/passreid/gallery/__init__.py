@@ -5,6 +5,7 @@ embedded.py   a folder on this machine: the Qdrant engine in the process
 folder.py     what lies in it, and what a kill left of it
 remote.py     a Qdrant server or cluster
 connection.py the way there: addresses, clients, requests tried again
+engine.py     what both do alike
 points.py     entries and filters in the words of both
 enrolment.py  pictures -> entries
 exchange.py   Parquet files, copies, snapshots
@@ -25,6 +26,7 @@ from passreid.gallery.exchange import (
     restore,
     snapshot,
 )
+from passreid.storage import is_address
 
 __all__ = [
     "Entry",
@@ -77,7 +79,7 @@ def open_gallery(
         raise UsageError("A new gallery needs the model and the width of its embeddings.")
     made = (model, dim, layout) if create and not read_only and model and dim else None
     gallery: Gallery
-    if "://" in str(place):
+    if is_address(str(place)):
         gallery = _on_server(str(place), made, read_only, api_key)
     else:
         gallery = _in_folder(Path(place), made, read_only)
@@ -90,7 +92,7 @@ def open_gallery(
     return gallery
 
 
-_New = tuple[str, int, "Layout | None"]
+_New = tuple[str, int, Layout | None]
 
 
 def _in_folder(folder: Path, made: _New | None, read_only: bool) -> Gallery:

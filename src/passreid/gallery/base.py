@@ -191,9 +191,17 @@ class Gallery(Protocol):
         """Return the entries among `ids` that exist, in their order, whole."""
 
     def page(
-        self, where: Where | None = None, *, limit: int = 100, after: str | None = None
+        self,
+        where: Where | None = None,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        whole: bool = False,
     ) -> Page:
-        """List entries without embeddings and thumbnails, from `after` (an earlier `next`) on."""
+        """List entries from `after` (an earlier `next`) on.
+
+        Their embeddings and thumbnails are read only where they are wanted whole.
+        """
 
     def count(self, where: Where | None = None) -> int:
         """Count entries."""

@@ -14,32 +14,16 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
-from numpy.typing import ArrayLike
 
 from passreid.errors import GalleryError, OutputError, PassreidError, UsageError
-from passreid.gallery.base import (
-    FORMAT,
-    Added,
-    Entry,
-    GroupBy,
-    Hit,
-    Info,
-    Layout,
-    Page,
-    Pooling,
-    Where,
-    changeable,
-    pooled,
-    unit_vector,
-)
+from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
+from passreid.gallery.engine import Ask, Engine
 from passreid.gallery.folder import (
     CARD,
     SHARD,
@@ -50,7 +34,8 @@ from passreid.gallery.folder import (
     settle,
     told,
 )
-from passreid.gallery.points import Words, collect, condition, entry_of, payload
+from passreid.gallery.points import Words, condition, entry_of, payload
+from passreid.similarity import F32
 from passreid.storage import write
 
 _BATCH = 512
@@ -69,7 +54,7 @@ _WORDS = Words(
 )
 
 
-class EmbeddedGallery:
+class EmbeddedGallery(Engine):
     """One folder, one process; `open_gallery` makes it.
 
     Args:
@@ -80,8 +65,10 @@ class EmbeddedGallery:
         GalleryError: No gallery, one of another format, or in use by another process.
     """
 
+    batch = _BATCH
+
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self.folder, self.read_only = folder, read_only
+        self.folder, self.name, self.read_only = folder, str(folder), read_only
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
         self.int8 = bool(card.get("int8", False))
@@ -117,7 +104,7 @@ class EmbeddedGallery:
             shard = self._shard.info()
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return Info(
-            name=str(self.folder),
+            name=self.name,
             engine="edge",
             model=self.model,
             dim=self.dim,
@@ -126,79 +113,45 @@ class EmbeddedGallery:
             bytes_on_disk=sum(path.stat().st_blocks * 512 for path in files),
         )
 
-    def add(self, entries: Iterable[Entry]) -> Added:
-        """Enrol, in batches that are on disk before the next begins."""
-        self._writable()
-        added = known = 0
-        remaining = iter(entries)
-        while batch := list(islice(remaining, _BATCH)):
-            fresh = {entry.id: entry for entry in batch}
-            points = {
-                id: unit_vector(entry.embedding, self.dim, f"entry {id}")
-                for id, entry in fresh.items()
-            }
-            with self._guard:
-                for record in self._shard.retrieve(list(fresh), False, False):
-                    del fresh[str(record.id)]
-                for entry in fresh.values():
-                    if entry.thumbnail is not None:
-                        write(self._thumbnail(entry.id), entry.thumbnail)
-                self._change(
-                    edge.UpdateOperation.upsert_points(
-                        [
-                            edge.Point(id, points[id].tolist(), payload(entry))
-                            for id, entry in fresh.items()
-                        ]
-                    )
-                )
-            added, known = added + len(fresh), known + len(batch) - len(fresh)
-        return Added(added, known)
+    def _store(self, entries: dict[str, Entry], vectors: Mapping[str, F32]) -> int:
+        with self._guard:
+            for record in self._shard.retrieve(list(entries), False, False):
+                del entries[str(record.id)]
+            for entry in entries.values():
+                if entry.thumbnail is not None:
+                    write(self._thumbnail(entry.id), entry.thumbnail)
+            points = [
+                edge.Point(id, vectors[id].tolist(), payload(entry))
+                for id, entry in entries.items()
+            ]
+            self._change(edge.UpdateOperation.upsert_points(points))
+        return len(entries)
 
-    def search(
-        self,
-        embedding: ArrayLike,
-        *,
-        top_k: int = 10,
-        where: Where | None = None,
-        min_score: float | None = None,
-        group_by: GroupBy | None = None,
-        pooling: Pooling = "mean",
-        exact: bool = False,
-    ) -> list[Hit]:
-        """Find the most alike entries, best first."""
-        if top_k < 1:
-            raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
-        queries = pooled(embedding, self.dim, pooling)
-
-        def ask(vector: list[float], limit: int) -> list[Any]:
-            return self._query(vector, limit, where, min_score, exact)
-
-        return collect(ask, queries.tolist(), top_k=top_k, group_by=group_by)
-
-    def _query(
-        self,
-        vector: list[float],
-        limit: int,
-        where: Where | None,
-        min_score: float | None,
-        exact: bool,
-    ) -> list[Any]:
+    def _asking(self, where: Where | None, min_score: float | None, exact: bool) -> Ask:
         filtered = condition(where, _WORDS)
         acorn = None
-        if filtered is not None:
-            exact = exact or self.count(where) <= _EXACT_UP_TO
-            acorn = edge.AcornSearchParams(enable=not exact, max_selectivity=1.0)
-        request = edge.QueryRequest(
-            limit=limit,
-            query=edge.Query.Nearest(vector),
-            with_payload=True,
-            with_vector=False,
-            filter=filtered,
-            score_threshold=min_score,
-            params=edge.SearchParams(exact=exact, acorn=acorn),
-        )
-        with self._guard:
-            return list(self._shard.query(request))
+        if filtered is not None and not exact:
+            with self._guard:
+                everything = self._shard.info().points_count
+            # No more than everything passes: counting what does takes as long as the search.
+            exact = everything <= _EXACT_UP_TO or self.count(where) <= _EXACT_UP_TO
+            acorn = None if exact else edge.AcornSearchParams(enable=True, max_selectivity=1.0)
+        params = edge.SearchParams(exact=exact, acorn=acorn)
+
+        def ask(vector: list[float], limit: int) -> list[Any]:
+            request = edge.QueryRequest(
+                limit=limit,
+                query=edge.Query.Nearest(vector),
+                with_payload=True,
+                with_vector=False,
+                filter=filtered,
+                score_threshold=min_score,
+                params=params,
+            )
+            with self._guard:
+                return list(self._shard.query(request))
+
+        return ask
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
         """Return the entries among `ids` that exist, in their order, whole."""
@@ -206,18 +159,20 @@ class EmbeddedGallery:
             records = {str(r.id): r for r in self._shard.retrieve(list(ids), True, True)}
             return [self._whole(records[id]) for id in dict.fromkeys(ids) if id in records]
 
-    def page(
-        self, where: Where | None = None, *, limit: int = 100, after: str | None = None
-    ) -> Page:
-        """List entries without embeddings and thumbnails."""
-        if limit < 1:
-            raise UsageError(f"limit is {limit}; a page has at least one entry.")
-        with self._guard, told(UsageError, f"after is '{after}', which is no earlier page's end"):
-            request = edge.ScrollRequest(
-                offset=after, limit=limit, filter=condition(where, _WORDS), with_payload=True
-            )
-            records, following = self._shard.scroll(request)
-        return Page([entry_of(r) for r in records], None if following is None else str(following))
+    def _scroll(
+        self, where: Where | None, limit: int, after: str | None, whole: bool
+    ) -> tuple[list[Entry], Any]:
+        with self._guard:
+            with told(UsageError, f"after is '{after}', which is no earlier page's end"):
+                request = edge.ScrollRequest(
+                    offset=after,
+                    limit=limit,
+                    filter=condition(where, _WORDS),
+                    with_payload=True,
+                    with_vector=whole,
+                )
+                records, following = self._shard.scroll(request)
+            return [self._whole(r) if whole else entry_of(r) for r in records], following
 
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
@@ -291,19 +246,6 @@ class EmbeddedGallery:
                 self._shard.close()
                 self._lock.close()
 
-    def __enter__(self) -> EmbeddedGallery:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
     def _all(self) -> Iterator[list[Any]]:
         after: Any = None
         while True:
@@ -314,10 +256,6 @@ class EmbeddedGallery:
                 yield records
             if after is None:
                 return
-
-    def _writable(self) -> None:
-        if self.read_only:
-            raise GalleryError(f"{self.folder} was opened read-only; open it for writing.")
 
     def _change(self, operation: Any) -> None:
         """Apply a change and see it on disk."""

@@ -25,9 +25,9 @@ def read_all(gallery: Gallery, where: Where | None = None) -> Iterator[list[Entr
     """Yield entries whole, in the order of their ids, some hundred at a time."""
     after: str | None = None
     while True:
-        page = gallery.page(where, limit=_BATCH, after=after)
+        page = gallery.page(where, limit=_BATCH, after=after, whole=True)
         if page.entries:
-            yield gallery.get([entry.id for entry in page.entries])
+            yield page.entries
         after = page.next
         if after is None:
             return

@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 
 from passreid.errors import GalleryError, UsageError
-from passreid.gallery.base import (
-    FORMAT,
-    Added,
-    Entry,
-    GroupBy,
-    Hit,
-    Info,
-    Layout,
-    Page,
-    Pooling,
-    Where,
-    changeable,
-    pooled,
-    unit_vector,
-)
+from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.connection import repeated
-from passreid.gallery.points import INDEXED, Words, collect, condition, entry_of, payload
+from passreid.gallery.engine import Ask, Engine
+from passreid.gallery.points import INDEXED, Words, condition, entry_of, payload
+from passreid.similarity import F32
 
 _BATCH = 256
 _THUMBNAIL = "thumbnail"
@@ -51,7 +37,7 @@ _WORDS = Words(
 )
 
 
-class RemoteGallery:
+class RemoteGallery(Engine):
     """A collection on a server; `open_gallery` makes it.
 
     Requests that fail for the server's or the network's sake are repeated: all of them may be.
@@ -65,11 +51,13 @@ class RemoteGallery:
         GalleryError: No such gallery, one of another format, or the server does not answer.
     """
 
+    batch = _BATCH
+
     def __init__(self, client: QdrantClient, name: str, *, read_only: bool = False) -> None:
         self.name, self.read_only, self._client = name, read_only, client
-        if not self._call(lambda: client.collection_exists(name)):
+        if not self._call(client.collection_exists):
             raise GalleryError(f"{name}: there is no such gallery; add pictures to make one.")
-        config = self._call(lambda: client.get_collection(name)).config
+        config = self._call(client.get_collection).config
         kept = config.metadata or {}
         if kept.get("passreid_format") != FORMAT:
             raise GalleryError(f"{name}: is no gallery of passreid, or of another format.")
@@ -87,35 +75,32 @@ class RemoteGallery:
             GalleryError: The server refuses or does not answer.
         """
         layout = layout or Layout()
-        if repeated(lambda: client.collection_exists(name), name):
+        if repeated(partial(client.collection_exists, name), name):
             return
         small = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )
-        repeated(
-            lambda: client.create_collection(
-                name,
-                models.VectorParams(
-                    size=dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
-                ),
-                shard_number=layout.shards,
-                replication_factor=layout.replicas,
-                # Every replica has it before an enrolment counts as done.
-                write_consistency_factor=layout.replicas,
-                quantization_config=models.ScalarQuantization(scalar=small)
-                if layout.int8
-                else None,
-                metadata={"passreid_format": FORMAT, "model": model},
-            ),
+        made = partial(
+            client.create_collection,
             name,
+            models.VectorParams(
+                size=dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
+            ),
+            shard_number=layout.shards,
+            replication_factor=layout.replicas,
+            # Every replica has it before an enrolment counts as done.
+            write_consistency_factor=layout.replicas,
+            quantization_config=models.ScalarQuantization(scalar=small) if layout.int8 else None,
+            metadata={"passreid_format": FORMAT, "model": model},
         )
+        repeated(made, name)
         kinds = dict.fromkeys(INDEXED, models.PayloadSchemaType.KEYWORD)
         for field, kind in {**kinds, "time": models.PayloadSchemaType.FLOAT}.items():
-            _index(client, name, field, kind)
+            repeated(partial(client.create_payload_index, name, field, kind, wait=True), name)
 
     def info(self) -> Info:
         """Describe the gallery."""
-        told = self._call(lambda: self._client.get_collection(self.name))
+        told = self._call(self._client.get_collection)
         return Info(
             name=self.name,
             engine="qdrant",
@@ -126,96 +111,63 @@ class RemoteGallery:
             bytes_on_disk=None,
         )
 
-    def add(self, entries: Iterable[Entry]) -> Added:
-        """Enrol, in batches the server has written before the next is sent."""
-        self._writable()
-        added = known = 0
-        remaining = iter(entries)
-        while batch := list(islice(remaining, _BATCH)):
-            fresh = {entry.id: entry for entry in batch}
-            vectors = {
-                id: unit_vector(entry.embedding, self.dim, f"entry {id}")
-                for id, entry in fresh.items()
-            }
-            for record in self._records(list(fresh)):
-                del fresh[str(record.id)]
-            points = [
-                models.PointStruct(
-                    id=id, vector=vectors[id].tolist(), payload=payload(entry) | _picture(entry)
-                )
-                for id, entry in fresh.items()
-            ]
-            if points:
-                self._upsert(points)
-            added, known = added + len(fresh), known + len(batch) - len(fresh)
-        return Added(added, known)
+    def _store(self, entries: dict[str, Entry], vectors: Mapping[str, F32]) -> int:
+        for record in self._records(list(entries)):
+            del entries[str(record.id)]
+        points = [
+            models.PointStruct(
+                id=id, vector=vectors[id].tolist(), payload=payload(entry) | _picture(entry)
+            )
+            for id, entry in entries.items()
+        ]
+        if points:
+            self._call(self._client.upsert, points, wait=True)
+        return len(entries)
 
-    def search(
-        self,
-        embedding: ArrayLike,
-        *,
-        top_k: int = 10,
-        where: Where | None = None,
-        min_score: float | None = None,
-        group_by: GroupBy | None = None,
-        pooling: Pooling = "mean",
-        exact: bool = False,
-    ) -> list[Hit]:
-        """Find the most alike entries, best first."""
-        if top_k < 1:
-            raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
-        queries = pooled(embedding, self.dim, pooling)
+    def _asking(self, where: Where | None, min_score: float | None, exact: bool) -> Ask:
         filtered = condition(where, _WORDS)
-        acorn = models.AcornSearchParams(enable=True, max_selectivity=1.0)
-        params = models.SearchParams(exact=exact, acorn=acorn if filtered and not exact else None)
+        acorn = None
+        if filtered is not None and not exact:
+            acorn = models.AcornSearchParams(enable=True, max_selectivity=1.0)
+        params = models.SearchParams(exact=exact, acorn=acorn)
 
         def ask(vector: list[float], limit: int) -> list[Any]:
-            return self._call(
-                lambda: (
-                    self._client.query_points(
-                        self.name,
-                        vector,
-                        limit=limit,
-                        query_filter=filtered,
-                        search_params=params,
-                        score_threshold=min_score,
-                        with_payload=_LIGHT,
-                    ).points
-                )
+            answer = self._call(
+                self._client.query_points,
+                vector,
+                limit=limit,
+                query_filter=filtered,
+                search_params=params,
+                score_threshold=min_score,
+                with_payload=_LIGHT,
             )
+            return answer.points
 
-        return collect(ask, queries.tolist(), top_k=top_k, group_by=group_by)
+        return ask
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
         """Return the entries among `ids` that exist, in their order, whole."""
         found = {str(r.id): r for r in self._records(ids, whole=True)}
         return [_whole(found[id]) for id in dict.fromkeys(ids) if id in found]
 
-    def page(
-        self, where: Where | None = None, *, limit: int = 100, after: str | None = None
-    ) -> Page:
-        """List entries without embeddings and thumbnails."""
-        if limit < 1:
-            raise UsageError(f"limit is {limit}; a page has at least one entry.")
+    def _scroll(
+        self, where: Where | None, limit: int, after: str | None, whole: bool
+    ) -> tuple[list[Entry], Any]:
         if after is not None and not _is_id(after):
             raise UsageError(f"after is '{after}', which is no earlier page's end")
         records, following = self._call(
-            lambda: self._client.scroll(
-                self.name,
-                scroll_filter=condition(where, _WORDS),
-                limit=limit,
-                offset=after,
-                with_payload=_LIGHT,
-            )
+            self._client.scroll,
+            scroll_filter=condition(where, _WORDS),
+            limit=limit,
+            offset=after,
+            with_payload=True if whole else _LIGHT,
+            with_vectors=whole,
         )
-        return Page([entry_of(r) for r in records], None if following is None else str(following))
+        return [_whole(r) if whole else entry_of(r) for r in records], following
 
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
-        counted = self._call(
-            lambda: self._client.count(self.name, condition(where, _WORDS), exact=True)
-        )
-        return int(counted.count)
+        return int(self._call(self._client.count, condition(where, _WORDS), exact=True).count)
 
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries."""
@@ -223,7 +175,7 @@ class RemoteGallery:
         changeable(values)
         there: list[Any] = [str(record.id) for record in self._records(ids)]
         if there and values:
-            self._send(lambda: self._client.set_payload(self.name, values, there, wait=True))
+            self._call(self._client.set_payload, values, there, wait=True)
         return len(there)
 
     def remove(self, where: Where) -> int:
@@ -232,7 +184,7 @@ class RemoteGallery:
         removed = self.count(where)
         chosen = models.FilterSelector(filter=condition(where, _WORDS) or models.Filter())
         if removed:
-            self._send(lambda: self._client.delete(self.name, chosen, wait=True))
+            self._call(self._client.delete, chosen, wait=True)
         return removed
 
     def compact(self) -> None:
@@ -243,44 +195,18 @@ class RemoteGallery:
         """
         self._writable()
         soon = models.OptimizersConfigDiff(deleted_threshold=0.0001, vacuum_min_vector_number=100)
-        self._send(lambda: self._client.update_collection(self.name, optimizers_config=soon))
+        self._call(self._client.update_collection, optimizers_config=soon)
 
     def close(self) -> None:
         """Let go of the connection; everything is written already."""
         self._client.close()
 
-    def __enter__(self) -> RemoteGallery:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
     def _records(self, ids: Sequence[str], *, whole: bool = False) -> list[Any]:
-        return self._call(
-            lambda: self._client.retrieve(
-                self.name, list(ids), with_payload=whole, with_vectors=whole
-            )
-        )
+        return self._call(self._client.retrieve, list(ids), with_payload=whole, with_vectors=whole)
 
-    def _upsert(self, points: list[models.PointStruct]) -> None:
-        self._send(lambda: self._client.upsert(self.name, points, wait=True))
-
-    def _call(self, request: Callable[[], _T]) -> _T:
-        return repeated(request, self.name)
-
-    def _send(self, request: Callable[[], Any]) -> None:
-        repeated(request, self.name)
-
-    def _writable(self) -> None:
-        if self.read_only:
-            raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
+    def _call(self, method: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
+        """Ask the server something of this collection."""
+        return repeated(partial(method, self.name, *arguments, **named), self.name)
 
 
 def _is_id(text: str) -> bool:
@@ -289,10 +215,6 @@ def _is_id(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _index(client: QdrantClient, name: str, field: str, kind: models.PayloadSchemaType) -> None:
-    repeated(lambda: client.create_payload_index(name, field, kind, wait=True), name)
 
 
 def _picture(entry: Entry) -> dict[str, str]:

@@ -1,0 +1,163 @@
+"""What a gallery does alike wherever its points lie: enrolling in batches, searching, closing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar
+
+from numpy.typing import ArrayLike
+
+from passreid.errors import GalleryError, UsageError
+from passreid.gallery.base import (
+    Added,
+    Entry,
+    GroupBy,
+    Hit,
+    Page,
+    Pooling,
+    Where,
+    pooled,
+    unit_vector,
+)
+from passreid.gallery.points import entry_of
+from passreid.similarity import F32
+
+Ask = Callable[[list[float], int], Sequence[Any]]
+"""(query, limit) -> the points nearest to it, best first."""
+
+_E = TypeVar("_E", bound="Engine")
+
+
+class Engine(ABC):
+    """The half of a gallery that both engines share; `base.Gallery` describes its methods.
+
+    Attributes:
+        name: Of the gallery, for people.
+        model, dim: Identity of the model and width of its embeddings.
+        read_only: Refuse every change.
+        batch: Entries that are stored at once.
+    """
+
+    name: str
+    model: str
+    dim: int
+    read_only: bool
+    batch: int
+
+    def add(self, entries: Iterable[Entry]) -> Added:
+        """Enrol, in batches that are stored before the next begins."""
+        self._writable()
+        added = known = 0
+        remaining = iter(entries)
+        while batch := list(islice(remaining, self.batch)):
+            fresh = {entry.id: entry for entry in batch}
+            vectors = {
+                id: unit_vector(entry.embedding, self.dim, f"entry {id}")
+                for id, entry in fresh.items()
+            }
+            stored = self._store(fresh, vectors)
+            added, known = added + stored, known + len(batch) - stored
+        return Added(added, known)
+
+    def search(
+        self,
+        embedding: ArrayLike,
+        *,
+        top_k: int = 10,
+        where: Where | None = None,
+        min_score: float | None = None,
+        group_by: GroupBy | None = None,
+        pooling: Pooling = "mean",
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find the most alike entries, best first; equal scores in the order of their ids."""
+        if top_k < 1:
+            raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
+        queries = pooled(embedding, self.dim, pooling).tolist()
+        ask, limit = self._asking(where, min_score, exact), top_k
+        while True:
+            answers = [ask(query, limit) for query in queries]
+            hits = _ordered(answers, group_by)
+            # Fewer groups than asked for: look further down, unless that was all there is.
+            ended = max(map(len, answers)) < limit
+            if group_by is None or len(hits) >= top_k or ended:
+                return hits[:top_k]
+            limit *= 4
+
+    def page(
+        self,
+        where: Where | None = None,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        whole: bool = False,
+    ) -> Page:
+        """List entries, without embeddings and thumbnails unless they are wanted whole."""
+        if limit < 1:
+            raise UsageError(f"limit is {limit}; a page has at least one entry.")
+        entries, following = self._scroll(where, limit, after, whole)
+        return Page(entries, None if following is None else str(following))
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write everything and let go."""
+
+    def __enter__(self: _E) -> _E:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    @abstractmethod
+    def _store(self, entries: dict[str, Entry], vectors: Mapping[str, F32]) -> int:
+        """Store those that are not there yet; return how many."""
+
+    @abstractmethod
+    def _asking(self, where: Where | None, min_score: float | None, exact: bool) -> Ask:
+        """Return what a search asks as often as it must."""
+
+    @abstractmethod
+    def _scroll(
+        self, where: Where | None, limit: int, after: str | None, whole: bool
+    ) -> tuple[list[Entry], Any]:
+        """Return entries in the order of their ids, and where the next ones begin."""
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
+
+
+def _ordered(answers: Iterable[Sequence[Any]], group_by: GroupBy | None) -> list[Hit]:
+    """Keep the best of each point, then of each group where asked to; best first."""
+    best: dict[str, Any] = {}
+    for points in answers:
+        for point in points:
+            before = best.get(str(point.id))
+            if before is None or point.score > before.score:
+                best[str(point.id)] = point
+    order = sorted(best.values(), key=lambda point: (-point.score, str(point.id)))
+    hits = [_hit_of(point, group_by) for point in order]
+    if group_by is None:
+        return hits
+    firsts: dict[tuple[str, str], Hit] = {}
+    for hit in hits:
+        # One without a label stands for itself.
+        group = ("id", hit.entry.id) if hit.group is None else ("group", hit.group)
+        firsts.setdefault(group, hit)
+    return list(firsts.values())
+
+
+def _hit_of(point: Any, group_by: GroupBy | None) -> Hit:
+    entry = entry_of(point)
+    score = min(max(float(point.score), -1.0), 1.0)
+    return Hit(entry, score, getattr(entry, group_by) if group_by else None)
