@@ -1,4 +1,4 @@
-"""What every test shares: the optional folder of real crops."""
+"""What every test shares: the optional folder of real crops, the bundled model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+from passreid.embed import Embedder, load
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,9 @@ def market() -> Path:
     if not root:
         pytest.skip("set PASSREID_MARKET to a folder of real crops in Market-1501 layout")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """The bundled model, as it comes."""
+    return load()

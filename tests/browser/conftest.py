@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from passreid.embed import Embedder, load
+from passreid.embed import Embedder
 
 pytest.importorskip("fastapi")
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -22,11 +22,6 @@ CHROMIUM = shutil.which("chromium")
 DESKTOP, PHONE = (1280, 860), (360, 780)
 
 Serve = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def embedder() -> Embedder:
-    return load()
 
 
 @pytest.fixture

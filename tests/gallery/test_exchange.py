@@ -81,8 +81,29 @@ def test_what_is_no_export_is_said(gallery: Gallery, tmp_path: Path) -> None:
         export_parquet(other, file)
         with pytest.raises(GalleryError, match=r"holds embeddings of other, the gallery of some"):
             import_parquet(gallery, file)
+        parquet.write_table(parquet.read_table(file).drop_columns("payload"), file)
+        with pytest.raises(GalleryError, match="is no export"):
+            import_parquet(other, file)
         with pytest.raises(GalleryError, match="the source holds embeddings of some"):
             copy(gallery, other)
+
+
+def test_a_damaged_row_is_said(gallery: Gallery, tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    file = tmp_path / "x.parquet"
+    export_parquet(gallery, file)
+    table = parquet.read_table(file)
+    broken = pyarrow.array(["no JSON"] * 60, pyarrow.string())
+    parquet.write_table(
+        table.set_column(table.schema.names.index("payload"), "payload", broken), file
+    )
+    with (
+        opened("edge", tmp_path / "other") as other,
+        pytest.raises(GalleryError, match="a row is no entry of a gallery"),
+    ):
+        import_parquet(other, file)
 
 
 def test_a_snapshot_is_a_gallery_again(tmp_path: Path) -> None:
@@ -130,3 +151,13 @@ def test_what_is_no_snapshot_is_said(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="there is no gallery here"):
         restore(file, tmp_path / "g")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.tar"]
+
+
+def test_a_snapshot_whose_shard_is_damaged_is_refused(tmp_path: Path) -> None:
+    open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True).close()
+    snapshot(tmp_path / "g", tmp_path / "s.tar")
+    with tarfile.open(tmp_path / "s.tar") as old, tarfile.open(tmp_path / "c.tar", "w") as card:
+        card.addfile(old.getmember("gallery.json"), old.extractfile("gallery.json"))
+    with pytest.raises(GalleryError, match=r"c\.tar: is no snapshot of a gallery .*again"):
+        restore(tmp_path / "c.tar", tmp_path / "again")
+    assert not (tmp_path / "again").exists()

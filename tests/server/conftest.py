@@ -14,18 +14,13 @@ pytest.importorskip("fastapi")
 
 from starlette.testclient import TestClient
 
-from passreid.embed import Embedder, load
+from passreid.embed import Embedder
 from passreid.gallery import identity, open_gallery
 from passreid.server.app import create_app
 from passreid.server.settings import Settings
 from tests.small import picture
 
 Start = Callable[..., TestClient]
-
-
-@pytest.fixture(scope="session")
-def embedder() -> Embedder:
-    return load()
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from passreid.storage import replacing
 
 _BATCH = 1024
 _MODEL = b"passreid_model"
+_WORDS = ("id", "content_hash", "source", "camera", "person", "tracklet", "payload")
+_COLUMNS = (*_WORDS, "time", "thumbnail", "embedding")
 
 
 def read_all(gallery: Gallery, where: Where | None = None) -> Iterator[list[Entry]]:
@@ -59,8 +61,7 @@ def export_parquet(gallery: Gallery, path: Path, where: Where | None = None) -> 
         MissingExtraError: pyarrow is not installed.
     """
     arrow, parquet = _arrow()
-    words = ("id", "content_hash", "source", "camera", "person", "tracklet", "payload")
-    fields = [(name, arrow.string()) for name in words]
+    fields = [(name, arrow.string()) for name in _WORDS]
     fields += [("time", arrow.float64()), ("thumbnail", arrow.binary())]
     fields += [("embedding", arrow.list_(arrow.float32(), gallery.dim))]
     schema = arrow.schema(fields, metadata={_MODEL: gallery.model.encode()})
@@ -82,9 +83,12 @@ def read_header(path: Path) -> tuple[str, int]:
     with _opened(path) as file:
         schema = file.schema_arrow
         model = (schema.metadata or {}).get(_MODEL)
-        if model is None or "embedding" not in schema.names:
+        if model is None or not set(_COLUMNS) <= set(schema.names):
             raise GalleryError(f"{path}: is no export of a gallery.")
-        return model.decode(), int(schema.field("embedding").type.list_size)
+        dim = getattr(schema.field("embedding").type, "list_size", None)
+        if dim is None:
+            raise GalleryError(f"{path}: its embeddings are not all of one width.")
+        return model.decode(), int(dim)
 
 
 def import_parquet(gallery: Gallery, path: Path) -> Added:
@@ -99,8 +103,12 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
     _same_model(str(path), model, gallery)
     added = known = 0
     with _opened(path) as file:
-        for batch in file.iter_batches(_BATCH):
-            done = gallery.add([_entry(row) for row in batch.to_pylist()])
+        for batch in file.iter_batches(_BATCH, columns=_COLUMNS):
+            try:
+                entries = [_entry(row) for row in batch.to_pylist()]
+            except (TypeError, ValueError) as error:
+                raise GalleryError(f"{path}: a row is no entry of a gallery ({error}).") from None
+            done = gallery.add(entries)
             added, known = added + done.added, known + done.known
     return Added(added, known)
 
@@ -123,19 +131,22 @@ def snapshot(folder: Path, path: Path) -> None:
     Raises:
         GalleryError: There is no gallery, or another process has it open.
         OutputError: The file cannot be written.
+        UsageError: The file would lie in the folder.
+        MissingExtraError: qdrant-edge-py is not installed.
     """
-    from passreid.gallery.embedded import EmbeddedGallery
-    from passreid.gallery.folder import LOCK
+    from passreid.gallery import open_gallery
 
     if path.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"{path} lies in the gallery itself; write the snapshot elsewhere.")
     with (
-        EmbeddedGallery(folder),
+        open_gallery(folder),
         replacing(path) as temporary,
         tarfile.open(temporary, "w") as tar,
     ):
+        from passreid.gallery.folder import LOCK
+
         for file in sorted(folder.rglob("*")):
-            if file.name != LOCK:
+            if file != folder / LOCK:
                 tar.add(file, file.relative_to(folder).as_posix(), recursive=False)
 
 
@@ -146,8 +157,9 @@ def restore(path: Path, folder: Path) -> None:
         UsageError: Something lies at `folder` already.
         GalleryError: The file is no snapshot of a gallery.
         OutputError: The folder cannot be written.
+        MissingExtraError: qdrant-edge-py is not installed.
     """
-    from passreid.gallery.folder import read_card
+    from passreid.gallery import open_gallery
 
     if folder.exists():
         raise UsageError(f"{folder} is there already; restore to a new name.")
@@ -155,7 +167,11 @@ def restore(path: Path, folder: Path) -> None:
     try:
         fresh.mkdir(parents=True)
         _unpack(path, fresh)
-        read_card(fresh)
+        try:
+            open_gallery(fresh).close()
+        except GalleryError as error:
+            said = str(error).replace(str(fresh), str(folder))
+            raise GalleryError(f"{path}: is no snapshot of a gallery ({said})") from None
         fresh.rename(folder)
     except tarfile.TarError as error:
         raise GalleryError(f"{path}: is no snapshot of a gallery ({error}).") from None

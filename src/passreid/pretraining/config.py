@@ -48,7 +48,8 @@ class PretrainRecipe:
         momentum: Of the teacher's average at first; it rises to 1 along a cosine.
         epochs, warmup_epochs: Length of the run and of its linear warm-up.
         batch_size: Images per step, over all processes.
-        accumulate: Parts a step is done in to save memory; the result is the same.
+        accumulate: Parts a step is done in to save memory; the result is the same but for what is
+            taken over the views of a part: batch statistics, and even shares.
         lr, min_lr: Peak rate per 256 images a step, and the rate at the end.
         weight_decay, weight_decay_end: At first and at the end, along a cosine.
         clip_grad: Largest norm of any one tensor's gradient; 0 is none.

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Heads(nn.Module):
@@ -44,14 +43,11 @@ class Heads(nn.Module):
         self.lengths = nn.Parameter(
             torch.ones(count, out_dim, 1), requires_grad=not norm_last_layer
         )
-        # Without factors of its own: the next layer's weights do.
-        norms = [
+        # Without factors of their own: the next layer's weights do. The bottleneck has none.
+        self.norms = nn.ModuleList(
             nn.BatchNorm1d(count * hidden, affine=False, track_running_stats=False)
-            if batch_norm
-            else nn.Identity()
-            for _ in range(2)
-        ]
-        self.norms = nn.ModuleList([*norms, nn.Identity()])
+            for _ in range(2 if batch_norm else 0)
+        )
         for weight in self.weights:
             nn.init.trunc_normal_(weight, std=0.02)
         nn.init.uniform_(self.directions, -(bottleneck**-0.5), bottleneck**-0.5)
@@ -64,11 +60,10 @@ class Heads(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Project tokens (n, R, D), R of each kind, to logits (n, R, out_dim)."""
         x = tokens
-        layers = zip(self.weights, self.biases, self.norms, strict=True)
-        for layer, (weight, bias, norm) in enumerate(layers):
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = _Product.apply(F.gelu(x) if layer else x, weight, False)
-            if isinstance(norm, _BatchNorm):
-                units = norm(x.transpose(0, 1).flatten(1))
+            if layer < len(self.norms):
+                units = self.norms[layer](x.transpose(0, 1).flatten(1))
                 x = units.unflatten(1, (len(x), -1)).transpose(0, 1)
             x = x + bias[:, None]
         cosines: Tensor = _Product.apply(F.normalize(x.float(), dim=2), self.directions, True)

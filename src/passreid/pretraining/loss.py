@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SINKHORN_ROUNDS = 3
+
 
 class Distillation(NamedTuple):
     """A loss and what it was made of.
@@ -108,13 +110,10 @@ class PartDistillation(nn.Module):
         self._seen.zero_()
 
 
-SINKHORN_ROUNDS = 3
-
-
 def even_shares(logits: Tensor, temperature: float) -> Tensor:
     """Turn logits into probabilities of which every prototype gets the same share.
 
-    Softmax, then a few rounds of scaling prototypes to equal sums over all views of the step (on
+    Softmax, then a few rounds of scaling prototypes to equal sums over all views it is given (on
     all processes) and views to sum 1, head by head: the Sinkhorn-Knopp assignment of SwAV (Caron et
     al. 2020, section 3.1), as DINOv2 uses it in place of the centre. A step of a few dozen images
     cannot fall onto a few prototypes this way.

@@ -38,7 +38,6 @@ function card(entry, again) {
   write(".where", entry.camera ? `camera ${entry.camera}` : "");
   write(".when", entry.time === null ? "" : clock.format(entry.time * 1000));
   item.classList.toggle("same", known && entry.probability >= 0.5);
-  item.dataset.entry = entry.id;
   const box = item.querySelector("input");
   box.setAttribute("aria-label", `Select ${name}`);
   box.addEventListener("change", () => {
