@@ -1,4 +1,4 @@
-"""gallery add, search, list, remove, info, compact, run as a user runs them."""
+"""gallery: every verb, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -68,3 +68,42 @@ def test_what_cannot_be_done_is_said(cli: Cli, people: ReIDDataset, tmp_path: Pa
     assert cli("gallery", "add", box, people.query[0].path).code == 0
     flip = cli("gallery", "search", box, people.query[0].path, "--flip")
     assert (flip.code, "+flip" in flip.err) == (1, True)
+
+
+def test_galleries_go_out_and_in_again(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    box, folder = tmp_path / "p.gallery", people.gallery[0].path.parent
+    count = len(list(folder.glob("*.jpg")))
+    assert cli("gallery", "add", box, folder, "--camera", "gate", "--int8").code == 0
+    assert cli("gallery", "add", box, people.query[0].path, "--camera", "roof").code == 0
+
+    file, tar = tmp_path / "people.parquet", tmp_path / "monday.tar"
+    exported = cli("gallery", "export", box, file, "--camera", "gate")
+    assert (exported.code, exported.err) == (0, f"Wrote {count} entries to {file}.\n")
+    for place, expected in (("new", (count, 0)), ("new", (0, count))):
+        imported = cli("gallery", "import", tmp_path / place, file)
+        assert (imported.code, imported.err) == (0, "Added {}, known {}.\n".format(*expected))
+    copied = cli("gallery", "copy", box, tmp_path / "new")
+    assert (copied.code, copied.err) == (0, f"Added 1, known {count}.\n")
+
+    assert cli("gallery", "snapshot", box, tar).code == 0
+    assert cli("gallery", "restore", tar, tmp_path / "again").code == 0
+    listed = cli("gallery", "list", box).out
+    assert listed.count("\n") == count + 1
+    assert cli("gallery", "list", tmp_path / "again").out == listed
+    assert cli("gallery", "list", tmp_path / "new").out == listed
+
+
+def test_what_cannot_go_out_or_in_is_said(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"neither")
+    for words, code, message in (
+        (("import", tmp_path / "g", tmp_path / "file"), 1, "cannot be read"),
+        (("restore", tmp_path / "file", tmp_path / "g"), 1, "is no snapshot of a gallery"),
+        (("restore", tmp_path / "file", tmp_path), 2, "is there already"),
+        (("snapshot", "http://host/people", tmp_path / "s"), 2, "snapshots of its own"),
+        (("copy", tmp_path / "none", tmp_path / "g"), 1, "there is no gallery here"),
+        (("info", "http://host/a/b"), 2, "write a server's gallery as"),
+    ):
+        ran = cli("gallery", *words)
+        assert (ran.code, message in ran.err, ran.err.count("\n")) == (code, True, 1), ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -121,6 +121,8 @@ def test_a_snapshot_is_a_gallery_again(tmp_path: Path) -> None:
         restore(tmp_path / "s.tar", tmp_path / "again")
     with pytest.raises(UsageError, match="lies in the gallery itself"):
         snapshot(tmp_path / "g", tmp_path / "g" / "s.tar")
+    with pytest.raises(UsageError, match="a server keeps snapshots of its own"):
+        snapshot("http://localhost:6333/people", tmp_path / "s2.tar")
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "shard/../../evil", "link"])

@@ -82,7 +82,7 @@ def copy(
 
 
 @gallery.command
-def snapshot(folder: Path, output: Path, /) -> int:
+def snapshot(folder: str, output: Path, /) -> int:
     """Write a gallery's folder to one tar file, to keep or to move.
 
     Example: passreid gallery snapshot people.gallery monday.tar

@@ -15,7 +15,7 @@ import numpy as np
 
 from passreid.errors import GalleryError, MissingExtraError, OutputError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery, Where
-from passreid.storage import replacing
+from passreid.storage import is_address, replacing
 
 _BATCH = 1024
 _MODEL = b"passreid_model"
@@ -125,17 +125,20 @@ def _opened(path: Path) -> Iterator[Any]:
         raise GalleryError(f"{path}: cannot be read ({error}).") from None
 
 
-def snapshot(folder: Path, path: Path) -> None:
+def snapshot(place: str | Path, path: Path) -> None:
     """Write a gallery's folder, as it is between two changes, to one tar file.
 
     Raises:
         GalleryError: There is no gallery, or another process has it open.
         OutputError: The file cannot be written.
-        UsageError: The file would lie in the folder.
+        UsageError: The file would lie in the folder, or the gallery lies on a server.
         MissingExtraError: qdrant-edge-py is not installed.
     """
     from passreid.gallery import open_gallery
 
+    if is_address(str(place)):
+        raise UsageError(f"{place}: a server keeps snapshots of its own; export the gallery.")
+    folder = Path(place)
     if path.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"{path} lies in the gallery itself; write the snapshot elsewhere.")
     with (
