@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passreid.calibration import fit_calibration
+from passreid.camera_pairs import CameraPair, measure_camera_pairs
 from passreid.data import ReIDDataset, Sample
 from passreid.embed import Embedder, OnError, Skipped
 from passreid.errors import CalibrationError, DatasetError
@@ -158,6 +159,17 @@ class Report:
             distances = _reranked(self.query, self.gallery)
             return rank_distances(distances, top_k=top_k, labels=self.labels)
         return rank(self.query.rows, self.gallery.rows, top_k=top_k, labels=self.labels)
+
+    def camera_pairs(self) -> list[CameraPair]:
+        """Measure each camera's queries among each other camera's pictures alone."""
+        distances = _reranked(self.query, self.gallery) if self.reranked else None
+
+        def part(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: Labels) -> Metrics:
+            if distances is not None:
+                return measure_distances(distances[np.ix_(rows, columns)], labels=labels)
+            return measure(self.query.rows[rows], self.gallery.rows[columns], labels=labels)
+
+        return measure_camera_pairs(self.labels, part)
 
     def table(self) -> Table:
         """Draw the figures as a rich table."""

@@ -74,3 +74,14 @@ def test_flip_without_a_calibration_for_it_gives_no_probability(
     ran = cli("compare", path, path, "--flip", "--json")
     assert json.loads(ran.out)["probability"] is None
     assert "--flip" in ran.err
+
+
+def test_evaluate_by_pairs_of_cameras(cli: Cli, people: ReIDDataset) -> None:
+    pairs = json.loads(cli("evaluate", people.root, "--json", "--camera-pairs").out)["camera_pairs"]
+    cameras = sorted({sample.camid for sample in people.query})
+    assert {(p["query"], p["gallery"]) for p in pairs} == {tuple(cameras), tuple(cameras[::-1])}
+    assert 0 < pairs[0]["mAP"] <= 1
+    assert pairs[0]["num_query"] > 0
+    shown = cli("evaluate", people.root, "--camera-pairs", "--rerank").out
+    assert "by camera of the query" in shown
+    assert f"({pairs[0]['num_query']})" in shown

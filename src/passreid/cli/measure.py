@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,9 @@ from passreid.cli.app import (
 from passreid.storage import replacing
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from passreid.camera_pairs import CameraPair
     from passreid.card import ModelCard
     from passreid.data import ReIDDataset
     from passreid.evaluation import Report
@@ -40,6 +44,7 @@ def evaluate(
     kind: Kind = "auto",
     rerank: bool = False,
     camera_filter: bool = True,
+    camera_pairs: bool = False,
     sheet: Path | None = None,
     json: bool = False,
     on_error: OnError = "raise",
@@ -54,6 +59,7 @@ def evaluate(
             of people, or a CSV file.
         rerank: Also score the order after k-reciprocal re-ranking.
         camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
+        camera_pairs: Also score each camera's queries among each other camera's pictures alone.
         sheet: A .png of queries spread over the set, right and wrong answers marked.
         json: One object with mAP, mINP, rank1, rank5, rank10 (fractions) and counts.
     """
@@ -69,11 +75,15 @@ def evaluate(
         on_error=on_error,
         progress=not json,
     )
+    pairs = report.camera_pairs() if camera_pairs else []
     if json:
-        say_json(report.to_json())
+        listed = {"camera_pairs": [asdict(pair) for pair in pairs]} if camera_pairs else {}
+        say_json(report.to_json() | listed)
     else:
         console.print(report.table())
-        for line in report.notes:
+        if camera_pairs:
+            console.print(_draw_pairs(pairs))
+        for line in report.notes[len(dataset.notes) :]:
             note(line)
     if sheet is not None:
         draw_sheet(report, sheet)
@@ -124,6 +134,25 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10) -> None:
     hits = [[(gallery[i], s) for i, s in ranking.hits(n)] for n in chosen]
     title = f"{report.model} on {report.data}: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}"
     rank_sheet([query[n] for n in chosen], hits, output, title=title)
+
+
+def _draw_pairs(pairs: list[CameraPair]) -> Table:
+    """A row for each query camera, a column for each gallery camera."""
+    from rich import box
+    from rich.table import Table
+
+    found = {(pair.query, pair.gallery): pair for pair in pairs}
+    cameras = sorted({camera for both in found for camera in both})
+    title = "mAP/Rank-1 in percent (queries), by camera of the query and of the gallery"
+    table = Table("query", *map(str, cameras), title=title, box=box.SIMPLE)
+    for here in cameras:
+        cells = []
+        for there in cameras:
+            pair = found.get((here, there))
+            rates = f"{100 * pair.mAP:.1f}/{100 * pair.rank1:.1f}" if pair else "–"
+            cells.append(f"{rates}\n({pair.num_query})" if pair else rates)
+        table.add_row(str(here), *cells)
+    return table
 
 
 def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:

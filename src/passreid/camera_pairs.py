@@ -1,0 +1,55 @@
+"""Which camera finds people of which: the same measures, one pair of cameras at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from passreid.ranking import UNKNOWN_CAMERA, Labels, Metrics
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CameraPair:
+    """How well one camera's queries find their people among another camera's pictures.
+
+    Attributes:
+        query, gallery: The cameras.
+        num_query: Queries whose person the other camera saw; the others do not count.
+        mAP, rank1: Fractions.
+    """
+
+    query: int
+    gallery: int
+    num_query: int
+    mAP: float  # noqa: N815 - the field's own spelling
+    rank1: float
+
+
+def measure_camera_pairs(
+    labels: Labels, measure_part: Callable[[I64, I64, Labels], Metrics]
+) -> list[CameraPair]:
+    """Measure every ordered pair of two known cameras that saw a person both.
+
+    Args:
+        labels: People and cameras of all queries and gallery images.
+        measure_part: Measures the queries and gallery images of these indices, with their labels.
+    """
+    pairs = []
+    for here in np.unique(labels.query_camids).tolist():
+        for there in np.unique(labels.gallery_camids).tolist():
+            if here == there or UNKNOWN_CAMERA in (here, there):
+                continue
+            rows = np.flatnonzero(labels.query_camids == here)
+            columns = np.flatnonzero(labels.gallery_camids == there)
+            part = Labels(labels.query_pids[rows], labels.gallery_pids[columns])
+            if not any(part.split(row)[0].any() for row in range(len(rows))):
+                continue
+            found = measure_part(rows, columns, part)
+            counted = int(np.count_nonzero(found.valid))
+            pairs.append(CameraPair(here, there, counted, found.mAP, found.rank(1)))
+    return pairs
