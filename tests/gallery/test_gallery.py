@@ -56,9 +56,11 @@ def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
     monkeypatch.setattr(qdrant_edge, "SearchParams", watched)
     gallery.search(VECTORS[0])
     gallery.search(VECTORS[0], where=Where(cameras=("c1",)))
+    gallery.search(VECTORS[0], where=Where(cameras=("c1",)), exact=False)
+    gallery.search(VECTORS[0], exact=True)
     monkeypatch.setattr(embedded, "_EXACT_UP_TO", 3)
     gallery.search(VECTORS[0], where=Where(cameras=("c1",)))
-    assert asked == [(False, False), (True, False), (False, True)]
+    assert asked == [(False, False), (True, False), (False, True), (True, False), (False, True)]
 
 
 def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Path) -> None:

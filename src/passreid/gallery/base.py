@@ -169,7 +169,7 @@ class Gallery(Protocol):
         min_score: float | None = None,
         group_by: GroupBy | None = None,
         pooling: Pooling = "mean",
-        exact: bool = False,
+        exact: bool | None = None,
     ) -> list[Hit]:
         """Find the most alike entries, best first; equal scores in the order of their ids.
 
@@ -180,7 +180,8 @@ class Gallery(Protocol):
             min_score: Smallest cosine.
             group_by: Keep only the best hit of each person or tracklet.
             pooling: A tracklet is its mean embedding, or whichever of its pictures fits best.
-            exact: Compare with every entry, index or not.
+            exact: True compares with every entry, False asks the index; else whichever suits
+                the filter.
 
         Raises:
             EmbeddingError: As `add`.

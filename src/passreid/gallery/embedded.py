@@ -127,16 +127,17 @@ class EmbeddedGallery(Engine):
             self._change(edge.UpdateOperation.upsert_points(points))
         return len(entries)
 
-    def _asking(self, where: Where | None, min_score: float | None, exact: bool) -> Ask:
+    def _asking(self, where: Where | None, min_score: float | None, exact: bool | None) -> Ask:
         filtered = condition(where, _WORDS)
-        acorn = None
-        if filtered is not None and not exact:
+        if filtered is not None and exact is None:
             with self._guard:
                 everything = self._shard.info().points_count
             # No more than everything passes: counting what does takes as long as the search.
             exact = everything <= _EXACT_UP_TO or self.count(where) <= _EXACT_UP_TO
-            acorn = None if exact else edge.AcornSearchParams(enable=True, max_selectivity=1.0)
-        params = edge.SearchParams(exact=exact, acorn=acorn)
+        acorn = None
+        if filtered is not None and not exact:
+            acorn = edge.AcornSearchParams(enable=True, max_selectivity=1.0)
+        params = edge.SearchParams(exact=bool(exact), acorn=acorn)
 
         def ask(vector: list[float], limit: int) -> list[Any]:
             request = edge.QueryRequest(

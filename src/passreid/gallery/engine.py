@@ -71,7 +71,7 @@ class Engine(ABC):
         min_score: float | None = None,
         group_by: GroupBy | None = None,
         pooling: Pooling = "mean",
-        exact: bool = False,
+        exact: bool | None = None,
     ) -> list[Hit]:
         """Find the most alike entries, best first; equal scores in the order of their ids."""
         if top_k < 1:
@@ -123,7 +123,7 @@ class Engine(ABC):
         """Store those that are not there yet; return how many."""
 
     @abstractmethod
-    def _asking(self, where: Where | None, min_score: float | None, exact: bool) -> Ask:
+    def _asking(self, where: Where | None, min_score: float | None, exact: bool | None) -> Ask:
         """Return what a search asks as often as it must."""
 
     @abstractmethod

@@ -124,12 +124,12 @@ class RemoteGallery(Engine):
             self._call(self._client.upsert, points, wait=True)
         return len(entries)
 
-    def _asking(self, where: Where | None, min_score: float | None, exact: bool) -> Ask:
+    def _asking(self, where: Where | None, min_score: float | None, exact: bool | None) -> Ask:
         filtered = condition(where, _WORDS)
         acorn = None
         if filtered is not None and not exact:
             acorn = models.AcornSearchParams(enable=True, max_selectivity=1.0)
-        params = models.SearchParams(exact=exact, acorn=acorn)
+        params = models.SearchParams(exact=bool(exact), acorn=acorn)
 
         def ask(vector: list[float], limit: int) -> list[Any]:
             answer = self._call(
