@@ -144,7 +144,7 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
     found = {(pair.query, pair.gallery): pair for pair in pairs}
     cameras = sorted({camera for both in found for camera in both})
     title = "mAP/Rank-1 in percent (queries), by camera of the query and of the gallery"
-    table = Table("query", *map(str, cameras), title=title, box=box.SIMPLE)
+    table = Table("query", *map(str, cameras), title=title, box=box.MINIMAL, pad_edge=False)
     for here in cameras:
         cells = []
         for there in cameras:
