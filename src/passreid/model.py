@@ -31,6 +31,7 @@ class PartViT(nn.Module):
         architecture: Sizes, tokens, stem and neck.
         drop_path: Stochastic depth of the last block, rising linearly from 0 (training only).
         dropout, attention_dropout: Rates inside the blocks (training only).
+        patch_drop: Share of the patch tokens each image does without (training only).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class PartViT(nn.Module):
         drop_path: float = 0.0,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        patch_drop: float = 0.0,
     ) -> None:
         super().__init__()
         a = self.architecture = architecture
@@ -58,6 +60,7 @@ class PartViT(nn.Module):
             pos_drop_rate=dropout,
             proj_drop_rate=dropout,
             attn_drop_rate=attention_dropout,
+            patch_drop_rate=patch_drop,
         )
         # One BatchNorm over the flattened token axis is the same as one per token: BatchNorm is
         # per channel. Its shift stays 0 (spec 1.6: the neck's bias is frozen).

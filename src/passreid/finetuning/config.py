@@ -36,7 +36,11 @@ class FinetuneRecipe:
         label_smoothing: Of the identity loss.
         triplet_margin: None is the soft margin.
         triplet_weight, identity_weight: Weights in the sum of the losses.
+        sides: Also ask both losses of CLS alone and of the mean of the parts alone, with their
+            columns of the one classifier; half of each loss is then that of the whole feature.
         drop_path: Stochastic depth.
+        patch_drop: Share of the patch tokens that a training crop does without, drawn anew each
+            time (Liu et al. 2023): cheaper steps, and no patch to lean on.
         flip, pad, erasing: Mirror probability, zero padding before the random crop in pixels,
             random erasing probability.
         zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
@@ -78,7 +82,9 @@ class FinetuneRecipe:
     triplet_margin: float | None = None
     triplet_weight: float = 1.0
     identity_weight: float = 1.0
+    sides: bool = False
     drop_path: float = 0.1
+    patch_drop: float = 0.0
     flip: float = 0.5
     pad: int = 10
     erasing: float = 0.5
@@ -109,7 +115,8 @@ class FinetuneRecipe:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
-        for name in ("flip", "erasing", "label_smoothing", "ema", "drop_path", "jitter"):
+        shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter")
+        for name in ("flip", "erasing", *shares):
             if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if not 0 < self.zoom <= 1:

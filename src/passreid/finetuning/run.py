@@ -14,7 +14,7 @@ from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.data import ReIDDataset, Sample, read_dataset, relabel
 from passreid.data.check import find_unreadable
 from passreid.embed import Embedder
-from passreid.errors import DatasetError
+from passreid.errors import ConfigError, DatasetError
 from passreid.evaluation import evaluate
 from passreid.finetuning.augment import CropDataset, build_augmentation
 from passreid.finetuning.config import FinetuneConfig
@@ -122,7 +122,9 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
         image_size=config.image_size or base.image_size,
         num_classes=people,
     )
-    model = PartViT(architecture, drop_path=config.drop_path)
+    if config.sides and architecture.dim == architecture.width:
+        raise ConfigError("sides needs a network with part tokens beside CLS: its parts are 0.")
+    model = PartViT(architecture, drop_path=config.drop_path, patch_drop=config.patch_drop)
     if start is not None:
         log.info("%s", initialise(model, start))
     card = ModelCard(
