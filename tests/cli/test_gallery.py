@@ -40,6 +40,8 @@ def test_people_are_enrolled_found_and_forgotten(
     assert hits[0]["camera"] == "gate"
     assert 0 <= hits[0]["probability"] <= 1
     assert cli("gallery", "search", box, query, "--not-camera", "gate").out == "No match.\n"
+    anew = cli("gallery", "search", box, query, "--top", 20, "--rerank", "--json")
+    assert len(anew.out.splitlines()) == min(count, 20)
     track = cli("gallery", "search", box, query, query, "--top", 1)
     assert track.code == 0
     assert "gate" in track.out

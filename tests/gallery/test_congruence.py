@@ -9,6 +9,8 @@ import pytest
 
 from passreid.errors import EmbeddingError, UsageError
 from passreid.gallery import Entry, Gallery, Where
+from passreid.gallery.base import Pooling
+from passreid.reranking import rerank
 from tests.gallery.drawn import DIM, FILTERS, VECTORS, cosines, entries, fits
 
 
@@ -72,6 +74,29 @@ def test_thresholds_groups_and_tracklets(everywhere: Gallery) -> None:
     assert {hit.entry.payload["n"] for hit in single} == set(expected.tolist())
 
 
+@pytest.mark.parametrize("pooling", ["mean", "best"])
+def test_reranking_is_that_of_the_same_vectors(everywhere: Gallery, pooling: Pooling) -> None:
+    track = VECTORS[[10, 20]]
+    plain = everywhere.search(track, top_k=60, pooling=pooling)
+    kept = {entry.id: entry.embedding for entry in everywhere.get([h.entry.id for h in plain])}
+    rows = np.stack([kept[hit.entry.id] for hit in plain[:40]])
+    unit = track / np.linalg.norm(track, axis=1, keepdims=True)
+    query = unit.mean(axis=0, keepdims=True) if pooling == "mean" else unit
+    order = np.argsort(rerank(query, rows).min(axis=0), kind="stable")
+    wanted = [plain[n] for n in order] + plain[40:]
+    found = everywhere.search(track, top_k=60, pooling=pooling, rerank=40)
+    assert [(h.entry.id, h.score) for h in found] == [(h.entry.id, h.score) for h in wanted]
+    assert [h.entry.id for h in found] != [h.entry.id for h in plain]
+    few = everywhere.search(track, top_k=5, pooling=pooling, rerank=40)
+    assert [hit.entry.id for hit in few] == [hit.entry.id for hit in found[:5]]
+    # Groups are made of the new order, and looked for beyond what is ordered anew.
+    firsts: dict[str | None, str] = {}
+    for hit in everywhere.search(track, top_k=60, pooling=pooling, rerank=10):
+        firsts.setdefault(hit.entry.tracklet, hit.entry.id)
+    grouped = everywhere.search(track, top_k=20, pooling=pooling, group_by="tracklet", rerank=10)
+    assert [hit.entry.id for hit in grouped] == list(firsts.values())
+
+
 def test_labels_can_be_changed(everywhere: Gallery) -> None:
     ids = [entry.id for entry in entries(range(3))]
     absent = "00000000-0000-0000-0000-000000000000"
@@ -103,3 +128,6 @@ def test_embeddings_that_cannot_be_kept(everywhere: Gallery, embedding: Any, mes
         everywhere.page(after="x")
     with pytest.raises(UsageError, match="at least one hit"):
         everywhere.search(VECTORS[0], top_k=0)
+    with pytest.raises(UsageError, match="rerank is -1"):
+        everywhere.search(VECTORS[0], rerank=-1)
+    assert everywhere.search(VECTORS[0], rerank=9, where=Where(cameras=("nowhere",))) == []

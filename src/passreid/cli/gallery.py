@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 gallery = App(name="gallery", help="Keep people in a gallery: enrol, search, list, forget.")
 app.command(gallery)
 
+_RERANKED = 100
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,7 @@ def search(
     top: int = 10,
     min_score: float | None = None,
     group_by: Literal["person", "tracklet"] | None = None,
+    rerank: bool = False,
     filters: Filters = Filters(),
     options: ModelOptions = ModelOptions(),  # noqa: B008
     json: bool = False,
@@ -157,6 +160,8 @@ def search(
         top: Hits, at most.
         min_score: Smallest cosine.
         group_by: One hit, the best, for each person or tracklet.
+        rerank: Order the first hundred hits anew by who is whose neighbour among them; the cosines
+            shown stay what they are.
         json: One object a line.
     """
     from passreid.gallery import identity, open_gallery
@@ -166,7 +171,14 @@ def search(
     rows = embedder(list(images))
     query = rows[0] if len(rows) == 1 else rows
     with open_gallery(place, model=identity(embedder), read_only=True) as opened:
-        hits = opened.search(query, top_k=top, where=where, min_score=min_score, group_by=group_by)
+        hits = opened.search(
+            query,
+            top_k=top,
+            where=where,
+            min_score=min_score,
+            group_by=group_by,
+            rerank=max(_RERANKED, top) if rerank else 0,
+        )
     calibration = embedder.calibration
     for rank, hit in enumerate(hits, 1):
         probability = calibration.probability(hit.score) if calibration else None

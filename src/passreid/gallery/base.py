@@ -170,6 +170,7 @@ class Gallery(Protocol):
         group_by: GroupBy | None = None,
         pooling: Pooling = "mean",
         exact: bool | None = None,
+        rerank: int = 0,
     ) -> list[Hit]:
         """Find the most alike entries, best first; equal scores in the order of their ids.
 
@@ -182,10 +183,12 @@ class Gallery(Protocol):
             pooling: A tracklet is its mean embedding, or whichever of its pictures fits best.
             exact: True compares with every entry, False asks the index; else whichever suits
                 the filter.
+            rerank: Order so many of the first hits anew, by k-reciprocal re-ranking among them
+                (`passreid.reranking`), before they are grouped and cut; scores stay cosines.
 
         Raises:
             EmbeddingError: As `add`.
-            UsageError: `top_k` is below 1.
+            UsageError: `top_k` is below 1, or `rerank` below 0.
         """
 
     def get(self, ids: Sequence[str]) -> list[Entry]:

@@ -160,6 +160,11 @@ class EmbeddedGallery(Engine):
             records = {str(r.id): r for r in self._shard.retrieve(list(ids), True, True)}
             return [self._whole(records[id]) for id in dict.fromkeys(ids) if id in records]
 
+    def _vectors(self, ids: list[str]) -> dict[str, F32]:
+        with self._guard:
+            records = self._shard.retrieve([*ids], False, True)
+        return {str(r.id): np.asarray(r.vector, np.float32) for r in records}
+
     def _scroll(
         self, where: Where | None, limit: int, after: str | None, whole: bool
     ) -> tuple[list[Entry], Any]:

@@ -8,6 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from passreid.errors import GalleryError, UsageError
@@ -23,6 +24,7 @@ from passreid.gallery.base import (
     unit_vector,
 )
 from passreid.gallery.points import entry_of
+from passreid.reranking import rerank as reranked
 from passreid.similarity import F32
 
 Ask = Callable[[list[float], int], Sequence[Any]]
@@ -72,20 +74,26 @@ class Engine(ABC):
         group_by: GroupBy | None = None,
         pooling: Pooling = "mean",
         exact: bool | None = None,
+        rerank: int = 0,
     ) -> list[Hit]:
         """Find the most alike entries, best first; equal scores in the order of their ids."""
         if top_k < 1:
             raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
-        queries = pooled(embedding, self.dim, pooling).tolist()
-        ask, limit = self._asking(where, min_score, exact), top_k
+        if rerank < 0:
+            raise UsageError(f"rerank is {rerank}; it is how many hits are ordered anew.")
+        queries = pooled(embedding, self.dim, pooling)
+        ask, limit = self._asking(where, min_score, exact), max(top_k, rerank)
         while True:
-            answers = [ask(query, limit) for query in queries]
+            answers = [ask(query, limit) for query in queries.tolist()]
             hits = _ordered(answers, group_by)
             # Fewer groups than asked for: look further down, unless that was all there is.
             ended = max(map(len, answers)) < limit
-            if group_by is None or len(hits) >= top_k or ended:
-                return hits[:top_k]
+            if group_by is None or ended or len(_grouped(hits)) >= top_k:
+                break
             limit *= 4
+        if rerank:
+            hits = self._reranked(queries, hits[:rerank]) + hits[rerank:]
+        return (hits if group_by is None else _grouped(hits))[:top_k]
 
     def page(
         self,
@@ -100,6 +108,15 @@ class Engine(ABC):
             raise UsageError(f"limit is {limit}; a page has at least one entry.")
         entries, following = self._scroll(where, limit, after, whole)
         return Page(entries, None if following is None else str(following))
+
+    def _reranked(self, queries: F32, hits: list[Hit]) -> list[Hit]:
+        """Order hits by their k-reciprocal distance from whichever query is nearest."""
+        vectors = self._vectors([hit.entry.id for hit in hits])
+        hits = [hit for hit in hits if hit.entry.id in vectors]  # one may have gone meanwhile
+        if not hits:
+            return []
+        distances = reranked(queries, np.stack([vectors[hit.entry.id] for hit in hits]))
+        return [hits[n] for n in np.argsort(distances.min(axis=0), kind="stable")]
 
     @abstractmethod
     def close(self) -> None:
@@ -132,13 +149,17 @@ class Engine(ABC):
     ) -> tuple[list[Entry], Any]:
         """Return entries in the order of their ids, and where the next ones begin."""
 
+    @abstractmethod
+    def _vectors(self, ids: list[str]) -> dict[str, F32]:
+        """Return the embeddings (D,) of those entries that exist."""
+
     def _writable(self) -> None:
         if self.read_only:
             raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
 
 
 def _ordered(answers: Iterable[Sequence[Any]], group_by: GroupBy | None) -> list[Hit]:
-    """Keep the best of each point, then of each group where asked to; best first."""
+    """Keep the best of each point; best first."""
     best: dict[str, Any] = {}
     for points in answers:
         for point in points:
@@ -146,9 +167,11 @@ def _ordered(answers: Iterable[Sequence[Any]], group_by: GroupBy | None) -> list
             if before is None or point.score > before.score:
                 best[str(point.id)] = point
     order = sorted(best.values(), key=lambda point: (-point.score, str(point.id)))
-    hits = [_hit_of(point, group_by) for point in order]
-    if group_by is None:
-        return hits
+    return [_hit_of(point, group_by) for point in order]
+
+
+def _grouped(hits: Iterable[Hit]) -> list[Hit]:
+    """Keep the first of each group."""
     firsts: dict[tuple[str, str], Hit] = {}
     for hit in hits:
         # One without a label stands for itself.

@@ -150,6 +150,10 @@ class RemoteGallery(Engine):
         found = {str(r.id): r for r in self._records(ids, whole=True)}
         return [_whole(found[id]) for id in dict.fromkeys(ids) if id in found]
 
+    def _vectors(self, ids: list[str]) -> dict[str, F32]:
+        records = self._call(self._client.retrieve, [*ids], with_payload=False, with_vectors=True)
+        return {str(r.id): np.asarray(r.vector, np.float32) for r in records}
+
     def _scroll(
         self, where: Where | None, limit: int, after: str | None, whole: bool
     ) -> tuple[list[Entry], Any]:
