@@ -1,4 +1,4 @@
-"""What a random zoom keeps of a crop."""
+"""What random zoom and colours make of a crop."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def test_no_zoom_shows_the_whole_crop() -> None:
 def test_zoom_is_a_share(zoom: float) -> None:
     with pytest.raises(ConfigError, match="zoom"):
         views(1, zoom=zoom)
+
+
+def test_tint_changes_colours_and_leaves_grey_alone() -> None:
+    grey, plain = views(8, tint=0.5), views(1)[0]
+    assert all(torch.allclose(view, plain, atol=0.02) for view in grey)
+    config = FinetuneConfig(
+        data=Path("data"), output=Path("run"), flip=0.0, pad=0, erasing=0.0, tint=0.5
+    )
+    augment, red = build_augmentation(config, (64, 32)), Image.new("RGB", (32, 64), (200, 60, 60))
+    means = torch.stack([augment(red).mean(dim=(1, 2)) for _ in range(20)])
+    assert (means.amax(dim=0) - means.amin(dim=0) > 0.05).all()

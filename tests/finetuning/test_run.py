@@ -167,6 +167,15 @@ def test_another_recipe_does_not_resume(people: ReIDDataset, start: Path, tmp_pa
         finetune(recipe(people, start, tmp_path / "run", lr=1.0), resume=True, progress=False)
 
 
+def test_a_moved_run_goes_on_with_other_workers(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    finetune(recipe(people, start, tmp_path / "run"), progress=False)
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    config = recipe(people, start, moved, workers=2)
+    assert finetune(config, resume=True, progress=False) == moved / "model"
+
+
 @pytest.mark.loopback
 @pytest.mark.enable_socket
 def test_two_processes_train_as_one(people: ReIDDataset, start: Path, tmp_path: Path) -> None:

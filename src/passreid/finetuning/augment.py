@@ -30,8 +30,9 @@ def build_augmentation(config: FinetuneConfig, image_size: tuple[int, int]) -> v
         v2.PILToTensor(),
         v2.RandomHorizontalFlip(config.flip),
     ]
-    if config.jitter:
-        steps.append(v2.ColorJitter(brightness=config.jitter, contrast=config.jitter))
+    if config.jitter or config.tint:
+        light, tint = config.jitter, config.tint
+        steps.append(v2.ColorJitter(light, light, saturation=tint, hue=tint / 10))
     if config.pad:
         steps += [v2.Pad(config.pad), v2.RandomCrop(image_size)]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(config.mean, config.std)]

@@ -45,6 +45,7 @@ class FinetuneRecipe:
             random erasing probability.
         zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
         jitter: Brightness and contrast change, each up to this share; 0 is none.
+        tint: Saturation changes up to this share, hue by up to a tenth of it of a full turn.
         ema: Decay of the averaged weights that are evaluated and exported; 0 is none.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
         compile: Let torch.compile translate the network; pays on GPUs, not on CPUs.
@@ -90,6 +91,7 @@ class FinetuneRecipe:
     erasing: float = 0.5
     zoom: float = 1.0
     jitter: float = 0.0
+    tint: float = 0.0
     ema: float = 0.0
     checkpoint_blocks: bool = False
     compile: bool = False
@@ -115,7 +117,7 @@ class FinetuneRecipe:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
-        shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter")
+        shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter", "tint")
         for name in ("flip", "erasing", *shares):
             if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
