@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passreid.errors import CalibrationError, DatasetError
-from passreid.verify import Calibration, OperatingPoint, unit
+from passreid.similarity import unit_rows
+from passreid.verify import Calibration, OperatingPoint
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -56,7 +57,7 @@ def fit_calibration(
         DatasetError: Labels of other lengths.
         CalibrationError: No pair of one kind, or same-person pairs are no more alike than others.
     """
-    rows = np.atleast_2d(unit(embeddings, "embeddings"))
+    rows = unit_rows(embeddings, "embeddings")
     people = _labels("pids", pids, len(rows))
     cameras = _labels(
         "camids", np.full(len(rows), UNKNOWN_CAMERA) if camids is None else camids, len(rows)

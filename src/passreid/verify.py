@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passreid.errors import CalibrationError, EmbeddingError
+from passreid.similarity import unit_rows
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -155,7 +156,7 @@ def cosine(a: ArrayLike, b: ArrayLike) -> Any:
     Raises:
         EmbeddingError: Not one or two axes of numbers, two widths, NaN or infinity.
     """
-    left, right = unit(a, "a"), unit(b, "b")
+    left, right = _unit(a, "a"), _unit(b, "b")
     if left.shape[-1] != right.shape[-1]:
         raise EmbeddingError(
             f"Embeddings of {left.shape[-1]} and {right.shape[-1]} numbers cannot be compared: "
@@ -165,28 +166,15 @@ def cosine(a: ArrayLike, b: ArrayLike) -> Any:
     return table if table.ndim else float(table)
 
 
-def unit(embeddings: ArrayLike, name: str) -> F32:
-    """Check one embedding (D,) or rows (N, D) and return them in float32 and of unit length.
-
-    A vector of zeros stays one.
-
-    Raises:
-        EmbeddingError: Not one or two axes of numbers, NaN or infinity; the message says `name`.
-    """
+def _unit(embeddings: ArrayLike, name: str) -> F32:
+    """`unit_rows`, and one vector (D,) as one."""
     try:
-        values = np.asarray(embeddings)
-    except (TypeError, ValueError) as error:
-        raise EmbeddingError(f"{name} cannot be read as an array of numbers: {error}.") from None
-    if values.ndim not in (1, 2) or values.dtype.kind not in "fiu" or not values.shape[-1]:
-        raise EmbeddingError(
-            f"{name} must be numbers, one vector (D,) or rows (N, D), not {values.dtype} of shape "
-            f"{values.shape}."
-        )
-    bad = np.flatnonzero(~np.isfinite(np.atleast_2d(values)).all(axis=1))
-    if bad.size:
-        raise EmbeddingError(f"{name} holds NaN or infinity, first in row {bad[0]}.")
-    length = np.linalg.norm(values.astype(np.float64), axis=-1, keepdims=True)
-    return np.asarray(values / np.where(length == 0, 1, length), np.float32)
+        single = np.ndim(embeddings) == 1
+    except ValueError:  # rows of several lengths, which `unit_rows` puts into words
+        single = False
+    return (
+        unit_rows(np.asarray(embeddings)[None], name)[0] if single else unit_rows(embeddings, name)
+    )
 
 
 def same_person(
