@@ -172,9 +172,9 @@ def _unit(embeddings: ArrayLike, name: str) -> F32:
         single = np.ndim(embeddings) == 1
     except ValueError:  # rows of several lengths, which `unit_rows` puts into words
         single = False
-    return (
-        unit_rows(np.asarray(embeddings)[None], name)[0] if single else unit_rows(embeddings, name)
-    )
+    if single:
+        return unit_rows(np.asarray(embeddings)[None], name)[0]
+    return unit_rows(embeddings, name)
 
 
 def same_person(
