@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 import passreid
+from passreid.cli.measure import draw_sheet
 from passreid.data import ReIDDataset
 from tests.cli.conftest import Cli
 
@@ -37,6 +39,24 @@ def test_evaluate_for_people_shows_counts_figures_and_a_sheet(
     assert "2 cameras" in ran.err
     with Image.open(sheet) as picture:
         assert min(picture.size) > 200
+
+
+def test_the_worst_queries_are_those_found_last(
+    cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Path] = []
+
+    def watch(queries: Any, *_: Any, **__: Any) -> None:
+        drawn.extend(sample.path for sample in queries)
+
+    monkeypatch.setattr("passreid.show.ranksheet.rank_sheet", watch)
+    report = passreid.evaluate(passreid.load(), people)
+    draw_sheet(report, tmp_path / "sheet.png", rows=3, worst=True)
+    order = sorted(range(len(people.query)), key=lambda n: report.metrics.average_precision[n])
+    assert drawn == [people.query[n].path for n in order[:3]]
+    ran = cli("evaluate", people.root, "--worst")
+    assert ran.code == 2
+    assert "--sheet" in ran.err
 
 
 def test_evaluate_skips_and_lists_bad_pictures(cli: Cli, tmp_path: Path) -> None:

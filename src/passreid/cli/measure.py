@@ -22,6 +22,7 @@ from passreid.cli.app import (
     say,
     say_json,
 )
+from passreid.errors import UsageError
 from passreid.storage import replacing
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def evaluate(
     camera_filter: bool = True,
     camera_pairs: bool = False,
     sheet: Path | None = None,
+    worst: bool = False,
     json: bool = False,
     on_error: OnError = "raise",
     options: ModelOptions = ModelOptions(),  # noqa: B008
@@ -61,10 +63,13 @@ def evaluate(
         camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
         camera_pairs: Also score each camera's queries among each other camera's pictures alone.
         sheet: A .png of queries spread over the set, right and wrong answers marked.
+        worst: Show the queries with the lowest average precision on the sheet instead.
         json: One object with mAP, mINP, rank1, rank5, rank10 (fractions) and counts.
     """
     from passreid.evaluation import evaluate as score
 
+    if worst and sheet is None:
+        raise UsageError("--worst says what a sheet shows: add --sheet FILE.png.")
     check_writable(sheet, suffix=".png")
     dataset = read(root, kind, quiet=json)
     report = score(
@@ -86,7 +91,7 @@ def evaluate(
         for line in report.notes[len(dataset.notes) :]:
             note(line)
     if sheet is not None:
-        draw_sheet(report, sheet)
+        draw_sheet(report, sheet, worst=worst)
         note(f"Drew {sheet}.")
     return report_skipped(report.skipped)
 
@@ -124,15 +129,28 @@ def calibrate(
     note(f"Wrote {output}; use it with --model {output}.")
 
 
-def draw_sheet(report: Report, output: Path, *, rows: int = 10) -> None:
-    """Draw queries spread evenly over a report's, with what each found and whether it is right."""
+def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = False) -> None:
+    """Draw queries with what each found and whether it is right.
+
+    Args:
+        report: What was measured.
+        output: The .png file.
+        rows: Queries to show.
+        worst: Those of the lowest average precision, in place of some spread over the set.
+    """
     from passreid.show.ranksheet import rank_sheet
 
     query, gallery = report.query.samples, report.gallery.samples
-    chosen = np.unique(np.linspace(0, len(query) - 1, rows).astype(int))
+    if worst:
+        chosen = np.argsort(report.metrics.average_precision)[
+            : min(rows, report.metrics.valid.sum())
+        ]
+    else:
+        chosen = np.unique(np.linspace(0, len(query) - 1, rows).astype(int))
     ranking = report.ranking(top_k=10)
     hits = [[(gallery[i], s) for i, s in ranking.hits(n)] for n in chosen]
     title = f"{report.model} on {report.data}: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}"
+    title += f"; its {len(chosen)} worst queries" if worst else ""
     rank_sheet([query[n] for n in chosen], hits, output, title=title)
 
 
