@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from passreid.backends.onnx import OnnxBackend
+from passreid.backends.onnx import OnnxBackend, OnnxSession
 from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
 from passreid.errors import CheckpointError, MissingExtraError, ModelNotFoundError
@@ -77,6 +77,7 @@ def test_every_kind_of_network_agrees_with_torch(
     path = write_graph(tmp_path)
     assert path == tmp_path / "model.onnx"
     assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "attention.onnx",
         "model.json",
         "model.onnx",
         "model.safetensors",
@@ -85,10 +86,14 @@ def test_every_kind_of_network_agrees_with_torch(
     for count in (1, 5):
         expected = torch_rows(tmp_path, pixels(count))
         np.testing.assert_allclose(graph.run(pixels(count)), expected, atol=2e-5)
+        with torch.inference_mode():
+            maps = load_folder(tmp_path)[0].attend(torch.from_numpy(pixels(count))).numpy()
+        np.testing.assert_allclose(graph.attend(pixels(count)), maps, rtol=1e-4)
 
 
-def test_the_file_holds_no_weights(written: Path) -> None:
-    path = written / "model.onnx"
+@pytest.mark.parametrize("name", ["model.onnx", "attention.onnx"])
+def test_the_file_holds_no_weights(written: Path, name: str) -> None:
+    path = written / name
     assert path.stat().st_size < 60_000
     model = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(str(path))
@@ -121,21 +126,21 @@ def test_it_says_how_pixels_are_prepared(written: Path) -> None:
 
 def test_a_graph_that_differs_is_not_kept(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (copy / "model.onnx").read_bytes()
-    right = OnnxBackend.run
+    right = OnnxSession.run
 
-    def wrong(self: OnnxBackend, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def wrong(self: OnnxSession, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         rows = right(self, images)
         return rows * np.float32(1.001) if len(images) == 7 else rows
 
-    monkeypatch.setattr(OnnxBackend, "run", wrong)
+    monkeypatch.setattr(OnnxSession, "run", wrong)
     with pytest.raises(CheckpointError, match=r"batch of 7: cosine 1\.000000.*was not kept"):
         write_graph(copy)
     assert (copy / "model.onnx").read_bytes() == before
-    assert len(list(copy.iterdir())) == 3
+    assert len(list(copy.iterdir())) == 4
 
 
 def test_nan_is_a_difference(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OnnxBackend, "run", lambda *_: np.full((1, 128), np.nan, np.float32))
+    monkeypatch.setattr(OnnxSession, "run", lambda *_: np.full((1, 128), np.nan, np.float32))
     with pytest.raises(CheckpointError, match="was not kept"):
         write_graph(copy)
 
@@ -212,6 +217,26 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 def test_only_model_folders_are_exported(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"no model\.json"):
         write_graph(tmp_path)
+
+
+def test_a_folder_without_attention_embeds_and_says_what_is_missing(copy: Path) -> None:
+    (copy / "attention.onnx").unlink()
+    graph = open_graph(copy)
+    assert graph.run(pixels(1)).shape == (1, 128)
+    with pytest.raises(ModelNotFoundError, match=r"no attention\.onnx.*`passreid export .*torch"):
+        graph.attend(pixels(1))
+
+
+def test_the_two_graphs_are_not_mixed_up(copy: Path) -> None:
+    (copy / "attention.onnx").write_bytes((copy / "model.onnx").read_bytes())
+    with pytest.raises(CheckpointError, match=r"attention\.onnx: does not belong"):
+        open_graph(copy).attend(pixels(1))
+    wrong = copy / "model.onnx"
+    small.folder(copy, small.architecture(depth=1))
+    write_graph(copy)
+    wrong.write_bytes((copy / "attention.onnx").read_bytes())
+    with pytest.raises(CheckpointError, match=r"model\.onnx: does not belong"):
+        open_graph(copy)
 
 
 def test_storage_that_cannot_be_cast_is_refused(tmp_path: Path) -> None:

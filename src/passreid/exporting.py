@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from passreid.backends import GRAPH, WEIGHTS
-from passreid.backends.onnx import OnnxBackend, graph_metadata, read_header, used_tensors
+from passreid.backends import ATTENTION, GRAPH, WEIGHTS
+from passreid.backends.onnx import (
+    EMBEDDINGS,
+    LOOKS,
+    OnnxSession,
+    graph_metadata,
+    read_header,
+    used_tensors,
+)
 from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
 from passreid.errors import CheckpointError, MissingExtraError
@@ -31,9 +39,9 @@ _MAX_DIFFERENCE = 1e-4
 
 
 def write_graph(folder: str | Path) -> Path:
-    """Write `model.onnx` into a model folder, for the onnx backend and for others.
+    """Write `model.onnx` and `attention.onnx` into a model folder, for every engine but torch.
 
-    The file holds the graph alone (a few hundred kB): its tensors are external data, which readers
+    The files hold graphs alone (a few hundred kB): their tensors are external data, which readers
     take out of `model.safetensors` by offset, so weights lie on disk once. float16 tensors are cast
     to float32 in the graph. Batches may have any size; the metadata says how pixels are prepared.
 
@@ -41,27 +49,49 @@ def write_graph(folder: str | Path) -> Path:
         folder: A model folder.
 
     Returns:
-        The path of the file.
+        The path of `model.onnx`, which embeds; `attention.onnx` shows where the model looks.
 
     Raises:
-        ModelNotFoundError, CheckpointError, ConfigError: As `load_folder`; also when the graph's
+        ModelNotFoundError, CheckpointError, ConfigError: As `load_folder`; also when a graph's
             outputs differ from torch's (cosine below 0.99999, or a number off by more than 1e-4 of
             the largest) on seeded batches of 1, 2 and 7. No file is left then.
         MissingExtraError: The extra "onnx" is not installed.
     """
     folder = Path(folder)
     model, card = load_folder(folder)
-    graph = _traced(model.eval())
-    _take_tensors_from(folder / WEIGHTS, graph, card)
-    for key, value in graph_metadata(card, folder / WEIGHTS).items():
-        graph.metadata_props.add(key=key, value=value)
-    with replacing(folder / GRAPH) as temporary:
-        temporary.write_bytes(graph.SerializeToString())
-        _check(model, OnnxBackend(folder, card, graph=temporary), card)
+    with replacing(folder / GRAPH) as embeds, replacing(folder / ATTENTION) as looks:
+        _write(embeds, model.eval(), folder / WEIGHTS, card, EMBEDDINGS)
+        _write(looks, Attention(model).eval(), folder / WEIGHTS, card, LOOKS)
     return folder / GRAPH
 
 
-def _traced(model: PartViT) -> ModelProto:
+class Attention(PartViT):
+    """A network that gives where it looks in place of embeddings; torch's exporter wants a module.
+
+    Args:
+        model: Whose weights it has.
+    """
+
+    def __init__(self, model: PartViT) -> None:
+        super().__init__(model.architecture)
+        self.load_state_dict(model.state_dict())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return where CLS and parts look, (B, 1 + P, rows, columns)."""
+        return self.attend(images)
+
+
+def _write(path: Path, network: PartViT, weights: Path, card: ModelCard, output: str) -> None:
+    """Trace a network, take its tensors out of the file, and compare what it gives with torch."""
+    graph = _traced(network, output)
+    _take_tensors_from(weights, graph, card)
+    for key, value in graph_metadata(card, weights).items():
+        graph.metadata_props.add(key=key, value=value)
+    path.write_bytes(graph.SerializeToString())
+    _check(network, OnnxSession(path, weights, card, output), card)
+
+
+def _traced(model: PartViT, output: str) -> ModelProto:
     """Trace the network; unoptimised, so that every tensor keeps its name and shape."""
     try:
         import onnx  # noqa: F401 - the exporter below needs both
@@ -80,7 +110,7 @@ def _traced(model: PartViT) -> ModelProto:
             verbose=False,
             opset_version=_OPSET,
             input_names=["images"],
-            output_names=["embeddings"],
+            output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
@@ -99,7 +129,7 @@ def _take_tensors_from(weights: Path, model: ModelProto, card: ModelCard) -> Non
     kinds = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16}
     stored, start = _stored(weights)
     graph = model.graph
-    used = {name: stored[name] for name in used_tensors(card, stored)}
+    used = {name: stored[name] for name in used_tensors(card, stored, graph.output[0].name)}
     if {tensor.name for tensor in graph.initializer} != used.keys():
         raise CheckpointError(f"{weights}: holds other tensors than the network traced from it.")
     if strange := {entry["dtype"] for entry in used.values()} - kinds.keys():
@@ -134,7 +164,7 @@ def _stored(weights: Path) -> tuple[dict[str, Any], int]:
     return entries, 8 + len(header)
 
 
-def _check(model: PartViT, graph: OnnxBackend, card: ModelCard) -> None:
+def _check(model: PartViT, graph: OnnxSession, card: ModelCard) -> None:
     generator = np.random.default_rng(0)
     for size in _BATCHES:
         shape = (size, 3, *card.architecture.image_size)
@@ -153,6 +183,6 @@ def _agreement(expected: NDArray[Any], found: NDArray[Any]) -> tuple[float, floa
     """Smallest cosine of two batches' rows, and largest difference over the largest number."""
     if expected.shape != found.shape:
         return 0.0, np.inf
-    a, b = expected.astype(np.float64), found.astype(np.float64)
+    a, b = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (expected, found))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(1) / lengths).min()), float(np.abs(a - b).max() / np.abs(a).max())

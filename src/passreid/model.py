@@ -92,6 +92,30 @@ class PartViT(nn.Module):
         """
         return self.vit.forward_features(images)[:, : 1 + self.architecture.parts]
 
+    def attend(self, images: Tensor) -> Tensor:
+        """Return how much CLS and each part token look at each patch in the last block.
+
+        Args:
+            images: As `tokens` takes them.
+
+        Returns:
+            (B, 1 + P, rows, columns), mean over heads; each map sums to 1 over the patches.
+        """
+        vit: Any = self.vit
+        seen = 1 + self.architecture.parts
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        *earlier, last = vit.blocks
+        for block in earlier:
+            x = block(x)
+        projected = last.attn.qkv(last.norm1(x)).unflatten(2, (3, last.attn.num_heads, -1))
+        query, key, _ = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = last.attn.scale * query[:, :, :seen] @ key.transpose(2, 3)
+        # A token looks at the others, too: softmax over all of them, as in the block itself.
+        patches = scores.softmax(dim=3).mean(dim=1)[:, :, seen:]
+        shares = patches / patches.sum(dim=2, keepdim=True)
+        maps: Tensor = shares.unflatten(2, self.architecture.grid)
+        return maps
+
     def features(self, tokens: Tensor) -> Features:
         """Fuse tokens (B, 1 + P, D) into the features before and after the neck (spec 1.6)."""
         before = self.fuse(tokens)

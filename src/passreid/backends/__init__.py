@@ -21,6 +21,7 @@ from passreid.card import ModelCard
 from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
 
 CARD, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
+ATTENTION = "attention.onnx"
 
 F32 = NDArray[np.float32]
 BackendName = Literal["auto", "onnx", "openvino", "torch"]
@@ -43,6 +44,9 @@ class Backend(Protocol):
 
     def run(self, pixels: F32) -> F32:
         """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+
+    def attend(self, pixels: F32) -> F32:
+        """Return where CLS and parts look, (B, 1 + P, rows, columns); see `PartViT.attend`."""
 
 
 def open_network(

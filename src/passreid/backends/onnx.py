@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ import onnxruntime
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from passreid.backends import F32, GRAPH, WEIGHTS
+from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS
 from passreid.card import ModelCard
 from passreid.config import plain
-from passreid.errors import CheckpointError
+from passreid.errors import CheckpointError, ModelNotFoundError
 
+EMBEDDINGS, LOOKS = "embeddings", "attention"
 _ERRORS_ONLY = 3
 
 
 class OnnxBackend:
-    """A session of ONNX Runtime.
+    """Sessions of ONNX Runtime: one that embeds and, once asked for, one that shows attention.
 
     Args:
         folder: A model folder with `model.onnx`.
@@ -52,26 +54,84 @@ class OnnxBackend:
         threads: int | None = None,
         graph: Path | None = None,
     ) -> None:
-        graph, weights = graph or folder / GRAPH, folder / WEIGHTS
+        self._session = OnnxSession(
+            graph or folder / GRAPH, folder / WEIGHTS, card, EMBEDDINGS, threads=threads
+        )
+        self._open_attention = partial(open_attention, folder, card, threads)
+
+    def run(self, pixels: F32) -> F32:
+        """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+        return self._session.run(pixels)
+
+    def attend(self, pixels: F32) -> F32:
+        """Return where CLS and parts look, (B, 1 + P, rows, columns)."""
+        return self._attention.run(pixels)
+
+    @cached_property
+    def _attention(self) -> OnnxSession:
+        return self._open_attention()
+
+
+class OnnxSession:
+    """One graph of a model folder, with the folder's weights; threads may share it.
+
+    Args:
+        graph: The file.
+        weights: Of the model folder.
+        card: Of the model folder.
+        output: What of the graph's outputs is wanted.
+        threads: Threads of one run; None is one for each physical core.
+
+    Raises:
+        CheckpointError: As `OnnxBackend`.
+    """
+
+    def __init__(
+        self,
+        graph: Path,
+        weights: Path,
+        card: ModelCard,
+        output: str,
+        *,
+        threads: int | None = None,
+    ) -> None:
         try:
             stored = load_file(weights)
-            tensors = {name: stored[name] for name in used_tensors(card, stored)}
+            tensors = {name: stored[name] for name in used_tensors(card, stored, output)}
             self._session = _session(graph, tensors, threads)
         except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be read ({error}).") from None
+            raise CheckpointError(f"{weights.parent}: cannot be read ({error}).") from None
         except SafetensorError as error:
             raise CheckpointError(f"{weights}: not a valid safetensors file ({error}).") from None
         except _RUNTIME_ERRORS as error:
             raise CheckpointError(stale(graph, str(error).splitlines()[0])) from None
         written = self._session.get_modelmeta().custom_metadata_map
-        if written != graph_metadata(card, weights):
+        outputs = [given.name for given in self._session.get_outputs()]
+        if written != graph_metadata(card, weights) or output not in outputs:
             raise CheckpointError(stale(graph, "it was written for others"))
+        self._output = output
         # Keeps the arrays alive: the session reads them in place.
         self._tensors = tensors
 
     def run(self, pixels: F32) -> F32:
-        """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
-        return np.asarray(self._session.run(None, {"images": pixels})[0], np.float32)
+        """Return what the graph makes of normalised pixels (B, 3, H, W)."""
+        return np.asarray(self._session.run([self._output], {"images": pixels})[0], np.float32)
+
+
+def open_attention(folder: Path, card: ModelCard, threads: int | None) -> OnnxSession:
+    """Open what shows where CLS and parts look.
+
+    Raises:
+        ModelNotFoundError: The folder has no `attention.onnx`.
+        CheckpointError: As `OnnxBackend`.
+    """
+    graph = folder / ATTENTION
+    if not graph.is_file():
+        raise ModelNotFoundError(
+            f"{folder}: has no {ATTENTION}, which shows where the model looks; write it with "
+            f"`passreid export {folder}`, or use backend='torch'."
+        )
+    return OnnxSession(graph, folder / WEIGHTS, card, LOOKS, threads=threads)
 
 
 _RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -97,9 +157,16 @@ def graph_metadata(card: ModelCard, weights: Path) -> dict[str, str]:
     }
 
 
-def used_tensors(card: ModelCard, names: Iterable[str]) -> list[str]:
-    """Return which of a model folder's tensors its graph reads; the rest serve training."""
-    idle = ("classifier.", "neck.") if card.architecture.feature == "before" else ("classifier.",)
+def used_tensors(card: ModelCard, names: Iterable[str], output: str) -> list[str]:
+    """Return which of a model folder's tensors a graph reads; the rest serve training."""
+    a = card.architecture
+    idle: tuple[str, ...] = ("classifier.",)
+    if output == LOOKS:
+        last = f"vit.blocks.{a.depth - 1}."
+        behind = tuple(f"{last}{part}." for part in ("attn.proj", "norm2", "mlp"))
+        idle += ("neck.", "vit.norm.", *behind)
+    elif a.feature == "before":
+        idle += ("neck.",)
     return [n for n in names if not (n.startswith(idle) or n.endswith("num_batches_tracked"))]
 
 

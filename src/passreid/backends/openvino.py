@@ -7,13 +7,14 @@ it. On CPUs with AMX or AVX512-BF16, bfloat16 products cost a third or less of f
 from __future__ import annotations
 
 import threading
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from passreid.backends import F32, GRAPH, WEIGHTS
-from passreid.backends.onnx import graph_metadata, stale
+from passreid.backends.onnx import OnnxSession, graph_metadata, open_attention, stale
 from passreid.card import ModelCard
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 
@@ -74,6 +75,7 @@ class OpenVinoBackend:
             reason = str(error).strip().splitlines()[-1]
             raise CheckpointError(stale(graph, reason)) from None
         self._requests = threading.local()
+        self._open_attention = partial(open_attention, folder, card, threads)
 
     def run(self, pixels: F32) -> F32:
         """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
@@ -82,6 +84,14 @@ class OpenVinoBackend:
             request = self._requests.own = self._compiled.create_infer_request()
         # A copy: the next run writes into the same memory.
         return np.array(request.infer([pixels], share_inputs=True)[0], np.float32)
+
+    def attend(self, pixels: F32) -> F32:
+        """Return where CLS and parts look, (B, 1 + P, rows, columns); ONNX Runtime works it out."""
+        return self._attention.run(pixels)
+
+    @cached_property
+    def _attention(self) -> OnnxSession:
+        return self._open_attention()
 
 
 def _choose(core: Any, precision: str) -> str:

@@ -60,6 +60,13 @@ class TorchBackend:
 
     def run(self, pixels: F32) -> F32:
         """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+        return self._compute(self._model, pixels)
+
+    def attend(self, pixels: F32) -> F32:
+        """Return where CLS and parts look, (B, 1 + P, rows, columns)."""
+        return self._compute(self._model.attend, pixels)
+
+    def _compute(self, network: Callable[[torch.Tensor], torch.Tensor], pixels: F32) -> F32:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self._dtype is not None:
@@ -67,7 +74,7 @@ class TorchBackend:
             elif self._device.type == "cuda":
                 # cuDNN would round float32 convolutions to TF32 by itself.
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            rows = self._model(torch.from_numpy(pixels).to(self._device))
+            rows = network(torch.from_numpy(pixels).to(self._device))
         return np.asarray(rows.float().cpu().numpy())
 
 

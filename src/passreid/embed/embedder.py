@@ -1,13 +1,4 @@
-"""Images in, embeddings out: the one face over ONNX Runtime, OpenVINO and torch.
-
-    embedder = load("passreid-tiny")
-    embedder(images)                           -> float32 (N, D), a row for each image
-    embedder.embed(images, on_error="skip")    -> Embedded: rows, whose they are, what has none
-    embedder.stream(images)                    -> the same batch by batch, for endless generators
-    embedder.boxes(frame, xyxy)                -> float32 (N, D), a row for each box of a frame
-
-Pictures are read and resized in a few threads ahead of the network, never more than three batches.
-"""
+"""The face of a loaded model: read, resize and normalise ahead of the network, then run it."""
 
 from __future__ import annotations
 
@@ -24,14 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from passreid.backends import F32, Backend, BackendName, open_network
+from passreid.backends import F32, Backend
 from passreid.card import ModelCard
+from passreid.embed.boxes import round_boxes
 from passreid.errors import EmbeddingError, ImageError, UsageError
-from passreid.hub import resolve
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
 from passreid.verify import Calibration
-
-DEFAULT_MODEL = "passreid-tiny"
 
 OnError = Literal["raise", "skip"]
 _AHEAD = 2  # batches that are read while the network works on one
@@ -200,8 +189,36 @@ class Embedder:
             ImageError: The frame cannot be read, or a box has no pixel in it; names the box's row.
         """
         picture = read_image(frame, channel_order=channel_order)
-        corners = _corners(xyxy, picture.size, describe(frame))
+        corners = round_boxes(xyxy, picture.size, describe(frame))
         return self(picture.crop(tuple(box)) for box in corners.tolist())
+
+    def attend(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        channel_order: ChannelOrder | None = None,
+    ) -> F32:
+        """Show how much CLS and each part token look at each patch of the image.
+
+        The attention of the last block, mean over heads; what tokens look at besides patches is
+        left out.
+
+        Args:
+            images, channel_order: As in a call, which also tells what is raised.
+
+        Returns:
+            (N, 1 + P, rows, columns) float32, CLS first; each map sums to 1.
+
+        Raises:
+            ModelNotFoundError: The model folder has no `attention.onnx`.
+        """
+        card = self.card
+        maps = [np.empty((0, 1 + card.architecture.parts, *card.architecture.grid), np.float32)]
+        remaining = iter(_many(images))
+        while batch := list(islice(remaining, self.batch_size)):
+            pixels = np.stack([self._read(image, channel_order) for image in batch])
+            maps.append(self.network.attend(normalise(pixels, card.mean, card.std)))
+        return np.concatenate(maps)
 
     def _drawn(
         self, batches: Iterator[Embedded], images: Iterable[ImageInput]
@@ -279,47 +296,6 @@ class _Reading(NamedTuple):
     pixels: Future[NDArray[np.uint8]]
 
 
-def load(
-    name_or_path: str | Path = DEFAULT_MODEL,
-    *,
-    backend: BackendName = "auto",
-    device: str = "auto",
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
-    batch_size: int = 32,
-    flip: bool = False,
-    threads: int | None = None,
-    offline: bool | None = None,
-) -> Embedder:
-    """Load a model.
-
-    Args:
-        name_or_path: A bundled model's name, a model folder, a weight file of any layout passreid
-            knows, or a ModelScope or Hugging Face id (`hub.resolve`).
-        backend: "onnx" (ONNX Runtime) and "openvino" run a folder's `model.onnx` on the CPU, the
-            first in float32, the second also in bfloat16; "torch" is everything else. "auto" is
-            the fastest one installed for `device` and `precision`, and "onnx" for float32.
-        device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the fastest one the backend can use.
-        precision: "float32" is exact. "bfloat16" and "float16" are faster where the hardware has
-            them and change cosines in the third digit; "auto" chooses (repr says what).
-        batch_size: Images the network sees at a time.
-        flip: Average each embedding with that of the mirrored image: twice the work.
-        threads: Threads for reading and for the network; None is up to 4 and the backend's own.
-        offline: Never use the network; None asks the environment (`hub.resolve`).
-
-    Raises:
-        ModelNotFoundError: The name leads to nothing.
-        CheckpointError, ConfigError: The weights or the card are damaged, unsafe or do not fit.
-        MissingExtraError: It needs torch, which is not installed.
-        UsageError: An option that does not exist here.
-    """
-    workers = threads or min(4, os.cpu_count() or 1)
-    path = resolve(name_or_path, offline=offline)
-    card, network = open_network(
-        path, backend=backend, device=device, precision=precision, threads=threads
-    )
-    return Embedder(network, card, batch_size, flip, workers, source=path)
-
-
 def _many(images: Any) -> Iterable[ImageInput]:
     """See one image as many; an array of four axes is a stack of images."""
     single = (str, bytes, os.PathLike, Image.Image)
@@ -328,23 +304,3 @@ def _many(images: Any) -> Iterable[ImageInput]:
     if not isinstance(images, Iterable):
         raise UsageError(f"{describe(images)} is neither an image nor a list of images.")
     return images
-
-
-def _corners(xyxy: ArrayLike, size: tuple[int, int], name: str) -> NDArray[np.int64]:
-    """Boxes as whole pixels inside a frame of `size` (width, height)."""
-    boxes = np.asarray(xyxy, np.float64)
-    if not boxes.size:
-        return np.empty((0, 4), np.int64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise UsageError(f"xyxy must be (N, 4), a box a row, not of shape {boxes.shape}.")
-    whole = np.clip(np.round(boxes), 0, [*size, *size])
-    empty = ~((whole[:, 2:] - whole[:, :2]) >= 1).all(axis=1)
-    if empty.any():
-        row = int(np.flatnonzero(empty)[0])
-        left, top, right, bottom = boxes[row].tolist()
-        raise ImageError(
-            f"box {row} of {name}",
-            f"({left:g}, {top:g}, {right:g}, {bottom:g}) has no pixel in a frame of "
-            f"{size[0]} x {size[1]}",
-        )
-    return whole.astype(np.int64)
