@@ -85,6 +85,8 @@ def test_calibrate_writes_a_model_that_gives_probabilities(
     a, b = people.query[0].path, people.query[1].path
     verdict = json.loads(cli("compare", a, b, "--model", output, "--json").out)
     assert 0 <= verdict["probability"] <= 1
+    # The graphs came along: embedding and attention need no torch.
+    assert passreid.load(output, backend="onnx").attend([a]).shape[:2] == (1, 4)
 
 
 def test_flip_without_a_calibration_for_it_gives_no_probability(

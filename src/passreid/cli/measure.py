@@ -175,20 +175,21 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
 
 def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
     """Write a model folder with this card; weights of a model folder are copied as they are."""
+    from passreid.backends import ATTENTION, CARD, GRAPH, WEIGHTS
     from passreid.hub import resolve
 
     source = resolve(model)
-    if not (source / "model.json").is_file():
+    if not (source / CARD).is_file():
         from passreid.checkpoint import load_checkpoint, save_folder
 
         save_folder(load_checkpoint(source).model, card, output)
         return
-    for name in ("model.safetensors", "model.onnx"):
+    for name in (WEIGHTS, GRAPH, ATTENTION):
         there = source / name
         if there.is_file() and there.resolve() != (output / name).resolve():
             with replacing(output / name) as temporary:
                 shutil.copyfile(there, temporary)
-    storage.write(output / "model.json", card.to_json().encode())
+    storage.write(output / CARD, card.to_json().encode())
 
 
 def read(root: Path, kind: str, *, quiet: bool = False) -> ReIDDataset:
