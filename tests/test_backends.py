@@ -222,7 +222,7 @@ def test_openvino_threads_share_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "float16"}, "float32 or bfloat16, not in 'float16'"),
+        ({"precision": "int3"}, "float32 or bfloat16, not in 'int3'"),
         ({"device": "cuda"}, "runs on the CPU, not on 'cuda'"),
     ],
 )

@@ -23,6 +23,7 @@ from passreid.backends import matrix_product
 from passreid.card import ModelCard
 from passreid.embed import load
 from passreid.errors import PassreidError, UsageError
+from passreid.images import normalise
 
 MODES: tuple[tuple[str, str], ...] = (
     ("onnx", "float32"),
@@ -30,6 +31,8 @@ MODES: tuple[tuple[str, str], ...] = (
     ("openvino", "bfloat16"),
     ("torch", "float32"),
     ("torch", "bfloat16"),
+    ("onnx", "int8"),
+    ("openvino", "int8"),
 )
 """(backend, precision) pairs that are tried when none is asked for."""
 
@@ -153,8 +156,9 @@ def _measure(
     end_to_end = len(paths) / (time.perf_counter() - start)
     single = [_seconds(lambda path=path: embedder(path)) for path in paths[:30]]  # type: ignore[misc]
     size = embedder.card.architecture.image_size
-    shape = (batch_size, 3, *size)
-    pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    noise = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), dtype=np.uint8)
+    card = embedder.card
+    pixels = noise if embedder.network.normalises else normalise(noise, card.mean, card.std)
     network = batch_size / _median(lambda: embedder.network.run(pixels))
     a = embedder.card.architecture
     tokens = a.grid[0] * a.grid[1] + 1 + a.parts

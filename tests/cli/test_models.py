@@ -66,6 +66,21 @@ def test_export_lets_a_folder_run_on_onnx(cli: Cli, tmp_path: Path) -> None:
     np.testing.assert_allclose(rows[0]["embedding"], rows[1]["embedding"], atol=1e-4)
 
 
+def test_export_calibrates_int8_on_crops(cli: Cli, tmp_path: Path) -> None:
+    folder = small.folder(tmp_path / "m", small.architecture(depth=1))
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    for n in range(4):
+        Image.fromarray(small.picture(n)).save(crops / f"{n}.png")
+    refused = cli("export", folder, "--precision", "int8")
+    assert refused.code == 2
+    assert "--calibrate" in refused.err
+    ran = cli("export", folder, "--precision", "int8", "--calibrate", crops)
+    assert ran.code == 0, ran.err
+    assert "model.int8.onnx" in ran.err
+    assert (folder / "model.int8.onnx").is_file()
+
+
 def test_doctor_says_what_is_there_and_that_the_model_works(cli: Cli) -> None:
     ran = cli("doctor")
     assert ran.code == 0

@@ -2,6 +2,7 @@
 
     onnx.py      ONNX Runtime on the CPU, from a model folder's `model.onnx`; needs no torch
     openvino.py  OpenVINO on the CPU, from the same file, also in bfloat16; needs no torch
+                 both also run `model.PRECISION.onnx` or `.xml`, which hold their own weights
     pytorch.py   torch on any device, in any precision, from every kind of checkpoint
 
 None is imported before it is asked for.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ ATTENTION = "attention.onnx"
 
 F32 = NDArray[np.float32]
 BackendName = Literal["auto", "onnx", "openvino", "torch"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "auto"]
+_SUFFIXES = {"onnx": "onnx", "openvino": "xml"}
 
 
 class Backend(Protocol):
@@ -40,13 +43,22 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """What products are computed in: "float32", "bfloat16" or "float16"."""
+        """What products are computed in, or the file's weights are: "float32" ... "int8"."""
 
-    def run(self, pixels: F32) -> F32:
-        """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+    @property
+    def normalises(self) -> bool:
+        """Whether `run` takes pixels as they are read, uint8 RGB (B, H, W, 3)."""
+
+    def run(self, pixels: NDArray[Any]) -> F32:
+        """Embed normalised pixels (B, 3, H, W), or what `normalises` says, giving (B, D)."""
 
     def attend(self, pixels: F32) -> F32:
         """Return where CLS and parts look, (B, 1 + P, rows, columns); see `PartViT.attend`."""
+
+
+def variant(precision: str, engine: str) -> str:
+    """Return the name of the file that holds a model in a precision, for "onnx" or "openvino"."""
+    return f"model.{precision}.{_SUFFIXES[engine]}"
 
 
 def open_network(
@@ -66,6 +78,8 @@ def open_network(
     if backend not in ("auto", "onnx", "openvino", "torch"):
         raise UsageError(f"Unknown backend '{backend}'; use auto, onnx, openvino or torch.")
     folder = path.parent if path.name == WEIGHTS else path
+    if backend == "auto" and precision == "int8":
+        backend = _quantised(folder)
     if backend == "auto":
         written = (folder / CARD).is_file() and (folder / GRAPH).is_file()
         backend = _choose(device, precision) if written else "torch"
@@ -88,6 +102,14 @@ def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]
     return "onnx" if precision == "auto" and not torch else "torch"
 
 
+def _quantised(folder: Path) -> Literal["onnx", "openvino"]:
+    """The engine for which a folder holds an int8 file."""
+    installed = importlib.util.find_spec("openvino") is not None
+    if installed and (folder / variant("int8", "openvino")).is_file():
+        return "openvino"
+    return "onnx"
+
+
 def _gpu() -> str | None:
     from passreid.backends.pytorch import gpu
 
@@ -97,16 +119,18 @@ def _gpu() -> str | None:
 def _open_onnx(
     folder: Path, device: str, precision: str, threads: int | None
 ) -> tuple[ModelCard, Backend]:
-    if device not in ("auto", "cpu") or precision not in ("auto", "float32"):
+    known = ("auto", "float32", "float16", "int8")
+    if device not in ("auto", "cpu") or precision not in known:
         raise UsageError(
-            f"The onnx backend runs on the CPU in float32, not on '{device}' in '{precision}'; "
-            "use backend='torch'."
+            f"The onnx backend runs on the CPU in float32, float16 or int8, not on '{device}' in "
+            f"'{precision}'; use backend='torch'."
         )
-    _need_graph(folder)
+    precision = "float32" if precision == "auto" else precision
+    own = _find_variant(folder, precision, "onnx")
     from passreid.backends.onnx import OnnxBackend
 
     card = ModelCard.read(folder / CARD)
-    return card, OnnxBackend(folder, card, threads=threads)
+    return card, OnnxBackend(folder, card, own=own, threads=threads)
 
 
 def _open_openvino(
@@ -116,19 +140,30 @@ def _open_openvino(
         raise UsageError(
             f"The openvino backend runs on the CPU, not on '{device}'; use backend='torch'."
         )
-    _need_graph(folder)
+    own = _find_variant(folder, precision, "openvino")
     from passreid.backends.openvino import OpenVinoBackend
 
     card = ModelCard.read(folder / CARD)
-    return card, OpenVinoBackend(folder, card, precision=precision, threads=threads)
+    backend = OpenVinoBackend(folder, card, precision=precision, own=own, threads=threads)
+    return card, backend
 
 
-def _need_graph(folder: Path) -> None:
+def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
+    """Return the precision if a file was written for just that; None leaves `model.onnx`."""
+    name = variant(precision, engine)
+    if (folder / name).is_file():
+        return precision
+    if precision in ("float16", "int8"):
+        raise ModelNotFoundError(
+            f"{folder}: has no {name}; write it with `passreid export {folder} --format {engine} "
+            f"--precision {precision}`."
+        )
     if not (folder / GRAPH).is_file():
         raise ModelNotFoundError(
             f"{folder}: has no {GRAPH}; write it with `passreid export {folder}`, or use "
             "backend='torch'."
         )
+    return None
 
 
 def _open_torch(

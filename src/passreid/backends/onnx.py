@@ -16,15 +16,20 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS
+from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS, variant
 from passreid.card import ModelCard
 from passreid.config import plain
 from passreid.errors import CheckpointError, ModelNotFoundError
+from passreid.hub import weights_digest
 
+IMAGES, PIXELS = "images", "pixels"
 EMBEDDINGS, LOOKS = "embeddings", "attention"
+_INPUT = "images: RGB / 255, minus mean, over std; float32 (batch, 3, height, width)"
+_INPUT_PIXELS = "pixels: RGB, 0 to 255; uint8 (batch, height, width, 3)"
 _ERRORS_ONLY = 3
 
 
@@ -34,8 +39,9 @@ class OnnxBackend:
     Args:
         folder: A model folder with `model.onnx`.
         card: Its card, which the graph must have been written for.
+        own: Precision of a file with weights of its own, to run in place of `model.onnx`.
         threads: Threads of one run; None is one for each physical core.
-        graph: The graph's file, when it is not (yet) `model.onnx`.
+        graph: The file, when it is not (yet) in its place.
 
     Raises:
         CheckpointError: A file is damaged, or the graph was written for other weights or another
@@ -44,23 +50,26 @@ class OnnxBackend:
 
     name = "onnx"
     device = "cpu"
-    precision = "float32"
 
     def __init__(
         self,
         folder: Path,
         card: ModelCard,
         *,
+        own: str | None = None,
         threads: int | None = None,
         graph: Path | None = None,
     ) -> None:
+        graph = graph or folder / (variant(own, "onnx") if own else GRAPH)
         self._session = OnnxSession(
-            graph or folder / GRAPH, folder / WEIGHTS, card, EMBEDDINGS, threads=threads
+            graph, folder / WEIGHTS, card, EMBEDDINGS, own=own, threads=threads
         )
+        self.precision = own or "float32"
+        self.normalises = self._session.takes == PIXELS
         self._open_attention = partial(open_attention, folder, card, threads)
 
-    def run(self, pixels: F32) -> F32:
-        """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+    def run(self, pixels: NDArray[Any]) -> F32:
+        """Embed normalised pixels (B, 3, H, W), or what `normalises` says, giving (B, D)."""
         return self._session.run(pixels)
 
     def attend(self, pixels: F32) -> F32:
@@ -80,6 +89,7 @@ class OnnxSession:
         weights: Of the model folder.
         card: Of the model folder.
         output: What of the graph's outputs is wanted.
+        own: Precision of the weights, where the graph has its own.
         threads: Threads of one run; None is one for each physical core.
 
     Raises:
@@ -93,10 +103,11 @@ class OnnxSession:
         card: ModelCard,
         output: str,
         *,
+        own: str | None = None,
         threads: int | None = None,
     ) -> None:
         try:
-            stored = load_file(weights)
+            stored = {} if own else load_file(weights)
             tensors = {name: stored[name] for name in used_tensors(card, stored, output)}
             self._session = _session(graph, tensors, threads)
         except OSError as error:
@@ -107,15 +118,17 @@ class OnnxSession:
             raise CheckpointError(stale(graph, str(error).splitlines()[0])) from None
         written = self._session.get_modelmeta().custom_metadata_map
         outputs = [given.name for given in self._session.get_outputs()]
-        if written != graph_metadata(card, weights) or output not in outputs:
+        self.takes = self._session.get_inputs()[0].name
+        expected = graph_metadata(card, weights, own=own, pixels=self.takes == PIXELS)
+        if written != expected or output not in outputs:
             raise CheckpointError(stale(graph, "it was written for others"))
         self._output = output
         # Keeps the arrays alive: the session reads them in place.
         self._tensors = tensors
 
-    def run(self, pixels: F32) -> F32:
-        """Return what the graph makes of normalised pixels (B, 3, H, W)."""
-        return np.asarray(self._session.run([self._output], {"images": pixels})[0], np.float32)
+    def run(self, pixels: NDArray[Any]) -> F32:
+        """Return what the graph makes of normalised pixels, or of what else it takes."""
+        return np.asarray(self._session.run([self._output], {self.takes: pixels})[0], np.float32)
 
 
 def open_attention(folder: Path, card: ModelCard, threads: int | None) -> OnnxSession:
@@ -141,13 +154,21 @@ _RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 
 
-def graph_metadata(card: ModelCard, weights: Path) -> dict[str, str]:
-    """Return what a graph says of itself: its pixels, its network, the tensors it reads.
+def graph_metadata(
+    card: ModelCard, weights: Path, *, own: str | None = None, pixels: bool = False
+) -> dict[str, str]:
+    """Return what a graph says of itself: its pixels, its network, its weights.
 
-    Graphs of equal metadata compute the same but for the weights' values, which no graph holds.
+    Graphs of equal metadata compute the same, but for the weights' values where those are not in
+    the graph.
+
+    Args:
+        card, weights: Of the model folder.
+        own: Precision of the weights in the graph; None where it reads the folder's.
+        pixels: Whether the graph takes pixels as they are read, and normalises by itself.
     """
-    return {
-        "input": "images: RGB / 255, minus mean, over std; float32 (batch, 3, height, width)",
+    says = {
+        "input": _INPUT_PIXELS if pixels else _INPUT,
         "height_width": json.dumps(card.architecture.image_size),
         "mean": json.dumps(card.mean),
         "std": json.dumps(card.std),
@@ -155,6 +176,7 @@ def graph_metadata(card: ModelCard, weights: Path) -> dict[str, str]:
         "architecture": json.dumps(plain(card.architecture), sort_keys=True),
         "tensors_sha256": hashlib.sha256(read_header(weights)).hexdigest(),
     }
+    return says | ({"weights": own, "weights_of": weights_digest(weights)} if own else {})
 
 
 def used_tensors(card: ModelCard, names: Iterable[str], output: str) -> list[str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from passreid.backends import F32, GRAPH, WEIGHTS
-from passreid.backends.onnx import OnnxSession, graph_metadata, open_attention, stale
+from passreid.backends import F32, GRAPH, WEIGHTS, variant
+from passreid.backends.onnx import PIXELS, OnnxSession, graph_metadata, open_attention, stale
 from passreid.card import ModelCard
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 
@@ -28,7 +29,9 @@ class OpenVinoBackend:
         folder: A model folder with `model.onnx`.
         card: Its card, which the graph must have been written for.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the CPU has instructions for it.
+        own: Precision of a file with weights of its own, to run in place of `model.onnx`.
         threads: Threads of one run; None is OpenVINO's choice.
+        graph: The file, when it is not (yet) in its place.
 
     Raises:
         CheckpointError: A file is damaged, or the graph was written for other weights or another
@@ -46,27 +49,31 @@ class OpenVinoBackend:
         card: ModelCard,
         *,
         precision: str = "float32",
+        own: str | None = None,
         threads: int | None = None,
+        graph: Path | None = None,
     ) -> None:
         try:
             import openvino
         except ImportError:
             raise MissingExtraError("The openvino backend", "openvino") from None
         core = openvino.Core()
-        self.precision = _choose(core, precision)
+        self.precision = own or _choose(core, precision)
         # Pinned threads would fight with those that read the next batch for the same cores.
         config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": _HINTS.get(self.precision, "f32"),
             "ENABLE_CPU_PINNING": False,
         }
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
-        graph = folder / GRAPH
+        graph = graph or folder / (variant(own, "openvino") if own else GRAPH)
         try:
             # Mapped weights would change under a running network when the file is replaced.
             core.set_property({"ENABLE_MMAP": False})
             model = core.read_model(graph)
-            if _metadata(model) != graph_metadata(card, folder / WEIGHTS):
+            self.normalises = model.input(0).any_name == PIXELS
+            expected = graph_metadata(card, folder / WEIGHTS, own=own, pixels=self.normalises)
+            if _metadata(model) != expected:
                 raise CheckpointError(stale(graph, "it was written for others"))
             self._compiled = core.compile_model(model, "CPU", config)
         except OSError as error:
@@ -77,8 +84,8 @@ class OpenVinoBackend:
         self._requests = threading.local()
         self._open_attention = partial(open_attention, folder, card, threads)
 
-    def run(self, pixels: F32) -> F32:
-        """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
+    def run(self, pixels: NDArray[Any]) -> F32:
+        """Embed normalised pixels (B, 3, H, W), or what `normalises` says, giving (B, D)."""
         request = getattr(self._requests, "own", None)
         if request is None:
             request = self._requests.own = self._compiled.create_infer_request()

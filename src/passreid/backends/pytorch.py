@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from passreid.backends import F32
 from passreid.errors import UsageError
@@ -33,6 +35,7 @@ class TorchBackend:
     """
 
     name = "torch"
+    normalises = False
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class TorchBackend:
         """What products are computed in."""
         return next(name for name, dtype in _DTYPES.items() if dtype is self._dtype)
 
-    def run(self, pixels: F32) -> F32:
+    def run(self, pixels: NDArray[Any]) -> F32:
         """Embed normalised pixels (B, 3, H, W), giving (B, D)."""
         return self._compute(self._model, pixels)
 

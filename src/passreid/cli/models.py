@@ -108,21 +108,44 @@ def convert(
 
 
 @app.command
-def export(folder: Path, /) -> None:
-    """Add an ONNX graph to a model folder, so that it runs without torch.
+def export(
+    folder: Path,
+    /,
+    *,
+    format: Literal["onnx", "openvino"] = "onnx",
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    normalise: bool = False,
+    calibrate: Path | None = None,
+) -> None:
+    """Write a model folder's files for engines other than torch, checked against torch.
 
-    The graph is checked against torch before it is kept.
+    Without options: graphs on the folder's own weights, for ONNX Runtime and OpenVINO. Else one
+    file with its own weights, `model.PRECISION.onnx` or `.xml`, which `--precision` finds.
 
-    Example: passreid export runs/a/model
+    Example: passreid export runs/a/model --format openvino --precision int8 --calibrate crops
 
     Args:
         folder: A model folder.
+        format: Whose file.
+        precision: float16 halves the size; int8 also computes faster.
+        normalise: The file takes uint8 RGB pixels as they are read (batch, height, width, 3).
+        calibrate: Folder of crops as the model will see them; int8 needs it, the others are
+            checked on it.
     """
     try:
-        from passreid.exporting import write_graph
+        from passreid.exporting import write_graph, write_variant
     except ModuleNotFoundError as error:
         raise MissingExtraError("Exporting", "torch,onnx") from error
-    note(f"Wrote {write_graph(folder)}.")
+    from passreid.images import find_images
+
+    crops = [] if calibrate is None else find_images(calibrate)
+    if (format, precision, normalise) == ("onnx", "float32", False):
+        note(f"Wrote {write_graph(folder)}.")
+        return
+    written = write_variant(
+        folder, format=format, precision=precision, normalise=normalise, crops=crops
+    )
+    note(f"Wrote {written}.")
 
 
 @app.command

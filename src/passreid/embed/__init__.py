@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
-from passreid.backends import BackendName, open_network
+from passreid.backends import BackendName, Precision, open_network
 from passreid.embed.embedder import Embedded, Embedder, OnError, Skipped
 from passreid.hub import resolve
 
@@ -30,7 +29,7 @@ def load(
     *,
     backend: BackendName = "auto",
     device: str = "auto",
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+    precision: Precision = "float32",
     batch_size: int = 32,
     flip: bool = False,
     threads: int | None = None,
@@ -42,11 +41,13 @@ def load(
         name_or_path: A bundled model's name, a model folder, a weight file of any layout passreid
             knows, or a ModelScope or Hugging Face id (`hub.resolve`).
         backend: "onnx" (ONNX Runtime) and "openvino" run a folder's `model.onnx` on the CPU, the
-            first in float32, the second also in bfloat16; "torch" is everything else. "auto" is
-            the fastest one installed for `device` and `precision`, and "onnx" for float32.
+            first in float32, the second also in bfloat16, or other files that `passreid export`
+            wrote; "torch" is everything else. "auto" is the fastest one installed for `device` and
+            `precision`, and "onnx" for float32.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the fastest one the backend can use.
         precision: "float32" is exact. "bfloat16" and "float16" are faster where the hardware has
-            them and change cosines in the third digit; "auto" chooses (repr says what).
+            them and change cosines in the third digit; "int8" runs the file that `passreid export`
+            wrote into the folder; "auto" chooses among the first three (repr says what).
         batch_size: Images the network sees at a time.
         flip: Average each embedding with that of the mirrored image: twice the work.
         threads: Threads for reading and for the network; None is up to 4 and the backend's own.

@@ -216,7 +216,7 @@ class Embedder:
         maps = [np.empty((0, 1 + card.architecture.parts, *card.architecture.grid), np.float32)]
         remaining = iter(_many(images))
         while batch := list(islice(remaining, self.batch_size)):
-            pixels = np.stack([self._read(image, channel_order) for image in batch])
+            pixels = np.stack([read_crop(image, card, channel_order) for image in batch])
             maps.append(self.network.attend(normalise(pixels, card.mean, card.std)))
         return np.concatenate(maps)
 
@@ -238,7 +238,7 @@ class Embedder:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="passreid-read")
         try:
             while batch := list(islice(images, self.batch_size)):
-                tasks = [pool.submit(self._read, image, channel_order) for image in batch]
+                tasks = [pool.submit(read_crop, image, self.card, channel_order) for image in batch]
                 waiting.append([_Reading(*pair) for pair in zip(batch, tasks, strict=True)])
                 if len(waiting) > _AHEAD:
                     yield self._run(waiting[0], start, skip)
@@ -248,14 +248,6 @@ class Embedder:
                 start += len(waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _read(self, image: ImageInput, channel_order: ChannelOrder | None) -> NDArray[np.uint8]:
-        picture = read_image(image, channel_order=channel_order)
-        height, width = size = self.card.architecture.image_size
-        if self.card.interpolation == "bicubic":
-            # to_pixels is bilinear, and leaves alone what has its size already.
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        return to_pixels(picture, size)
 
     def _run(self, batch: list[_Reading], start: int, skip: bool) -> Embedded:
         """Embed what could be read of one batch, whose first image is number `start`."""
@@ -281,12 +273,31 @@ class Embedder:
         return Embedded(rows, np.array(indices, np.int64), tuple(skipped))
 
     def _forward(self, batch: NDArray[np.uint8]) -> F32:
-        pixels = normalise(batch, self.card.mean, self.card.std)
-        rows = self.network.run(pixels)
+        rows = self._see(batch)
         if self.flip:
-            mirrored = self.network.run(np.ascontiguousarray(pixels[..., ::-1]))
-            rows = (rows + mirrored) / np.float32(2)
+            rows = (rows + self._see(np.ascontiguousarray(batch[:, :, ::-1]))) / np.float32(2)
         return rows
+
+    def _see(self, batch: NDArray[np.uint8]) -> F32:
+        if self.network.normalises:
+            return self.network.run(batch)
+        return self.network.run(normalise(batch, self.card.mean, self.card.std))
+
+
+def read_crop(
+    image: ImageInput, card: ModelCard, channel_order: ChannelOrder | None = None
+) -> NDArray[np.uint8]:
+    """Read a picture as a model's card wants it: uint8 RGB (H, W, 3) of its input size.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    picture = read_image(image, channel_order=channel_order)
+    height, width = size = card.architecture.image_size
+    if card.interpolation == "bicubic":
+        # to_pixels is bilinear, and leaves alone what has its size already.
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return to_pixels(picture, size)
 
 
 class _Reading(NamedTuple):

@@ -1,4 +1,4 @@
-"""Write a model for other engines; nothing is left behind unless its outputs match torch's."""
+"""The graphs of a model folder, which share the weights that lie there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import Tensor
 from passreid.backends import ATTENTION, GRAPH, WEIGHTS
 from passreid.backends.onnx import (
     EMBEDDINGS,
+    IMAGES,
     LOOKS,
+    PIXELS,
     OnnxSession,
     graph_metadata,
     read_header,
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
 # Opset 23 is the first with attention as one operator; ONNX Runtime runs it from 1.23 on.
 _OPSET = 23
 _BATCHES = (1, 2, 7)
-_MIN_COSINE = 0.99999
+MIN_COSINE = 0.99999
 # Largest difference of one number, over the largest number of the batch.
-_MAX_DIFFERENCE = 1e-4
+MAX_DIFFERENCE = 1e-4
 
 
 def write_graph(folder: str | Path) -> Path:
@@ -83,7 +85,7 @@ class Attention(PartViT):
 
 def _write(path: Path, network: PartViT, weights: Path, card: ModelCard, output: str) -> None:
     """Trace a network, take its tensors out of the file, and compare what it gives with torch."""
-    graph = _traced(network, output)
+    graph = trace(network, output)
     _take_tensors_from(weights, graph, card)
     for key, value in graph_metadata(card, weights).items():
         graph.metadata_props.add(key=key, value=value)
@@ -91,25 +93,38 @@ def _write(path: Path, network: PartViT, weights: Path, card: ModelCard, output:
     _check(network, OnnxSession(path, weights, card, output), card)
 
 
-def _traced(model: PartViT, output: str) -> ModelProto:
-    """Trace the network; unoptimised, so that every tensor keeps its name and shape."""
+def trace(
+    model: PartViT, output: str, *, example: Tensor | None = None, optimise: bool = False
+) -> ModelProto:
+    """Trace a network; unoptimised, so that every tensor keeps its name and shape.
+
+    Args:
+        model: In evaluation mode.
+        output: Name of what it gives.
+        example: Two of what it takes, when not normalised pixels; uint8 is named "pixels".
+        optimise: Fold constants and fuse operators.
+
+    Raises:
+        MissingExtraError: The extra "onnx" is not installed.
+    """
     try:
         import onnx  # noqa: F401 - the exporter below needs both
         import onnxscript  # noqa: F401
     except ImportError:
         raise MissingExtraError("Writing an ONNX graph", "onnx") from None
     use_fused_attention(model, True)
-    example = torch.zeros(2, 3, *model.architecture.image_size)
+    if example is None:
+        example = torch.zeros(2, 3, *model.architecture.image_size)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
         program = torch.onnx.export(
             model,
             (example,),
             dynamo=True,
-            optimize=False,
+            optimize=optimise,
             verbose=False,
             opset_version=_OPSET,
-            input_names=["images"],
+            input_names=[PIXELS if example.dtype == torch.uint8 else IMAGES],
             output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
@@ -171,16 +186,16 @@ def _check(model: PartViT, graph: OnnxSession, card: ModelCard) -> None:
         pixels = generator.uniform(-1, 1, shape).astype(np.float32)
         with torch.inference_mode():
             expected = model(torch.from_numpy(pixels)).numpy()
-        cosine, difference = _agreement(expected, graph.run(pixels))
-        if not (cosine >= _MIN_COSINE and difference <= _MAX_DIFFERENCE):
+        cosine, difference = agreement(expected, graph.run(pixels))
+        if not (cosine >= MIN_COSINE and difference <= MAX_DIFFERENCE):
             raise CheckpointError(
                 f"The graph of '{card.name}' does not compute what torch does (batch of {size}: "
                 f"cosine {cosine:.6f}, largest difference {difference:.1e}), so it was not kept."
             )
 
 
-def _agreement(expected: NDArray[Any], found: NDArray[Any]) -> tuple[float, float]:
-    """Smallest cosine of two batches' rows, and largest difference over the largest number."""
+def agreement(expected: NDArray[Any], found: NDArray[Any]) -> tuple[float, float]:
+    """Return two batches' smallest cosine, and largest difference over the largest number."""
     if expected.shape != found.shape:
         return 0.0, np.inf
     a, b = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (expected, found))
