@@ -221,8 +221,37 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(
         )
         assert ring != "none" or name == "skip", name
     wanted = ["open-enrol", "frame", "file", "remove", "search", "threshold", "cameras"]
-    wanted += ["group_by", "since", "until", "clear", "checkbox", "again"]
+    wanted += ["group_by", "since", "until", "clear", "look", "checkbox", "again"]
     assert [name for name in dict.fromkeys(seen) if name in wanted] == wanted
+
+
+def test_where_the_model_looks_is_shown_on_what_is_pointed_at(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops = crops_of(tmp_path, people=3)
+    page.goto(serve())
+    enrol(page, crops)
+    page.click("#enrol >> text=Close")
+    page.set_input_files("#file", crops[0])
+    expect(page.locator("#results-title")).to_have_text("Most alike")
+    heat = page.locator(".card canvas:visible")
+    page.hover(".card >> nth=1")
+    expect(heat).to_have_count(0)
+    before = page.evaluate("document.querySelector('#frame').toDataURL()")
+    page.select_option("#look", "part 2")
+    page.hover(".card >> nth=2")
+    expect(heat).to_have_count(1)
+    page.wait_for_function(
+        "was => document.querySelector('#frame').toDataURL() !== was", arg=before
+    )
+    page.focus(".card:nth-child(1) .again")
+    expect(heat).to_have_count(2)
+    page.check("#look-all")
+    expect(heat).to_have_count(len(crops))
+    shoot(page, "looks")
+    page.select_option("#look", "")
+    expect(heat).to_have_count(0)
+    assert page.evaluate("document.querySelector('#frame').toDataURL()") == before
 
 
 def test_a_token_is_asked_for_and_kept_for_the_tab(page: Any, serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_metrics_count_requests_by_route(client: TestClient) -> None:
 
 def test_the_page_and_the_description_are_served(client: TestClient) -> None:
     assert "<h1>passreid</h1>" in client.get("/").text
-    for name in ("page.js", "cards.js", "api.js", "query.js", "enrol.js", "page.css"):
+    for name in ("page.js", "cards.js", "api.js", "query.js", "looks.js", "enrol.js", "page.css"):
         assert client.get(f"/page/{name}").status_code == 200
     schema = client.get("/openapi.json").json()
     for model in schema["components"]["schemas"].values():
@@ -165,3 +166,28 @@ def test_settings_that_would_never_work_are_refused() -> None:
     for wrong in ({"retention_days": 0}, {"max_pending": 1}, {"host": "0.0.0.0"}, {"token": "a"}):
         with pytest.raises(UsageError):
             Settings(**wrong)
+
+
+def test_attention_of_a_picture_a_box_and_an_entry(client: TestClient, embedder: Embedder) -> None:
+    answer = client.post("/v1/attention", files={"image": png(1)}).json()
+    maps = np.array([look["grid"] for look in answer["tokens"]])
+    np.testing.assert_allclose(maps, embedder.attend(png(1))[0], atol=1e-6)
+    assert maps.shape[1:] == (answer["rows"], answer["columns"])
+    assert [look["token"] for look in answer["tokens"]][:2] == ["CLS", "part 1"]
+    data = {"box": "[0, 0, 20, 50]"}
+    boxed = client.post("/v1/attention", files={"image": png(1)}, data=data).json()
+    assert boxed["tokens"] != answer["tokens"]
+    entry = enrol(client, 1)[0]["id"]
+    kept = client.post("/v1/attention", data={"entry": entry}).json()
+    np.testing.assert_allclose(np.sum([look["grid"] for look in kept["tokens"]]), len(maps), 1e-4)
+    for wrong in ({}, {"entry": entry, "box": "[0, 0, 9, 9]"}):
+        assert client.post("/v1/attention", data=wrong).status_code == 422
+
+
+def test_a_model_without_an_attention_graph_says_so(client: TestClient, tmp_path: Path) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    assert client.get("/v1/info").json()["model"]["attention"] is True
+    engine.embedder = replace(engine.embedder, source=tmp_path)
+    assert client.get("/v1/info").json()["model"]["attention"] is False
+    answer = client.post("/v1/attention", files={"image": png(1)})
+    assert answer.status_code == 404 and "passreid export" in answer.json()["detail"]

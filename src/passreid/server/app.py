@@ -14,7 +14,13 @@ from fastapi.staticfiles import StaticFiles
 
 from passreid.embed import Embedder
 from passreid.gallery.base import Gallery
-from passreid.server import enrol_routes, entry_routes, model_routes, search_routes
+from passreid.server import (
+    attention_routes,
+    enrol_routes,
+    entry_routes,
+    model_routes,
+    search_routes,
+)
 from passreid.server.engine import Engine
 from passreid.server.guard import Guard
 from passreid.server.problems import MEDIA_TYPE, Problem, Refusal, handle_problems
@@ -67,7 +73,7 @@ def create_app(embedder: Embedder, gallery: Gallery, settings: Settings | None =
     )
     app.state.engine = engine
     handle_problems(app)
-    for module in (model_routes, search_routes, enrol_routes, entry_routes):
+    for module in (model_routes, attention_routes, search_routes, enrol_routes, entry_routes):
         app.include_router(module.router)
     _add_operations(app, engine)
     app.mount("/page", StaticFiles(directory=PAGE))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar
 
-from passreid.backends import F32
+from passreid.backends import ATTENTION, F32
 from passreid.embed import Embedder
 from passreid.errors import PassreidError
 from passreid.gallery.base import Gallery, Where, identity
@@ -52,10 +52,14 @@ class Engine:
         self.metrics = Metrics()
         self.audit = Audit(settings.audit)
         self.batcher = Batcher(
-            embedder, max_pending=settings.max_pending, on_batch=self.metrics.observe_batch
+            embedder,
+            max_pending=settings.max_pending,
+            on_batch=self.metrics.observe_batch,
+            coming=lambda: self.room.taken,
         )
         self.room = Room(settings.max_waiting, lambda: self.batcher.wait_s)
         self._readers = Readers(_DECODERS, timeout_s=settings.decode_timeout_s)
+        self._looks = ThreadPoolExecutor(1, thread_name_prefix="passreid-attention")
         self._shelf = ThreadPoolExecutor(_GALLERY_THREADS, thread_name_prefix="passreid-gallery")
         self._retention: asyncio.Task[None] | None = None
         watch = self.metrics.watch
@@ -69,6 +73,12 @@ class Engine:
         """What cosines mean; None when unknown, or known for other embeddings than these."""
         calibration = self.embedder.calibration
         return calibration if calibration and calibration.flip == self.embedder.flip else None
+
+    @property
+    def attends(self) -> bool:
+        """Whether the model can show where it looks."""
+        source = self.embedder.source
+        return self.embedder.backend == "torch" or bool(source and (source / ATTENTION).is_file())
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
@@ -85,6 +95,7 @@ class Engine:
                 await self._retention
         await self.batcher.stop()
         self._readers.stop()
+        self._looks.shutdown(cancel_futures=True)
         await self.ask(self.gallery.close)
         self._shelf.shutdown()
         self.audit.close()
@@ -111,6 +122,11 @@ class Engine:
     async def embed(self, crops: Sequence[Crop], *, patient: bool = False) -> F32:
         """Embed crops together with those of other requests: (N, D)."""
         return await self.batcher.embed([crop.image for crop in crops], patient=patient)
+
+    async def attend(self, crop: Crop) -> F32:
+        """Return where CLS and parts look in a crop, (1 + P, rows, columns)."""
+        looks = self._looks.submit(self.embedder.attend, crop.image)
+        return (await asyncio.wrap_future(looks))[0]
 
     async def forget(self, where: Where) -> int:
         """Remove entries and give their place back."""

@@ -88,6 +88,8 @@ async def info(request: Request) -> Any:
             "width": width,
             "backend": engine.embedder.backend,
             "licence": card.licence,
+            "attention": engine.attends,
+            "parts": card.architecture.parts,
         },
         "gallery": {
             "name": gallery.name.rstrip("/").rpartition("/")[2],  # not where it lies

@@ -127,6 +127,23 @@ class CompareAnswer(Model):
     false_accept_rate: float | None = Field(description="The rate the threshold was asked for.")
 
 
+class Look(Model):
+    """Where one token of the last block looks."""
+
+    token: str = Field(description='"CLS", or "part 1", "part 2", …')
+    grid: list[list[float]] = Field(
+        description="A share for each patch, row by row from the top; together they are 1."
+    )
+
+
+class AttentionAnswer(Model):
+    """Where the model looks in a crop."""
+
+    rows: int = Field(ge=1, description="Patches from top to bottom.")
+    columns: int = Field(ge=1, description="Patches from left to right.")
+    tokens: list[Look] = Field(description="CLS first, then the parts.")
+
+
 class Forget(Model):
     """Which entries to forget: all fields that are given must hold."""
 
@@ -210,6 +227,8 @@ class ModelInfo(Model):
     width: int = Field(description="Input width in pixels.")
     backend: str = Field(description="What runs it.")
     licence: str = Field(description="Terms of its weights.")
+    attention: bool = Field(description="Whether /v1/attention can show where it looks.")
+    parts: int = Field(description="Part tokens.")
 
 
 class GalleryInfo(Model):

@@ -75,7 +75,7 @@ export async function* getLines(path, options) {
 export async function showThumbnail(image, path) {
   try {
     const url = URL.createObjectURL(await (await call(path)).blob());
-    image.onload = () => URL.revokeObjectURL(url);
+    image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     image.src = url;
   } catch {
     image.alt += " (no thumbnail)";

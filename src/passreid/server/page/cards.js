@@ -1,6 +1,7 @@
 // The grid: a card for each entry, and which of them are selected.
 
 import { call, showThumbnail } from "./api.js";
+import { addLooks } from "./looks.js";
 
 const find = (selector) => document.querySelector(selector);
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -27,6 +28,7 @@ function card(entry, again) {
   };
   const image = item.querySelector("img");
   image.alt = `Picture of ${name}`;
+  addLooks(item, entry.id);
   showThumbnail(image, entry.thumbnail);
   const scored = entry.cosine !== undefined;
   const known = scored && entry.probability !== null;

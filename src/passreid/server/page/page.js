@@ -3,6 +3,7 @@
 import { getJson } from "./api.js";
 import { percent, selected, showCards } from "./cards.js";
 import { setUpEnrolment } from "./enrol.js";
+import { lookAtQuery, setUpLooks } from "./looks.js";
 import { clearBox, forgetQuery, onBox, onDrop, query, showQuery } from "./query.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -43,6 +44,7 @@ async function refreshInfo() {
   info = await getJson("v1/info");
   const forgets = info.retention_days ? `, kept for ${count(info.retention_days, "day", "days")}` : "";
   find("#about").textContent = `${count(info.gallery.count, "picture", "pictures")} in ${info.gallery.name}${forgets} · model ${info.model.name}`;
+  setUpLooks(info.model);
   scaleThreshold();
   showFilters();
 }
@@ -94,6 +96,7 @@ async function search() {
   find("#status").textContent = "Searching…";
   const answer = await attempt(() => getJson("v1/search", { method: "POST", body }));
   if (!answer || mine !== turn) return;
+  lookAtQuery();
   show("Most alike", answer.hits, { fresh: true, more: false });
   find("#status").textContent = `${count(answer.hits.length, "result", "results")} among ${count(answer.searched, "picture", "pictures")}, ${answer.seconds.toFixed(2)} s.`;
   if (answer.hits.length) return;

@@ -8,6 +8,7 @@ export const query = { file: null, entry: null, box: null };
 
 let picture = null;
 let start = null;
+let shade = null;
 let tell = () => {};
 
 // Calls `take` with files dropped on `zone`, marks `shown` while they hover.
@@ -37,6 +38,7 @@ export function onBox(told) {
 
 export async function showQuery(blob, { file = null, entry = null }) {
   picture = await createImageBitmap(blob);
+  shade = null;
   Object.assign(query, { file, entry, box: null });
   [canvas.width, canvas.height] = [picture.width, picture.height];
   if (entry) canvas.dataset.fixed = "";
@@ -50,7 +52,7 @@ export async function showQuery(blob, { file = null, entry = null }) {
 }
 
 export function forgetQuery() {
-  picture = null;
+  picture = shade = null;
   Object.assign(query, { file: null, entry: null, box: null });
   find("main").classList.remove("framed");
   find("#stage").hidden = find("#remove").hidden = find("#box-hint").hidden = find("#whole").hidden = true;
@@ -58,16 +60,23 @@ export function forgetQuery() {
   find("#drop-hint").hidden = false;
 }
 
+// Has `paint` colour the searched part of the picture, until that part changes.
+export function shadeQuery(paint) {
+  shade = paint;
+  if (picture) draw();
+}
+
 export function clearBox() {
-  query.box = null;
+  query.box = shade = null;
   draw();
 }
 
 function draw() {
   pen.drawImage(picture, 0, 0);
+  const [left, top, right, bottom] = query.box ?? [0, 0, canvas.width, canvas.height];
+  shade?.(pen, [left, top, right - left, bottom - top]);
   find("#whole").hidden = !query.box;
   if (!query.box) return;
-  const [left, top, right, bottom] = query.box;
   const path = new Path2D();
   path.rect(0, 0, canvas.width, canvas.height);
   path.rect(left, top, right - left, bottom - top);
@@ -92,6 +101,7 @@ canvas.addEventListener("pointerdown", (event) => {
 });
 canvas.addEventListener("pointermove", (event) => {
   if (!start) return;
+  shade = null;
   const [x, y] = at(event);
   const box = [Math.min(start[0], x), Math.min(start[1], y), Math.max(start[0], x), Math.max(start[1], y)];
   query.box = box[2] - box[0] >= 4 && box[3] - box[1] >= 4 ? box.map(Math.round) : null;
@@ -109,6 +119,7 @@ canvas.addEventListener("keydown", (event) => {
   if (event.key === "Enter") tell();
   if (!way || "fixed" in canvas.dataset) return;
   event.preventDefault();
+  shade = null;
   const { width, height } = canvas;
   const box = query.box ?? [width / 4, height / 4, (width * 3) / 4, (height * 3) / 4];
   const [dx, dy] = [(way[0] * width) / 50, (way[1] * height) / 50];
