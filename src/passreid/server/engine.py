@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
+
 from passreid.backends import ATTENTION, F32
 from passreid.embed import Embedder
 from passreid.errors import PassreidError
@@ -126,7 +128,8 @@ class Engine:
     async def attend(self, crop: Crop) -> F32:
         """Return where CLS and parts look in a crop, (1 + P, rows, columns)."""
         looks = self._looks.submit(self.embedder.attend, crop.image)
-        return (await asyncio.wrap_future(looks))[0]
+        maps = await asyncio.wrap_future(looks)
+        return np.asarray(maps[0])
 
     async def forget(self, where: Where) -> int:
         """Remove entries and give their place back."""
