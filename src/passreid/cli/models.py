@@ -23,6 +23,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
     "openvino": ("openvino",),
+    "int8": ("nncf",),
     "gallery": ("qdrant_edge",),
     "qdrant": ("qdrant_client",),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
