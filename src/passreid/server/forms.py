@@ -7,41 +7,18 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, File, Form, Query, UploadFile
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from passreid.gallery.base import Where
 from passreid.images import describe
 from passreid.server.pictures import Box
 from passreid.server.problems import Refusal
-from passreid.server.schemas import About, Label, Time
+from passreid.server.schemas import About, Filters, Labels, Time
 
 MOST_BOXES = 64
 MOST_HITS = 500
 
 Upload = Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Uploads = Annotated[list[UploadFile], File(description="One picture or several.", min_length=1)]
-
-_Labels = Annotated[list[Label], Field(max_length=200)]
-
-
-class Filters(BaseModel):
-    """Which entries count; all that is given must hold."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cameras: _Labels = Field(default_factory=list, description="Of these cameras.")
-    not_cameras: _Labels = Field(default_factory=list, description="Not of these cameras.")
-    people: _Labels = Field(default_factory=list, description="Of these people.")
-    tracklets: _Labels = Field(default_factory=list, description="Of these tracklets.")
-    sources: _Labels = Field(default_factory=list, description="Of these sources.")
-    since: Time | None = Field(None, description="Taken at or after this (Unix seconds, UTC).")
-    until: Time | None = Field(None, description="Taken before this (Unix seconds, UTC).")
-
-    def where(self) -> Where:
-        """Return the filter this stands for."""
-        named = ("cameras", "not_cameras", "people", "tracklets", "sources")
-        many: dict[str, Any] = {name: tuple(getattr(self, name)) for name in named}
-        return Where(**many, since=self.since, until=self.until)
 
 
 class PageQuery(Filters):
@@ -55,11 +32,11 @@ Paging = Annotated[PageQuery, Query()]
 
 
 def filters(
-    cameras: Annotated[_Labels | None, Form(description="Of these cameras.")] = None,
-    not_cameras: Annotated[_Labels | None, Form(description="Not of these cameras.")] = None,
-    people: Annotated[_Labels | None, Form(description="Of these people.")] = None,
-    tracklets: Annotated[_Labels | None, Form(description="Of these tracklets.")] = None,
-    sources: Annotated[_Labels | None, Form(description="Of these sources.")] = None,
+    cameras: Annotated[Labels | None, Form(description="Of these cameras.")] = None,
+    not_cameras: Annotated[Labels | None, Form(description="Not of these cameras.")] = None,
+    people: Annotated[Labels | None, Form(description="Of these people.")] = None,
+    tracklets: Annotated[Labels | None, Form(description="Of these tracklets.")] = None,
+    sources: Annotated[Labels | None, Form(description="Of these sources.")] = None,
     since: Annotated[Time | None, Form(description="Taken at or after (Unix seconds).")] = None,
     until: Annotated[Time | None, Form(description="Taken before (Unix seconds).")] = None,
 ) -> Filters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -23,6 +24,7 @@ def _writable(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 Label = Annotated[str, Field(min_length=1, max_length=200)]
+Labels = Annotated[list[Label], Field(max_length=200)]
 Time = Annotated[float, Field(ge=0, le=LATEST, allow_inf_nan=False)]
 Payload = Annotated[dict[str, Any], AfterValidator(_writable)]
 
@@ -144,37 +146,33 @@ class AttentionAnswer(Model):
     tokens: list[Look] = Field(description="CLS first, then the parts.")
 
 
-class Forget(Model):
+class Filters(Model):
+    """Which entries count; all that is given must hold."""
+
+    cameras: Labels = Field(default_factory=list, description="Of these cameras.")
+    not_cameras: Labels = Field(default_factory=list, description="Not of these cameras.")
+    people: Labels = Field(default_factory=list, description="Of these people.")
+    tracklets: Labels = Field(default_factory=list, description="Of these tracklets.")
+    sources: Labels = Field(default_factory=list, description="Of these sources.")
+    since: Time | None = Field(None, description="Taken at or after this (Unix seconds, UTC).")
+    until: Time | None = Field(None, description="Taken before this (Unix seconds, UTC).")
+
+    def where(self) -> Where:
+        """Return the filter this stands for."""
+        named = ("cameras", "not_cameras", "people", "tracklets", "sources")
+        many: dict[str, Any] = {name: tuple(getattr(self, name)) for name in named}
+        return Where(**many, since=self.since, until=self.until)
+
+
+class Forget(Filters):
     """Which entries to forget: all fields that are given must hold."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000, description="These entries.")
-    cameras: list[Label] = Field(
-        default_factory=list, max_length=200, description="Of these cameras."
-    )
-    people: list[Label] = Field(
-        default_factory=list, max_length=200, description="Of these people."
-    )
-    tracklets: list[Label] = Field(
-        default_factory=list, max_length=200, description="Of these tracks."
-    )
-    sources: list[Label] = Field(
-        default_factory=list, max_length=200, description="Of these sources."
-    )
-    since: Time | None = Field(None, description="Taken at or after this (Unix seconds, UTC).")
-    until: Time | None = Field(None, description="Taken before this (Unix seconds, UTC).")
     everything: bool = Field(False, description="Must be true to forget without any filter.")
 
     def where(self) -> Where:
         """Return the filter this stands for."""
-        return Where(
-            ids=tuple(str(each) for each in self.ids),
-            cameras=tuple(self.cameras),
-            people=tuple(self.people),
-            tracklets=tuple(self.tracklets),
-            sources=tuple(self.sources),
-            since=self.since,
-            until=self.until,
-        )
+        return replace(super().where(), ids=tuple(str(each) for each in self.ids))
 
 
 class ForgetAnswer(Model):

@@ -28,7 +28,7 @@ function askEntry(entry) {
   return answers.get(entry);
 }
 
-// Darkens a rectangle where nothing is looked at, and lights what is.
+// Turns a rectangle grey and dark, so that the only colours are those of the heat.
 function paint(pen, { rows, columns, tokens }, [left, top, width, height]) {
   const grid = tokens.find((each) => each.token === token())?.grid;
   if (!grid) return;
@@ -40,7 +40,11 @@ function paint(pen, { rows, columns, tokens }, [left, top, width, height]) {
     pixels.data.set([255, 225 - 150 * heat, 40, 190 * heat], 4 * index);
   });
   small.getContext("2d").putImageData(pixels, 0, 0);
-  pen.fillStyle = "rgb(0 10 40 / .5)";
+  pen.globalCompositeOperation = "saturation";
+  pen.fillStyle = "#888";
+  pen.fillRect(left, top, width, height);
+  pen.globalCompositeOperation = "source-over";
+  pen.fillStyle = "rgb(0 10 40 / .4)";
   pen.fillRect(left, top, width, height);
   pen.drawImage(small, left, top, width, height);
 }
@@ -51,6 +55,7 @@ async function showCard(item) {
   const [image, canvas] = [item.querySelector("img"), item.querySelector("canvas")];
   if (!answer || !image.naturalWidth || !wanted(item)) return;
   Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight, hidden: false });
+  canvas.getContext("2d").drawImage(image, 0, 0);
   paint(canvas.getContext("2d"), answer, [0, 0, canvas.width, canvas.height]);
 }
 
