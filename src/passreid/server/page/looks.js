@@ -103,7 +103,7 @@ export function setUpLooks({ attention, parts }) {
   if (!attention || find("#look").options.length > 1) return;
   find("#looks").hidden = false;
   const names = Array.from({ length: parts }, (_, index) => `part ${index + 1}`);
-  find("#look").append(new Option("CLS: the whole person", "CLS"), ...names.map((name) => new Option(name)));
+  find("#look").append(new Option("CLS"), ...names.map((name) => new Option(name)));
   find("#look-all").checked = matchMedia("(hover: none)").matches;
   const choose = () => {
     find("#look-how").hidden = !token();
