@@ -29,6 +29,8 @@ from passreid.exporting import write_graph
 from passreid.images import find_images
 from passreid.model import PartViT
 
+MODES = (("openvino", "bfloat16"), ("openvino", "float32"), ("onnx", "float32"))
+
 PEER = """
 import json, sys, time
 from modelscope.pipelines import pipeline
@@ -91,7 +93,7 @@ def main() -> None:
         save_folder(model, card, root / "ours")
         write_graph(root / "ours")
         runs: dict[str, tuple[int, Callable[[], tuple[float, float]]]] = {}
-        for backend, precision in (("openvino", "bfloat16"), ("onnx", "float32")):
+        for backend, precision in MODES:
             embedder = passreid.load(
                 root / "ours",
                 backend=backend,  # type: ignore[arg-type]
