@@ -86,6 +86,7 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
     assert client.delete(f"/v1/entries/{ids[0]}").json() == {"forgotten": 1}
     assert client.get(f"/v1/entries/{ids[0]}").status_code == 404
     assert client.post("/v1/forget", json={}).status_code == 422
+    assert client.post("/v1/forget", json={"everything": 1}).status_code == 422
     assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 2}
 
 

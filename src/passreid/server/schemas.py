@@ -168,7 +168,9 @@ class Forget(Filters):
     """Which entries to forget: all fields that are given must hold."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000, description="These entries.")
-    everything: bool = Field(False, description="Must be true to forget without any filter.")
+    everything: bool = Field(
+        False, strict=True, description="Must be true to forget without any filter."
+    )
 
     def where(self) -> Where:
         """Return the filter this stands for."""
