@@ -131,10 +131,10 @@ def test_a_killed_compaction_is_settled(tmp_path: Path, moment: str) -> None:
         gallery.add(entries())
     shard = tmp_path / "g" / "shard"
     if moment == "building":
-        (tmp_path / "g" / "shard.new").mkdir()
+        (tmp_path / "g" / "shard.0123").mkdir()
     elif moment == "between":
-        shard.rename(tmp_path / "g" / "shard.new")
-        (tmp_path / "g" / "shard.old").mkdir()
+        (tmp_path / "g" / "shard.0123").mkdir()
+        shard.rename(tmp_path / "g" / "shard.old")
     else:
         (tmp_path / "g" / "shard.old").mkdir()
     with open_gallery(tmp_path / "g") as gallery:

@@ -12,29 +12,29 @@ Vectors are stored at unit length and compared by their dot product, so nothing 
 from __future__ import annotations
 
 import json
-import shutil
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
 
-from passreid.errors import GalleryError, OutputError, PassreidError, UsageError
+from passreid.errors import OutputError, PassreidError, UsageError
 from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.engine import Ask, Engine
 from passreid.gallery.folder import (
     CARD,
     SHARD,
     THUMBNAILS,
+    bytes_on_disk,
     locked,
     new_shard,
     read_card,
-    settle,
     told,
 )
-from passreid.gallery.points import Words, condition, entry_of, payload
+from passreid.gallery.points import Words, condition, entry_of, is_id, payload
+from passreid.gallery.shard import LiveShard
 from passreid.similarity import F32
 from passreid.storage import write
 
@@ -72,12 +72,9 @@ class EmbeddedGallery(Engine):
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
         self.int8 = bool(card.get("int8", False))
-        self._guard = threading.RLock()
         self._lock = locked(folder)
         try:
-            settle(folder)
-            with told(GalleryError, f"{folder}: the gallery cannot be opened"):
-                self._shard = edge.EdgeShard.load(str(folder / SHARD))
+            self._live = LiveShard(folder, dim=self.dim, int8=self.int8)
         except PassreidError:
             self._lock.close()
             raise
@@ -100,22 +97,21 @@ class EmbeddedGallery(Engine):
 
     def info(self) -> Info:
         """Describe the gallery."""
-        with self._guard:
-            shard = self._shard.info()
-        files = (path for path in self.folder.rglob("*") if path.is_file())
+        with self._live.reading() as shard:
+            held = shard.info()
         return Info(
             name=self.name,
             engine="edge",
             model=self.model,
             dim=self.dim,
             count=self.count(),
-            indexed=shard.indexed_vectors_count,
-            bytes_on_disk=sum(path.stat().st_blocks * 512 for path in files),
+            indexed=held.indexed_vectors_count,
+            bytes_on_disk=bytes_on_disk(self.folder),
         )
 
     def _store(self, entries: dict[str, Entry], vectors: Mapping[str, F32]) -> int:
-        with self._guard:
-            for record in self._shard.retrieve(list(entries), False, False):
+        with self._live.changing() as shard:
+            for record in shard.retrieve(list(entries), False, False):
                 del entries[str(record.id)]
             for entry in entries.values():
                 if entry.thumbnail is not None:
@@ -124,14 +120,15 @@ class EmbeddedGallery(Engine):
                 edge.Point(id, vectors[id].tolist(), payload(entry))
                 for id, entry in entries.items()
             ]
-            self._change(edge.UpdateOperation.upsert_points(points))
+            self._live.change(edge.UpdateOperation.upsert_points(points), entries)
+            self._live.index_if_it_pays()
         return len(entries)
 
     def _asking(self, where: Where | None, min_score: float | None, exact: bool | None) -> Ask:
         filtered = condition(where, _WORDS)
         if filtered is not None and exact is None:
-            with self._guard:
-                everything = self._shard.info().points_count
+            with self._live.reading() as shard:
+                everything = shard.info().points_count
             # No more than everything passes: counting what does takes as long as the search.
             exact = everything <= _EXACT_UP_TO or self.count(where) <= _EXACT_UP_TO
         acorn = None
@@ -149,26 +146,26 @@ class EmbeddedGallery(Engine):
                 score_threshold=min_score,
                 params=params,
             )
-            with self._guard:
-                return list(self._shard.query(request))
+            with self._live.reading() as shard:
+                return list(shard.query(request))
 
         return ask
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
         """Return the entries among `ids` that exist, in their order, whole."""
-        with self._guard:
-            records = {str(r.id): r for r in self._shard.retrieve(list(ids), True, True)}
+        with self._live.reading() as shard:
+            records = {str(r.id): r for r in shard.retrieve(list(ids), True, True)}
             return [self._whole(records[id]) for id in dict.fromkeys(ids) if id in records]
 
     def _vectors(self, ids: list[str]) -> dict[str, F32]:
-        with self._guard:
-            records = self._shard.retrieve([*ids], False, True)
+        with self._live.reading() as shard:
+            records = shard.retrieve([*ids], False, True)
         return {str(r.id): np.asarray(r.vector, np.float32) for r in records}
 
     def _scroll(
         self, where: Where | None, limit: int, after: str | None, whole: bool
     ) -> tuple[list[Entry], Any]:
-        with self._guard:
+        with self._live.reading() as shard:
             with told(UsageError, f"after is '{after}', which is no earlier page's end"):
                 request = edge.ScrollRequest(
                     offset=after,
@@ -177,32 +174,31 @@ class EmbeddedGallery(Engine):
                     with_payload=True,
                     with_vector=whole,
                 )
-                records, following = self._shard.scroll(request)
+                records, following = shard.scroll(request)
             return [self._whole(r) if whole else entry_of(r) for r in records], following
 
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
-        with self._guard:
-            return int(
-                self._shard.count(edge.CountRequest(exact=True, filter=condition(where, _WORDS)))
-            )
+        request = edge.CountRequest(exact=True, filter=condition(where, _WORDS))
+        with self._live.reading() as shard:
+            return int(shard.count(request))
 
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
         changeable(values)
-        with self._guard:
-            there = [str(record.id) for record in self._shard.retrieve(list(ids), False, False)]
+        with self._live.changing() as shard:
+            there = [str(record.id) for record in shard.retrieve(list(ids), False, False)]
             if there and values:
-                self._change(edge.UpdateOperation.set_payload([*there], values))
+                self._live.change(edge.UpdateOperation.set_payload([*there], values), there)
         return len(there)
 
     def remove(self, where: Where) -> int:
         """Forget entries and their thumbnails."""
         self._writable()
         removed = 0
-        with self._guard:
-            while records := self._shard.scroll(
+        with self._live.changing() as shard:
+            while records := shard.scroll(
                 edge.ScrollRequest(
                     limit=_BATCH,
                     filter=condition(where, _WORDS),
@@ -214,60 +210,31 @@ class EmbeddedGallery(Engine):
                 # Pictures first: killed in between, the entry is still there to be removed again.
                 for id in ids:
                     self._thumbnail(id).unlink(missing_ok=True)
-                self._change(edge.UpdateOperation.delete_points([*ids]))
+                self._live.change(edge.UpdateOperation.delete_points([*ids]), ids)
                 removed += len(ids)
         return removed
 
     def compact(self) -> None:
-        """Write what is left into a new shard, put it in place, build its index.
+        """Write what is left into a new shard, build its index, and put it in place.
 
-        A kill at any moment leaves either the old shard or the new one, whole.
+        Searches and changes go on meanwhile; a kill at any moment loses nothing.
         """
         self._writable()
-        shard, fresh, old = (self.folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
-        with self._guard:
-            with told(OutputError, f"{self.folder}: cannot be compacted"):
-                copy = new_shard(fresh, self.dim, int8=self.int8)
-                kept: set[str] = set()
-                for records in self._all():
-                    kept.update(str(record.id) for record in records)
-                    points = [edge.Point(r.id, r.vector, r.payload) for r in records]
-                    copy.update(edge.UpdateOperation.upsert_points(points))
-                copy.flush()
-                copy.optimize()
-                copy.close()
-            self._shard.close()
-            shard.rename(old)
-            fresh.rename(shard)
-            shutil.rmtree(old)
-            self._shard = edge.EdgeShard.load(str(shard))
-            for picture in (self.folder / THUMBNAILS).rglob("*.jpg"):
-                if picture.stem not in kept:  # its entry never came, for a kill
-                    picture.unlink()
+        self._live.rewrite()
+        pictures = (self.folder / THUMBNAILS).rglob("*.jpg")
+        while some := list(islice(pictures, _BATCH)):
+            with self._live.changing() as shard:
+                ids = [picture.stem for picture in some if is_id(picture.stem)]
+                kept = {str(record.id) for record in shard.retrieve([*ids], False, False)}
+                for picture in some:
+                    if picture.stem not in kept:  # its entry never came, for a kill
+                        picture.unlink()
 
     def close(self) -> None:
-        """Write everything and let go."""
-        with self._guard:
-            if not self._lock.closed:
-                self._shard.close()
-                self._lock.close()
-
-    def _all(self) -> Iterator[list[Any]]:
-        after: Any = None
-        while True:
-            records, after = self._shard.scroll(
-                edge.ScrollRequest(offset=after, limit=_BATCH, with_payload=True, with_vector=True)
-            )
-            if records:
-                yield records
-            if after is None:
-                return
-
-    def _change(self, operation: Any) -> None:
-        """Apply a change and see it on disk."""
-        with told(OutputError, f"{self.folder}: cannot be written"):
-            self._shard.update(operation)
-            self._shard.flush()
+        """Write everything and let go; an index that is being built is given up."""
+        if not self._lock.closed:
+            self._live.close()
+            self._lock.close()
 
     def _thumbnail(self, id: str) -> Path:
         return self.folder / THUMBNAILS / id[:2] / f"{id}.jpg"

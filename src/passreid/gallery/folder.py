@@ -22,6 +22,10 @@ except ImportError:  # Windows: the engine's own files are all that guards them 
     fcntl = None  # type: ignore[assignment]
 
 CARD, LOCK, SHARD, THUMBNAILS = "gallery.json", "lock", "shard", "thumbnails"
+OLD = f"{SHARD}.old"
+
+_INDEX_FROM_KB = 10_000
+"""Vectors of a segment that are compared one by one as fast as through an index."""
 
 
 @contextlib.contextmanager
@@ -65,22 +69,39 @@ def new_shard(path: Path, dim: int, *, int8: bool = False) -> Any:
         datatype=edge.VectorStorageDatatype.Float16,
         quantization_config=small if int8 else None,
     )
-    shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors))
+    optimizers = edge.EdgeOptimizersConfig(indexing_threshold=_INDEX_FROM_KB)
+    shard = edge.EdgeShard.create(
+        str(path), edge.EdgeConfig(vectors=vectors, optimizers=optimizers)
+    )
     for name in INDEXED:
         shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
     shard.update(edge.UpdateOperation.create_field_index("time", edge.PayloadSchemaType.Float))
     return shard
 
 
+def bytes_on_disk(folder: Path) -> int:
+    """Return what a gallery takes, without a copy that is being made; files may come and go."""
+    total = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(f"{SHARD}.")]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(place) / name).stat().st_blocks * 512
+    return total
+
+
 def settle(folder: Path) -> None:
-    """Finish or undo a compaction that was killed."""
-    shard, fresh, old = (folder / name for name in (SHARD, f"{SHARD}.new", f"{SHARD}.old"))
+    """Undo an exchange of the shard that was killed, and remove copies left over.
+
+    Raises:
+        GalleryError: There is no shard.
+    """
+    shard, old = folder / SHARD, folder / OLD
     if not shard.exists():
-        left = next((path for path in (fresh, old) if path.exists()), None)
-        if left is None:
+        if not old.exists():
             raise GalleryError(f"{folder}: the gallery's shard is gone; restore it from a copy.")
-        left.rename(shard)
-    for left in (fresh, old):
+        old.rename(shard)
+    for left in folder.glob(f"{SHARD}.*"):
         shutil.rmtree(left, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,15 @@ class Words(NamedTuple):
     any_of: Callable[[str, list[str]], Any]
     span: Callable[[str, float | None, float | None], Any]
     whole: Callable[[list[Any] | None, list[Any] | None], Any]
+
+
+def is_id(text: str) -> bool:
+    """Whether an entry may be called so: a UUID."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def payload(entry: Entry) -> dict[str, Any]:

@@ -7,7 +7,6 @@ search); the model and the format lie in the collection's metadata.
 from __future__ import annotations
 
 import base64
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from passreid.errors import GalleryError, UsageError
 from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.connection import repeated
 from passreid.gallery.engine import Ask, Engine
-from passreid.gallery.points import INDEXED, Words, condition, entry_of, payload
+from passreid.gallery.points import INDEXED, Words, condition, entry_of, is_id, payload
 from passreid.similarity import F32
 
 _BATCH = 256
@@ -157,7 +156,7 @@ class RemoteGallery(Engine):
     def _scroll(
         self, where: Where | None, limit: int, after: str | None, whole: bool
     ) -> tuple[list[Entry], Any]:
-        if after is not None and not _is_id(after):
+        if after is not None and not is_id(after):
             raise UsageError(f"after is '{after}', which is no earlier page's end")
         records, following = self._call(
             self._client.scroll,
@@ -211,14 +210,6 @@ class RemoteGallery(Engine):
     def _call(self, method: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Ask the server something of this collection."""
         return repeated(partial(method, self.name, *arguments, **named), self.name)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _picture(entry: Entry) -> dict[str, str]:
