@@ -67,7 +67,8 @@ class ModelOptions:
         model: A bundled name, a model folder, a weight file, a ModelScope or Hugging Face id.
         backend: What runs the network; auto takes ONNX Runtime where the model folder allows it.
         device: auto, cpu, cuda or mps.
-        precision: float32 is exact; auto is bfloat16 where the hardware has it.
+        precision: float32 is exact; auto is bfloat16 where the hardware has it; int8 reads the file
+            that export wrote.
         batch_size: Crops at a time.
         flip: Average with the embedding of the mirrored crop (twice the work, a little better).
     """
@@ -75,7 +76,7 @@ class ModelOptions:
     model: str = DEFAULT_MODEL
     backend: Literal["auto", "onnx", "openvino", "torch"] = "auto"
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "int8", "auto"] = "float32"
     batch_size: int = 32
     flip: bool = False
 
