@@ -79,7 +79,7 @@ def test_reranking_is_that_of_the_same_vectors(everywhere: Gallery, pooling: Poo
     track = VECTORS[[10, 20]]
     plain = everywhere.search(track, top_k=60, pooling=pooling)
     kept = {entry.id: entry.embedding for entry in everywhere.get([h.entry.id for h in plain])}
-    rows = np.stack([kept[hit.entry.id] for hit in plain[:40]])
+    rows = np.array([kept[hit.entry.id] for hit in plain[:40]], np.float32)
     unit = track / np.linalg.norm(track, axis=1, keepdims=True)
     query = unit.mean(axis=0, keepdims=True) if pooling == "mean" else unit
     order = np.argsort(rerank(query, rows).min(axis=0), kind="stable")
