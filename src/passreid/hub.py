@@ -33,7 +33,7 @@ from passreid.errors import MissingExtraError, ModelNotFoundError
 MODELS = Path(__file__).parent / "models"
 MODELSCOPE_URL = "https://modelscope.cn"
 MODELSCOPE_OWNERS = ("damo", "iic")
-HUGGING_FACE_FILES = ("*.safetensors", "*.json", "*.pth")
+HUGGING_FACE_FILES = ("*.safetensors", "*.json", "*.pth", "model.onnx", "attention.onnx")
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
