@@ -303,7 +303,13 @@ class TestHuggingFace:
         assert resolve("owner/model", offline=True) == tmp_path / "snapshot"
         first, second = calls
         assert (first["repo_id"], first["revision"]) == ("damo/model", "main")
-        assert first["allow_patterns"] == ["*.safetensors", "*.json", "*.pth"]
+        assert first["allow_patterns"] == [
+            "*.safetensors",
+            "*.json",
+            "*.pth",
+            "model.onnx",
+            "attention.onnx",
+        ]
         assert first["cache_dir"] == tmp_path / "cache" / "huggingface"
         assert (second["revision"], second["local_files_only"]) == (None, True)
 
