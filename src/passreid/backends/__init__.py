@@ -49,6 +49,10 @@ class Backend(Protocol):
     def normalises(self) -> bool:
         """Whether `run` takes pixels as they are read, uint8 RGB (B, H, W, 3)."""
 
+    @property
+    def attends(self) -> bool:
+        """Whether `attend` has what it needs."""
+
     def run(self, pixels: NDArray[Any]) -> F32:
         """Embed normalised pixels (B, 3, H, W), or what `normalises` says, giving (B, D)."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,44 @@ _INPUT_PIXELS = "pixels: RGB, 0 to 255; uint8 (batch, height, width, 3)"
 _ERRORS_ONLY = 3
 
 
-class OnnxBackend:
+class OnnxAttention:
+    """Where a model looks, worked out by ONNX Runtime; opened when it is first asked for.
+
+    Args:
+        folder: A model folder.
+        card: Its card.
+        threads: Threads of one run; None is one for each physical core.
+    """
+
+    def __init__(self, folder: Path, card: ModelCard, threads: int | None) -> None:
+        self._folder, self._card, self._threads = folder, card, threads
+
+    @property
+    def attends(self) -> bool:
+        """Whether the folder has an `attention.onnx`."""
+        return (self._folder / ATTENTION).is_file()
+
+    def attend(self, pixels: F32) -> F32:
+        """Return where CLS and parts look, (B, 1 + P, rows, columns).
+
+        Raises:
+            ModelNotFoundError: The folder has no `attention.onnx`.
+            CheckpointError: As `OnnxBackend`.
+        """
+        return self._attention.run(pixels)
+
+    @cached_property
+    def _attention(self) -> OnnxSession:
+        if not self.attends:
+            raise ModelNotFoundError(
+                f"{self._folder}: has no {ATTENTION}, which shows where the model looks; write it "
+                f"with `passreid export {self._folder}`, or use backend='torch'."
+            )
+        graph, weights = self._folder / ATTENTION, self._folder / WEIGHTS
+        return OnnxSession(graph, weights, self._card, LOOKS, threads=self._threads)
+
+
+class OnnxBackend(OnnxAttention):
     """Sessions of ONNX Runtime: one that embeds and, once asked for, one that shows attention.
 
     Args:
@@ -60,25 +97,17 @@ class OnnxBackend:
         threads: int | None = None,
         graph: Path | None = None,
     ) -> None:
+        super().__init__(folder, card, threads)
         graph = graph or folder / (variant(own, "onnx") if own else GRAPH)
         self._session = OnnxSession(
             graph, folder / WEIGHTS, card, EMBEDDINGS, own=own, threads=threads
         )
         self.precision = own or "float32"
         self.normalises = self._session.takes == PIXELS
-        self._open_attention = partial(open_attention, folder, card, threads)
 
     def run(self, pixels: NDArray[Any]) -> F32:
         """Embed normalised pixels (B, 3, H, W), or what `normalises` says, giving (B, D)."""
         return self._session.run(pixels)
-
-    def attend(self, pixels: F32) -> F32:
-        """Return where CLS and parts look, (B, 1 + P, rows, columns)."""
-        return self._attention.run(pixels)
-
-    @cached_property
-    def _attention(self) -> OnnxSession:
-        return self._open_attention()
 
 
 class OnnxSession:
@@ -129,22 +158,6 @@ class OnnxSession:
     def run(self, pixels: NDArray[Any]) -> F32:
         """Return what the graph makes of normalised pixels, or of what else it takes."""
         return np.asarray(self._session.run([self._output], {self.takes: pixels})[0], np.float32)
-
-
-def open_attention(folder: Path, card: ModelCard, threads: int | None) -> OnnxSession:
-    """Open what shows where CLS and parts look.
-
-    Raises:
-        ModelNotFoundError: The folder has no `attention.onnx`.
-        CheckpointError: As `OnnxBackend`.
-    """
-    graph = folder / ATTENTION
-    if not graph.is_file():
-        raise ModelNotFoundError(
-            f"{folder}: has no {ATTENTION}, which shows where the model looks; write it with "
-            f"`passreid export {folder}`, or use backend='torch'."
-        )
-    return OnnxSession(graph, folder / WEIGHTS, card, LOOKS, threads=threads)
 
 
 _RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(

@@ -7,7 +7,6 @@ it. On CPUs with AMX or AVX512-BF16, bfloat16 products cost a third or less of f
 from __future__ import annotations
 
 import threading
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passreid.backends import F32, GRAPH, WEIGHTS, variant
-from passreid.backends.onnx import PIXELS, OnnxSession, graph_metadata, open_attention, stale
+from passreid.backends.onnx import PIXELS, OnnxAttention, graph_metadata, stale
 from passreid.card import ModelCard
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(OnnxAttention):
     """A compiled network of OpenVINO; threads may share it.
 
     Args:
@@ -53,6 +52,7 @@ class OpenVinoBackend:
         threads: int | None = None,
         graph: Path | None = None,
     ) -> None:
+        super().__init__(folder, card, threads)
         try:
             import openvino
         except ImportError:
@@ -82,7 +82,6 @@ class OpenVinoBackend:
             reason = str(error).strip().splitlines()[-1]
             raise CheckpointError(stale(graph, reason)) from None
         self._requests = threading.local()
-        self._open_attention = partial(open_attention, folder, card, threads)
 
     def run(self, pixels: NDArray[Any]) -> F32:
         """Embed normalised pixels (B, 3, H, W), or what `normalises` says, giving (B, D)."""
@@ -91,14 +90,6 @@ class OpenVinoBackend:
             request = self._requests.own = self._compiled.create_infer_request()
         # A copy: the next run writes into the same memory.
         return np.array(request.infer([pixels], share_inputs=True)[0], np.float32)
-
-    def attend(self, pixels: F32) -> F32:
-        """Return where CLS and parts look, (B, 1 + P, rows, columns); ONNX Runtime works it out."""
-        return self._attention.run(pixels)
-
-    @cached_property
-    def _attention(self) -> OnnxSession:
-        return self._open_attention()
 
 
 def _choose(core: Any, precision: str) -> str:

@@ -36,6 +36,7 @@ class TorchBackend:
 
     name = "torch"
     normalises = False
+    attends = True
 
     def __init__(
         self,

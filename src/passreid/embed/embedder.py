@@ -94,6 +94,11 @@ class Embedder:
         return self.network.precision
 
     @property
+    def attends(self) -> bool:
+        """Whether `attend` can show where the model looks."""
+        return self.network.attends
+
+    @property
     def calibration(self) -> Calibration | None:
         """What the model's cosines mean, if it was ever calibrated."""
         return self.card.calibration

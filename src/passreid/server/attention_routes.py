@@ -30,7 +30,7 @@ async def attention(
 ) -> Any:
     """Show the last block's attention from CLS and each part to the patches of a crop."""
     engine: Engine = request.app.state.engine
-    if not engine.attends:
+    if not engine.embedder.attends:
         raise Refusal(
             404, "This model has no attention graph; write it with `passreid export MODEL_FOLDER`."
         )

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from passreid.backends import ATTENTION, F32
+from passreid.backends import F32
 from passreid.embed import Embedder
 from passreid.errors import PassreidError
 from passreid.gallery.base import Gallery, Where, identity
@@ -75,12 +75,6 @@ class Engine:
         """What cosines mean; None when unknown, or known for other embeddings than these."""
         calibration = self.embedder.calibration
         return calibration if calibration and calibration.flip == self.embedder.flip else None
-
-    @property
-    def attends(self) -> bool:
-        """Whether the model can show where it looks."""
-        source = self.embedder.source
-        return self.embedder.backend == "torch" or bool(source and (source / ATTENTION).is_file())
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""

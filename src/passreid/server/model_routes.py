@@ -88,7 +88,7 @@ async def info(request: Request) -> Any:
             "width": width,
             "backend": engine.embedder.backend,
             "licence": card.licence,
-            "attention": engine.attends,
+            "attention": engine.embedder.attends,
             "parts": card.architecture.parts,
         },
         "gallery": {
