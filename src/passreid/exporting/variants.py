@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from passreid.backends import WEIGHTS, Backend, variant
-from passreid.backends.onnx import EMBEDDINGS, IMAGES, PIXELS, OnnxBackend, graph_metadata
+from passreid.backends.onnx import EMBEDDINGS, OnnxBackend, graph_metadata
 from passreid.backends.openvino import OpenVinoBackend
 from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
@@ -86,21 +86,20 @@ def write_variant(
     pixels = _pixels(card, crops)
     name = variant(precision, format)
     with tempfile.TemporaryDirectory(prefix="passreid-export-") as scratch:
-        traced, made = Path(scratch) / "traced.onnx", Path(scratch) / name
+        made = Path(scratch) / name
         graph = _trace(model, card, normalise)
         metadata = graph_metadata(card, folder / WEIGHTS, own=precision, pixels=normalise)
         for key, value in metadata.items():
             graph.metadata_props.add(key=key, value=value)
-        traced.write_bytes(graph.SerializeToString())
-        fed = pixels if normalise else normalised(pixels, card.mean, card.std)
-        batches = [fed[n : n + _BATCH] for n in range(0, len(fed), _BATCH)]
+        exact = _batches(normalised(pixels, card.mean, card.std))
+        fed = _batches(pixels) if normalise else exact
         if format == "openvino":
-            _write_openvino(traced, made, precision, batches)
+            _write_openvino(graph, made, precision, fed)
             opened: Backend = OpenVinoBackend(folder, card, own=precision, graph=made)
         else:
-            _write_onnx(traced, made, precision, batches)
+            _write_onnx(graph, made, precision, fed)
             opened = OnnxBackend(folder, card, own=precision, graph=made)
-        _check(model, opened, card, pixels, batches)
+        _check(opened, fed, TorchBackend(model, device="cpu"), exact, card.name)
         _keep(folder, sorted(Path(scratch).glob(f"{made.stem}.*")))
     return folder / name
 
@@ -140,15 +139,16 @@ def _pixels(card: ModelCard, crops: Sequence[Path]) -> NDArray[np.uint8]:
     return np.stack([read_crop(crops[row], card) for row in spread])
 
 
-def _write_onnx(
-    traced: Path, made: Path, precision: Precision, batches: list[NDArray[Any]]
-) -> None:
-    import onnx
+def _batches(crops: NDArray[Any]) -> list[NDArray[Any]]:
+    return [crops[n : n + _BATCH] for n in range(0, len(crops), _BATCH)]
 
+
+def _write_onnx(
+    graph: ModelProto, made: Path, precision: Precision, batches: list[NDArray[Any]]
+) -> None:
     if precision == "int8":
-        _quantise_onnx(traced, made, batches)
+        _quantise_onnx(graph, made, batches)
         return
-    graph = onnx.load(traced)
     if precision == "float16":
         _halve(graph)
     made.write_bytes(graph.SerializeToString())
@@ -171,7 +171,7 @@ def _halve(model: ModelProto) -> None:
     model.graph.node.extend(casts + nodes)
 
 
-def _quantise_onnx(traced: Path, made: Path, batches: list[NDArray[Any]]) -> None:
+def _quantise_onnx(graph: ModelProto, made: Path, batches: list[NDArray[Any]]) -> None:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
@@ -183,10 +183,8 @@ def _quantise_onnx(traced: Path, made: Path, batches: list[NDArray[Any]]) -> Non
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             batch = next(self._batches, None)
-            name = PIXELS if batch is not None and batch.dtype == np.uint8 else IMAGES
-            return None if batch is None else {name: batch}
+            return None if batch is None else {graph.graph.input[0].name: batch}
 
-    graph = onnx.load(traced)
     metadata = list(graph.metadata_props)
     # Constants are folded already; else the quantiser would warn that they may not be.
     graph.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
@@ -206,13 +204,13 @@ def _quantise_onnx(traced: Path, made: Path, batches: list[NDArray[Any]]) -> Non
 
 
 def _write_openvino(
-    traced: Path, made: Path, precision: Precision, batches: list[NDArray[Any]]
+    graph: ModelProto, made: Path, precision: Precision, batches: list[NDArray[Any]]
 ) -> None:
     try:
         import openvino
     except ImportError:
         raise MissingExtraError("Writing OpenVINO's format", "openvino") from None
-    model = openvino.Core().read_model(traced)
+    model = openvino.Core().read_model(graph.SerializeToString())
     if precision == "int8":
         try:
             import nncf  # type: ignore[import-untyped]
@@ -231,29 +229,24 @@ def _write_openvino(
 
 
 def _check(
-    model: PartViT,
     opened: Backend,
-    card: ModelCard,
-    pixels: NDArray[np.uint8],
+    fed: list[NDArray[Any]],
+    exact: Backend,
     batches: list[NDArray[Any]],
+    model: str,
 ) -> None:
-    exact = TorchBackend(model, device="cpu")
-    expected = np.concatenate([exact.run(batch) for batch in _normalised(pixels, card)])
-    found = np.concatenate([opened.run(batch) for batch in batches])
+    """Hold what a file makes of the crops it is fed against what torch makes of the same crops."""
+    expected = np.concatenate([exact.run(batch) for batch in batches])
+    found = np.concatenate([opened.run(batch) for batch in fed])
     cosine, difference = agreement(expected, found)
     bound = WORST_COSINE[opened.precision]
     exactly = opened.precision != "float32" or difference <= MAX_DIFFERENCE
     if not (cosine >= bound and exactly):
         raise CheckpointError(
-            f"The {opened.precision} {opened.name} file of '{card.name}' is too far from torch in "
-            f"float32 (worst cosine of {len(pixels)} crops {cosine:.5f}, bound {bound}; largest "
+            f"The {opened.precision} {opened.name} file of '{model}' is too far from torch in "
+            f"float32 (worst cosine of {len(found)} crops {cosine:.5f}, bound {bound}; largest "
             f"difference {difference:.1e}), so it was not kept."
         )
-
-
-def _normalised(pixels: NDArray[np.uint8], card: ModelCard) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(pixels), _BATCH):
-        yield normalised(pixels[start : start + _BATCH], card.mean, card.std)
 
 
 def _keep(folder: Path, made: list[Path]) -> None:
