@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.ranking import UNKNOWN_CAMERA, Labels, Metrics
+from passreid.ranking import JUNK, UNKNOWN_CAMERA, Labels, Metrics
 
 I64 = NDArray[np.int64]
 
@@ -47,7 +47,8 @@ def measure_camera_pairs(
             rows = np.flatnonzero(labels.query_camids == here)
             columns = np.flatnonzero(labels.gallery_camids == there)
             part = Labels(labels.query_pids[rows], labels.gallery_pids[columns])
-            if not any(part.split(row)[0].any() for row in range(len(rows))):
+            known = part.gallery_pids[part.gallery_pids != JUNK]
+            if not np.isin(part.query_pids, known).any():
                 continue
             found = measure_part(rows, columns, part)
             counted = int(np.count_nonzero(found.valid))

@@ -72,7 +72,7 @@ class Report:
         query, gallery: What was embedded, for rank sheets without a second pass.
         labels: What counted for which query.
         notes: Whatever a reader of the figures should know, one sentence each.
-        reranked: Whether the order is that of k-reciprocal re-ranking.
+        distances: (Q, G) float32 of k-reciprocal re-ranking, where the order is theirs.
         flip: Whether embeddings were averaged with those of the mirrored images.
     """
 
@@ -83,8 +83,13 @@ class Report:
     gallery: Embeddings
     labels: Labels
     notes: tuple[str, ...] = ()
-    reranked: bool = False
+    distances: NDArray[np.float32] | None = None
     flip: bool = False
+
+    @property
+    def reranked(self) -> bool:
+        """Whether the order is that of k-reciprocal re-ranking."""
+        return self.distances is not None
 
     @property
     def mAP(self) -> float:  # noqa: N802 - the field's own spelling
@@ -155,18 +160,16 @@ class Report:
 
     def ranking(self, *, top_k: int = 10) -> Ranking:
         """What each query found, without the pictures that do not count for it."""
-        if self.reranked:
-            distances = _reranked(self.query, self.gallery)
-            return rank_distances(distances, top_k=top_k, labels=self.labels)
+        if self.distances is not None:
+            return rank_distances(self.distances, top_k=top_k, labels=self.labels)
         return rank(self.query.rows, self.gallery.rows, top_k=top_k, labels=self.labels)
 
     def camera_pairs(self) -> list[CameraPair]:
         """Measure each camera's queries among each other camera's pictures alone."""
-        distances = _reranked(self.query, self.gallery) if self.reranked else None
 
         def part(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: Labels) -> Metrics:
-            if distances is not None:
-                return measure_distances(distances[np.ix_(rows, columns)], labels=labels)
+            if self.distances is not None:
+                return measure_distances(self.distances[np.ix_(rows, columns)], labels=labels)
             return measure(self.query.rows[rows], self.gallery.rows[columns], labels=labels)
 
         return measure_camera_pairs(self.labels, part)
@@ -233,8 +236,8 @@ def evaluate(
         gallery_camids=gallery.camids,
         camera_filter=camera_filter,
     )
-    if rerank:
-        distances = _reranked(query, gallery)
+    distances = _reranked(query, gallery) if rerank else None
+    if distances is not None:
         metrics = measure_distances(distances, labels=labels, max_rank=max_rank)
     else:
         metrics = measure(query.rows, gallery.rows, labels=labels, max_rank=max_rank)
@@ -245,7 +248,7 @@ def evaluate(
         query=query,
         gallery=gallery,
         labels=labels,
-        reranked=rerank,
+        distances=distances,
         flip=embedder.flip,
         notes=(*dataset.notes, *_settings(rerank, camera_filter, dataset)),
     )

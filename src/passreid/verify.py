@@ -173,7 +173,8 @@ def _unit(embeddings: ArrayLike, name: str) -> F32:
     except ValueError:  # rows of several lengths, which `unit_rows` puts into words
         single = False
     if single:
-        return np.asarray(unit_rows(np.asarray(embeddings)[None], name)[0])
+        row: F32 = unit_rows(np.asarray(embeddings)[None], name)[0]
+        return row
     return unit_rows(embeddings, name)
 
 

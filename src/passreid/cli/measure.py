@@ -142,9 +142,8 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = Fa
 
     query, gallery = report.query.samples, report.gallery.samples
     if worst:
-        chosen = np.argsort(report.metrics.average_precision)[
-            : min(rows, report.metrics.valid.sum())
-        ]
+        rows = min(rows, int(report.metrics.valid.sum()))
+        chosen = np.argsort(report.metrics.average_precision)[:rows]
     else:
         chosen = np.unique(np.linspace(0, len(query) - 1, rows).astype(int))
     ranking = report.ranking(top_k=10)
