@@ -93,11 +93,20 @@ def searched(
 
 
 class Memory(threading.Thread):
-    """Watches this process: its own memory, and with the pages of files it maps, in MB."""
+    """Watches this process until it is left: its memory, and with the files it maps, in MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.own = self.whole = 0.0
+        self._left = threading.Event()
+
+    def __enter__(self) -> Memory:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self.join()
 
     def run(self) -> None:
         while True:
@@ -106,7 +115,8 @@ class Memory(threading.Thread):
             own = int(now["RssAnon"]) / 1024
             self.own = max(self.own, own)
             self.whole = max(self.whole, own + int(now["RssFile"]) / 1024)
-            time.sleep(0.05)
+            if self._left.wait(0.05):
+                return
 
 
 def step(name: str, gallery: Gallery, kept: dict[str, Any]) -> dict[str, Any]:
@@ -150,9 +160,8 @@ def main() -> None:
         layout=Layout(int8=kept["int8"]),
     ) as gallery:
         for name in options.steps:
-            memory = Memory()
-            memory.start()
-            told = step(name, gallery, kept)
+            with Memory() as memory:
+                told = step(name, gallery, kept)
             kept[name] = told | {"own_memory_mb": memory.own, "with_files_mb": memory.whole}
             path.write_text(json.dumps(kept))
     print(json.dumps({key: told for key, told in kept.items() if key != "answers"}, indent=1))

@@ -59,9 +59,9 @@ def check(gallery: Gallery, numbers: range) -> None:
 
 
 class Held:
-    """Holds the build of an index until it is told to go on."""
+    """Enrols so many that an index pays, and holds its build until it is told to go on."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, gallery: Gallery) -> None:
         self.begun, self.free = threading.Event(), threading.Event()
         real = indexing.finish_build
 
@@ -71,14 +71,14 @@ class Held:
             real(child)
 
         monkeypatch.setattr("passreid.gallery.shard.finish_build", slow)
+        gallery.add(some(range(MANY)))
+        assert self.begun.wait(60)
 
 
 def test_an_index_comes_by_itself_while_others_add_change_and_forget(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    held = Held(monkeypatch)
-    gallery.add(some(range(MANY)))
-    assert held.begun.wait(60)
+    held = Held(monkeypatch, gallery)
     told = gallery.info()
     assert told.indexed == 0
     assert told.bytes_on_disk
@@ -99,9 +99,7 @@ def test_an_index_comes_by_itself_while_others_add_change_and_forget(
 def test_closing_gives_up_the_index_and_nothing_else(
     tmp_path: Path, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(monkeypatch)
-    gallery.add(some(range(MANY)))
-    assert held.begun.wait(60)
+    held = Held(monkeypatch, gallery)
     threading.Timer(0.3, held.free.set).start()
     gallery.close()
     assert sorted(p.name for p in (tmp_path / "g").iterdir()) == ["gallery.json", "lock", "shard"]
@@ -129,9 +127,7 @@ def test_an_index_that_fails_is_told_and_costs_nothing(
 def test_a_compaction_ends_the_build_and_lets_others_go_on(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    held = Held(monkeypatch)
-    gallery.add(some(range(MANY)))
-    assert held.begun.wait(60)
+    held = Held(monkeypatch, gallery)
     gallery.remove(Where(sources=("source-0",)))
     held.begun.clear()
     compacting = threading.Thread(target=gallery.compact)

@@ -94,8 +94,7 @@ class LiveShard:
         Raises:
             OutputError: It cannot be written; the shard is as it was.
         """
-        while not self._renewing.acquire(timeout=0.1):
-            self._stop()
+        self._take_over()
         try:
             with told(OutputError, f"{self.folder}: cannot be compacted"):
                 self._renew(self._written, None)
@@ -116,8 +115,7 @@ class LiveShard:
 
     def close(self) -> None:
         """Give up an index that is being built, write everything and let go."""
-        while not self._renewing.acquire(timeout=0.1):
-            self._stop()
+        self._take_over()
         with self._changes, self._guard:
             self._shard.close()
 
@@ -132,15 +130,16 @@ class LiveShard:
         finally:
             self._renewing.release()
 
-    def _stop(self) -> None:
-        """Give up an index that is being built in the background."""
-        thread = self._background
-        if thread is not None:
-            self._stopping.set()
-            if (child := self._child) is not None:
-                child.kill()
-            thread.join()
-            self._background = None
+    def _take_over(self) -> None:
+        """Hold `_renewing`; an index that is being built in the background is given up for it."""
+        while not self._renewing.acquire(timeout=0.1):
+            thread = self._background
+            if thread is not None:
+                self._stopping.set()
+                if (child := self._child) is not None:
+                    child.kill()
+                thread.join()
+                self._background = None
 
     def _renew(self, copied: Any, stopping: threading.Event | None) -> None:
         copy = self.folder / f"{SHARD}.{uuid.uuid4().hex}"
