@@ -158,9 +158,10 @@ def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
     if (folder / name).is_file():
         return precision
     if precision in ("float16", "int8"):
+        crops = " --calibrate CROPS" if precision == "int8" else ""
         raise ModelNotFoundError(
             f"{folder}: has no {name}; write it with `passreid export {folder} --format {engine} "
-            f"--precision {precision}`."
+            f"--precision {precision}{crops}`."
         )
     if not (folder / GRAPH).is_file():
         raise ModelNotFoundError(
