@@ -100,7 +100,9 @@ def test_what_is_missing_is_said(
         write_variant(folder)
     engines: list[Any] = ["onnx", "openvino"]
     for engine in engines:
-        with pytest.raises(ModelNotFoundError, match=f"--format {engine} --precision int8 --calibrate"):
+        with pytest.raises(
+            ModelNotFoundError, match=f"--format {engine} --precision int8 --calibrate"
+        ):
             load(folder, backend=engine, precision="int8")
     with pytest.raises(ModelNotFoundError, match="--precision int8"):
         load(folder, precision="int8")
