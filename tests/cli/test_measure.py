@@ -59,6 +59,22 @@ def test_the_worst_queries_are_those_found_last(
     assert "--sheet" in ran.err
 
 
+def test_a_sheet_of_reranked_lists_shows_cosines(
+    people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "passreid.show.ranksheet.rank_sheet", lambda _, hits, *__, **___: drawn.extend(hits)
+    )
+    report = passreid.evaluate(passreid.load(), people, rerank=True)
+    draw_sheet(report, tmp_path / "sheet.png", rows=1)
+    found = report.ranking().hits(0)
+    assert [sample for sample, _ in drawn[0]] == [people.gallery[i] for i, _ in found]
+    cosines = [passreid.cosine(report.query.rows[0], report.gallery.rows[i]) for i, _ in found]
+    assert [shown for _, shown in drawn[0]] == pytest.approx(cosines)
+    assert [shown for _, shown in drawn[0]] != pytest.approx([s for _, s in found])
+
+
 def test_evaluate_skips_and_lists_bad_pictures(cli: Cli, tmp_path: Path) -> None:
     people = passreid.make_synthetic(tmp_path / "p", people=6, cameras=2, per_camera=2)
     bad = people.gallery[0].path

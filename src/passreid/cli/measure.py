@@ -139,6 +139,7 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = Fa
         worst: Those of the lowest average precision, in place of some spread over the set.
     """
     from passreid.show.ranksheet import rank_sheet
+    from passreid.verify import cosine
 
     query, gallery = report.query.samples, report.gallery.samples
     if worst:
@@ -147,7 +148,12 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = Fa
     else:
         chosen = np.unique(np.linspace(0, len(query) - 1, rows).astype(int))
     ranking = report.ranking(top_k=10)
-    hits = [[(gallery[i], s) for i, s in ranking.hits(n)] for n in chosen]
+    # Re-ranked or not, the sheet's numbers are cosines.
+    asked, there = report.query.rows, report.gallery.rows
+    hits = [
+        [(gallery[i], float(cosine(asked[n], there[i]))) for i, _ in ranking.hits(n)]
+        for n in chosen
+    ]
     title = f"{report.model} on {report.data}: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}"
     title += f"; its {len(chosen)} worst queries" if worst else ""
     rank_sheet([query[n] for n in chosen], hits, output, title=title)
