@@ -1,8 +1,7 @@
 """Crops of many requests share the runs of one network.
 
-While the network works on one batch the next one gathers, so that batches grow with the load.
-A run waits a few milliseconds for requests that are being read; a lone request waits for nobody.
-What does not fit into the queue is refused, not hoarded.
+While the network works on one batch the next one gathers, so that batches grow with the load and a
+lone request waits for nobody. What does not fit into the queue is refused, not hoarded.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from passreid.embed import Embedder
 from passreid.errors import PassreidError
 from passreid.server.problems import Refusal, busy
 
-_GATHER_S = 0.008  # answered clients need about this long to send their next crop
-_LOOK_S = 0.001
+_GATHER_S = 0.002  # answered clients need this long to send their next crop
 
 
 class _Job(NamedTuple):
@@ -39,21 +37,13 @@ class Batcher:
         embedder: Runs the network; its `batch_size` bounds a batch.
         max_pending: Crops that may wait.
         on_batch: Told of every run: crops and seconds.
-        coming: Says how many requests are under way, read or not.
     """
 
     def __init__(
-        self,
-        embedder: Embedder,
-        *,
-        max_pending: int,
-        on_batch: Callable[[int, float], None],
-        coming: Callable[[], int] = lambda: 0,
+        self, embedder: Embedder, *, max_pending: int, on_batch: Callable[[int, float], None]
     ) -> None:
         self._embedder = embedder
         self._on_batch = on_batch
-        self._coming = coming
-        self._last = 1  # crops in the last run
         self._queue: asyncio.Queue[_Job] = asyncio.Queue(max_pending)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="passreid-network")
         self._worker: asyncio.Task[None] | None = None
@@ -108,22 +98,13 @@ class Batcher:
     async def _work(self) -> None:
         while True:
             jobs = [await self._queue.get()]
-            await self._gather()
+            if self._queue.qsize() + 1 < self._embedder.batch_size:
+                await asyncio.sleep(_GATHER_S)
             while len(jobs) < self._embedder.batch_size and not self._queue.empty():
                 jobs.append(self._queue.get_nowait())
             jobs = [job for job in jobs if not job.row.done()]  # some went away while waiting
             if jobs:
-                self._last = len(jobs)
                 await self._run(jobs)
-
-    async def _gather(self) -> None:
-        """Wait, not for long, while others are on their way or were there a moment ago."""
-        until = time.perf_counter() + _GATHER_S
-        while time.perf_counter() < until:
-            wanted = min(max(self._coming(), self._last), self._embedder.batch_size)
-            if self._queue.qsize() + 1 >= wanted:
-                return
-            await asyncio.sleep(_LOOK_S)
 
     async def _run(self, jobs: Sequence[_Job]) -> None:
         began = time.perf_counter()

@@ -54,10 +54,7 @@ class Engine:
         self.metrics = Metrics()
         self.audit = Audit(settings.audit)
         self.batcher = Batcher(
-            embedder,
-            max_pending=settings.max_pending,
-            on_batch=self.metrics.observe_batch,
-            coming=lambda: self.room.taken,
+            embedder, max_pending=settings.max_pending, on_batch=self.metrics.observe_batch
         )
         self.room = Room(settings.max_waiting, lambda: self.batcher.wait_s)
         self._readers = Readers(_DECODERS, timeout_s=settings.decode_timeout_s)
