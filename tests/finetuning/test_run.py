@@ -69,7 +69,7 @@ def test_a_run_learns_and_leaves_a_model_that_embeds(
     people: ReIDDataset, start: Path, tmp_path: Path
 ) -> None:
     config = recipe(
-        people, start, tmp_path / "run", epochs=25, optimizer="adamw", lr=2e-3, erasing=0.0
+        people, start, tmp_path / "run", epochs=40, optimizer="adamw", lr=2e-3, erasing=0.0
     )
     model = finetune(config, progress=False)
     assert model == tmp_path / "run" / "model"

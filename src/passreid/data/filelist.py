@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,17 @@ class FileList:
         if not lines:
             raise DatasetError(f"{data}: its shards hold no picture.")
         return FileList(root, "".join(f"{line}\n" for line in lines).encode())
+
+    @staticmethod
+    def of(paths: Sequence[Path]) -> FileList:
+        """List pictures one by one, as they are named.
+
+        Raises:
+            DatasetError: A name holds a tab or a line break.
+        """
+        names = [str(path) for path in paths]
+        _check_names("the list of crops", names)
+        return FileList(".", "".join(f"{name}\n" for name in names).encode())
 
     @staticmethod
     def again(data: Path, text: bytes) -> FileList:

@@ -13,10 +13,11 @@ from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.data import ReIDDataset, Sample, read_dataset, relabel
 from passreid.data.check import find_unreadable
+from passreid.data.filelist import FileList
 from passreid.embed import Embedder
 from passreid.errors import ConfigError, DatasetError
 from passreid.evaluation import evaluate
-from passreid.finetuning.augment import CropDataset, build_augmentation
+from passreid.training.augment import CropDataset, build_augmentation
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
@@ -52,7 +53,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
         seed_all(config.seed)
         model, card = _starting_point(config, len(people), dataset.name)
         crops = CropDataset(
-            [sample.path for sample in samples],
+            FileList.of([sample.path for sample in samples]),
             labels.tolist(),
             transform=build_augmentation(config, model.architecture.image_size),
             seed=config.seed,

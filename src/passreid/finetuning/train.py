@@ -15,11 +15,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from passreid.backends.pytorch import find_dtype
-from passreid.finetuning.augment import CropDataset
+from passreid.training.augment import CropDataset
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.losses import batch_hard_triplet
 from passreid.finetuning.optim import build_optimizer, set_learning_rates
-from passreid.finetuning.sampler import PKSampler
+from passreid.training.sampler import PKSampler
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.loop import Position, check_finite
 from passreid.training.process import GatherTokens, Process, seed_all

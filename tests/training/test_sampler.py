@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passreid.errors import DatasetError
-from passreid.finetuning.sampler import PKSampler
+from passreid.training.sampler import PKSampler
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "finetune.npz")
 
@@ -89,6 +89,26 @@ def test_processes_share_a_batch_without_overlap() -> None:
     for one, left, right in zip(whole, *parts, strict=True):
         assert [i for i, _ in one] == [i for i, _ in left] + [i for i, _ in right]
         assert [seed for _, seed in one] == [seed for _, seed in left + right]
+
+
+def test_an_epoch_of_given_length_goes_through_the_crops_again_or_stops_early() -> None:
+    labels = labels_of(np.array([9, 9, 5, 8]))
+    once = list(PKSampler(labels, people=2, images_per_person=2))
+    for batches in (3, 40):
+        sampler = PKSampler(labels, people=2, images_per_person=2, batches=batches)
+        found = list(sampler)
+        assert len(found) == len(sampler) == batches
+        assert found[: len(once)] == once[:batches]
+    # Every time through is a new draw, and no two places of an epoch share a seed.
+    assert emitted(sampler)[4 * len(once) :].tolist() != emitted(sampler)[: -4 * len(once)].tolist()
+    assert len({seed for batch in found for _, seed in batch}) == 40 * 4
+
+
+def test_crops_without_an_identity_are_left_out() -> None:
+    labels = [-1, 0, 0, -1, 1, 1, -1]
+    assert sorted(emitted(PKSampler(labels, people=2, images_per_person=2))) == [1, 2, 4, 5]
+    with pytest.raises(DatasetError, match="has 0 people"):
+        PKSampler([-1, -1], people=2, images_per_person=2)
 
 
 def test_too_few_people_is_a_clear_error() -> None:

@@ -18,9 +18,10 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
     people have one left. The plan is made when the epoch is set, so the length is exact.
 
     Args:
-        labels: Identity of each crop.
+        labels: Identity of each crop; crops with a negative one are left out.
         people: P, over all processes.
         images_per_person: K.
+        batches: Length of an epoch, through the crops as often as that takes; None is once.
         seed: Of the plan; the same on all processes.
         rank, world: This process's share: `people / world` people of every batch.
 
@@ -34,6 +35,7 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
         *,
         people: int,
         images_per_person: int,
+        batches: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -47,16 +49,21 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
                 "lower people."
             )
         self.people, self.images_per_person, self.seed = people, images_per_person, seed
+        self.batches = batches
         self.rank, self.world = rank, world
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
         """Plan an epoch; `skip` leaves out batches that a resumed run has already seen."""
         self.epoch, self.skip = epoch, skip
-        self.plan = self._plan(np.random.default_rng((self.seed, epoch)))
+        rng = np.random.default_rng((self.seed, epoch))
+        self.plan = self._once(rng)
+        while self.batches is not None and len(self.plan) < self.batches:
+            self.plan += self._once(rng)
+        self.plan = self.plan[: self.batches]
 
-    def _plan(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return batches of indices (P, K)."""
+    def _once(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return batches of indices (P, K), once through the crops."""
         k = self.images_per_person
         groups: list[list[np.ndarray]] = []
         for crops in self._crops:
@@ -86,4 +93,7 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
 def _by_label(labels: Sequence[int]) -> list[np.ndarray]:
     order = np.argsort(np.asarray(labels), kind="stable")
     values = np.asarray(labels)[order]
+    order, values = order[values >= 0], values[values >= 0]
+    if not len(order):
+        return []
     return np.split(order, np.flatnonzero(np.diff(values)) + 1)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from passreid.errors import ConfigError
-from passreid.finetuning.augment import build_augmentation
+from passreid.training.augment import build_augmentation
 from passreid.finetuning.config import FinetuneConfig
 
 

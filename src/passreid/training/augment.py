@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.data.random_erasing import RandomErasing
@@ -12,12 +11,34 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from passreid.finetuning.config import FinetuneConfig
-from passreid.images import read_image
+from passreid.data.filelist import FileList
 from passreid.training.process import seed_all
 
+_RGB = tuple[float, float, float]
 
-def build_augmentation(config: FinetuneConfig, image_size: tuple[int, int]) -> v2.Compose:
+
+class Augmentation(Protocol):
+    """What a recipe says of augmentation; `FinetuneRecipe` tells what each is."""
+
+    @property
+    def mean(self) -> _RGB: ...
+    @property
+    def std(self) -> _RGB: ...
+    @property
+    def flip(self) -> float: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def erasing(self) -> float: ...
+    @property
+    def zoom(self) -> float: ...
+    @property
+    def jitter(self) -> float: ...
+    @property
+    def tint(self) -> float: ...
+
+
+def build_augmentation(config: Augmentation, image_size: tuple[int, int]) -> v2.Compose:
     """Resize (bicubic), mirror, jitter, pad and crop, normalise, erase: PIL -> float (3, H, W)."""
     bicubic = InterpolationMode.BICUBIC
     resize: v2.Transform = v2.Resize(image_size, interpolation=bicubic)
@@ -45,20 +66,20 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
     """Labelled crops; an item is asked for as (index, seed of its augmentation).
 
     Args:
-        paths: Crops.
+        files: Crops.
         labels: Identity of each, 0 … people - 1.
         transform: PIL RGB -> float (3, H, W).
         seed: Of the run.
     """
 
     def __init__(
-        self, paths: Sequence[Path], labels: Sequence[int], *, transform: v2.Compose, seed: int
+        self, files: FileList, labels: Sequence[int], *, transform: v2.Compose, seed: int
     ) -> None:
-        self.paths, self.labels, self.transform, self.seed = paths, labels, transform, seed
+        self.files, self.labels, self.transform, self.seed = files, labels, transform, seed
 
     def __len__(self) -> int:
         """Return how many crops there are."""
-        return len(self.paths)
+        return len(self.files)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
         """Return one augmented crop (3, H, W) and its label.
@@ -67,7 +88,7 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
             ImageError: The crop cannot be read.
         """
         index, place = item
-        image = read_image(self.paths[index])
+        image = self.files.read(index)
         with torch.random.fork_rng(devices=[]):
             seed_all(self.seed, place)
             return self.transform(image), self.labels[index]
