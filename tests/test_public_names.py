@@ -15,6 +15,7 @@ from passreid.errors import MissingExtraError
 
 NAMES = [
     "__version__",
+    "AdaptConfig",
     "Calibration",
     "Embedded",
     "Embedder",
@@ -29,6 +30,7 @@ NAMES = [
     "Report",
     "Sample",
     "Verdict",
+    "adapt",
     "calibrate",
     "cosine",
     "evaluate",
@@ -36,6 +38,7 @@ NAMES = [
     "load",
     "make_synthetic",
     "measure",
+    "open_gallery",
     "pipeline",
     "pretrain",
     "rank",
@@ -88,7 +91,7 @@ def test_importing_does_no_work() -> None:
 
 
 def test_using_what_needs_no_torch_does_not_import_it() -> None:
-    names = sorted(set(NAMES) - {"finetune", "pretrain"})
+    names = sorted(set(NAMES) - {"adapt", "finetune", "pretrain"})
     code = f"import sys, passreid; [getattr(passreid, n) for n in {names}]"
     assert run(f"{code}; print('torch' in sys.modules)") == "False"
 
@@ -98,13 +101,20 @@ def test_a_name_that_is_none() -> None:
         _ = passreid.nonsense
 
 
-def test_training_names_the_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [m for m in sys.modules if m.startswith("passreid.finetuning")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(passreid.__dict__, "finetune", raising=False)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("adapt", "Adapting"), ("finetune", "Fine-tuning"), ("pretrain", "Pre-training")],
+)
+def test_training_names_the_extra_it_needs(
+    name: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = f"passreid.{passreid._HOMES[name].split('.')[0]}"
+    for module in [m for m in sys.modules if m.startswith((room, "passreid.training"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(passreid.__dict__, name, raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"Fine-tuning needs.*passreid\[torch\]"):
-        _ = passreid.finetune
+    with pytest.raises(MissingExtraError, match=rf"{what} needs.*passreid\[torch\]"):
+        getattr(passreid, name)
 
 
 def test_the_version_is_that_of_the_package() -> None:

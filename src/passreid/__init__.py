@@ -13,6 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from passreid.adapting.config import AdaptConfig
+    from passreid.adapting.run import adapt
     from passreid.card import ModelCard
     from passreid.compat.modelscope import pipeline
     from passreid.data import ReIDDataset, Sample, make_synthetic, read_dataset
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from passreid.evaluation import Report, calibrate, evaluate
     from passreid.finetuning.config import FinetuneConfig
     from passreid.finetuning.run import finetune
+    from passreid.gallery import open_gallery
     from passreid.pretraining.config import PretrainConfig
     from passreid.pretraining.run import pretrain
     from passreid.ranking import Labels, Metrics, Ranking, measure, rank
@@ -31,6 +34,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module it comes from.
 _HOMES = {
+    "AdaptConfig": "adapting.config",
     "Calibration": "verify",
     "Embedded": "embed",
     "Embedder": "embed",
@@ -45,6 +49,7 @@ _HOMES = {
     "Report": "evaluation",
     "Sample": "data",
     "Verdict": "verify",
+    "adapt": "adapting.run",
     "calibrate": "evaluation",
     "cosine": "verify",
     "evaluate": "evaluation",
@@ -52,6 +57,7 @@ _HOMES = {
     "load": "embed",
     "make_synthetic": "data",
     "measure": "ranking",
+    "open_gallery": "gallery",
     "pipeline": "compat.modelscope",
     "pretrain": "pretraining.run",
     "rank": "ranking",
@@ -61,6 +67,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdaptConfig",
     "Calibration",
     "Embedded",
     "Embedder",
@@ -76,6 +83,7 @@ __all__ = [
     "Sample",
     "Verdict",
     "__version__",
+    "adapt",
     "calibrate",
     "cosine",
     "evaluate",
@@ -83,6 +91,7 @@ __all__ = [
     "load",
     "make_synthetic",
     "measure",
+    "open_gallery",
     "pipeline",
     "pretrain",
     "rank",
@@ -92,7 +101,7 @@ __all__ = [
 ]
 
 # What needs torch, and so gives a hint instead of a traceback where torch is missing.
-_TORCH = {"finetune": "Fine-tuning"}
+_TORCH = {"adapt": "Adapting", "finetune": "Fine-tuning", "pretrain": "Pre-training"}
 
 
 def __getattr__(name: str) -> Any:

@@ -135,7 +135,10 @@ class PartViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed: normalised pixels (B, 3, H, W) -> (B, dim), not of unit length (spec 1.7)."""
-        tokens = self.tokens(images)
+        return self.embedding(self.tokens(images))
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """Make the embedding of tokens (B, 1 + P, D): the side of the neck the card names."""
         feature = self.architecture.feature
         if feature == "before":
             return self.fuse(tokens)

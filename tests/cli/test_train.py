@@ -1,4 +1,4 @@
-"""finetune and pretrain, run as a user runs them."""
+"""finetune, pretrain and adapt, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -64,6 +64,25 @@ def test_pretraining_needs_no_labels_and_leaves_a_backbone(cli: Cli, tmp_path: P
     wrong = cli("pretrain", people.root, "--output", run, "--config", tmp_path / "r.toml")
     assert wrong.code == 2
     assert "Did you mean 'areas'?" in wrong.err
+
+
+def test_adapting_needs_no_labels_and_leaves_a_model(cli: Cli, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=6, cameras=2, per_camera=4, size=(64, 32))
+    start, run = small.folder(tmp_path / "start"), tmp_path / "run"
+    (tmp_path / "r.toml").write_text("epochs = 1\niterations = 2\npeople = 2\nworkers = 0\n")
+    arguments = ["adapt", people.root, "--output", run, "--config", tmp_path / "r.toml"]
+    arguments += ["--init", start, "--images-per-person", 4, "--min-samples", 2, "--k1", 5]
+    ran = cli(*arguments)
+    assert ran.code == 0, ran.err
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["clusters"] > 1
+    assert (run / "curves.png").is_file()
+    assert cli("evaluate", people.root, "--model", run / "model", "--json").code == 0
+    assert cli(*arguments).code == 2
+    (tmp_path / "r.toml").write_text("epss = 0.6\n")
+    wrong = cli("adapt", people.root, "--output", run, "--config", tmp_path / "r.toml")
+    assert wrong.code == 2
+    assert "Did you mean 'eps'?" in wrong.err
 
 
 def test_the_views_can_be_looked_at_first(cli: Cli, tmp_path: Path) -> None:

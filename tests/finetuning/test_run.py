@@ -145,6 +145,26 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
+def test_a_signal_to_the_whole_group_stops_the_run_where_it_can_go_on(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = (
+        f"{people.root} --output {run} --init {start} --epochs 5000 --people 4 --pad 3 "
+        "--images-per-person 2 --device cpu --workers 2 --evaluate-every 0"
+    ).split()
+    command = [sys.executable, "-m", "passreid", "finetune", *options]
+    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not list(run.glob("checkpoint/step-*.pt")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "with --resume goes on" in said
+    assert "Traceback" not in said
+
+
 def test_a_damaged_checkpoint_is_passed_over(
     people: ReIDDataset, start: Path, tmp_path: Path
 ) -> None:

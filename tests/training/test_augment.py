@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from passreid.errors import ConfigError
-from passreid.training.augment import build_augmentation
 from passreid.finetuning.config import FinetuneConfig
+from passreid.training.augment import build_augmentation
 
 
 def views(count: int, **changes: Any) -> list[Tensor]:

@@ -41,10 +41,11 @@ def _recipe_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
 
 def _recipe_of(verb: str) -> type[Any]:
     """Return the dataclass a verb's recipe files are checked against."""
+    from passreid.adapting.config import AdaptRecipe
     from passreid.finetuning.config import FinetuneRecipe
     from passreid.pretraining.config import PretrainRecipe
 
-    return {"finetune": FinetuneRecipe, "pretrain": PretrainRecipe}[verb]
+    return {"adapt": AdaptRecipe, "finetune": FinetuneRecipe, "pretrain": PretrainRecipe}[verb]
 
 
 app = App(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "torch": ("torch", "timm", "torchvision"),
+    "adapt": ("sklearn",),
     "onnx": ("onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
     "openvino": ("openvino",),

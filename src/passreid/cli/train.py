@@ -1,4 +1,4 @@
-"""finetune, pretrain: from crops to a model folder."""
+"""finetune, pretrain, adapt: from crops to a model folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from passreid.adapting.config import AdaptConfig, AdaptRecipe
 from passreid.cli.app import app, note
 from passreid.errors import MissingExtraError
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
@@ -76,6 +77,36 @@ def pretrain(
     settings = PretrainConfig(data=images, output=output, **_values(recipe))
     if show_crops:
         return _draw_crops(settings)
+    return _run(lambda: train(settings, resume=resume), output)
+
+
+@app.command
+def adapt(
+    images: Path,
+    /,
+    *,
+    output: Path,
+    config: Path | None = None,
+    resume: bool = False,
+    recipe: Annotated[AdaptRecipe, Parameter(name="*")] = AdaptRecipe(),  # noqa: B008
+) -> int:
+    """Adapt a model to crops without labels: it learns from groups it finds itself.
+
+    Several processes: torchrun --nproc-per-node 4 -m passreid adapt IMAGES --output RUN
+
+    Example: passreid adapt crops/ --output runs/site --init passreid-tiny --iterations 0
+
+    Args:
+        images: A folder tree of pictures, or a text file with one path a line.
+        output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
+        config: A TOML recipe; options on the command line win over it.
+        resume: Go on with the run in that folder.
+    """
+    try:
+        from passreid.adapting.run import adapt as train
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Training", "adapt") from error
+    settings = AdaptConfig(data=images, output=output, **_values(recipe))
     return _run(lambda: train(settings, resume=resume), output)
 
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch.distributed as dist
-
-from passreid.backends.pytorch import TorchBackend
 from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.data import ReIDDataset, Sample, read_dataset, relabel
 from passreid.data.check import find_unreadable
 from passreid.data.filelist import FileList
-from passreid.embed import Embedder
 from passreid.errors import ConfigError, DatasetError
-from passreid.evaluation import evaluate
-from passreid.training.augment import CropDataset, build_augmentation
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
 from passreid.model import PartViT
+from passreid.training.augment import CropDataset, build_augmentation
 from passreid.training.loop import fit, log
 from passreid.training.process import Process, distributed, seed_all, tuned_for_cpu
-from passreid.training.runfolder import RunFolder
+from passreid.training.runfolder import RunFolder, begin
+from passreid.training.scoring import Score, embedding_copy, scorer
 
 
 def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
@@ -58,15 +53,14 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
             transform=build_augmentation(config, model.architecture.image_size),
             seed=config.seed,
         )
-        state = _begin(folder, config, process, resume=resume)
-        scorer = _scorer(card, dataset, config, folder)
-        stage = Finetuning(model, config, process=process, crops=crops, evaluate=scorer)
+        state = begin(folder, config, process, resume=resume)
+        score = _scorer(card, dataset, config, folder)
+        stage = Finetuning(model, config, process=process, crops=crops, evaluate=score)
         if state is not None:
             stage.restore(state)
         finished = fit(stage, folder, process, save_every=config.save_every, progress=progress)
         if finished and process.is_main:
-            kept = _without_classifier(stage.exported)
-            save_folder(kept, replace(card, architecture=kept.architecture), folder.model)
+            _save(stage.exported, card, folder.model)
     return folder.model if finished else None
 
 
@@ -140,43 +134,25 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
 
 def _scorer(
     card: ModelCard, dataset: ReIDDataset, config: FinetuneConfig, folder: RunFolder
-) -> Callable[[PartViT], dict[str, float]] | None:
+) -> Score | None:
     """Return what scores a model on the held-out people and keeps the best, or None without any."""
-    if not dataset.query:
+    plain = scorer(card, dataset, precision=config.precision, on_error=config.on_error)
+    if plain is None:
         log.info("The set has no query and gallery: nothing is evaluated while training.")
         return None
     best = max((line["mAP"] for line in folder.lines() if "mAP" in line), default=-1.0)
 
     def score(model: PartViT) -> dict[str, float]:
         nonlocal best
-        kept = _without_classifier(model)
-        described = replace(card, architecture=kept.architecture)
-        device = str(next(model.parameters()).device)
-        network = TorchBackend(kept, device=device, precision=config.precision)
-        report = evaluate(Embedder(network, described), dataset, on_error=config.on_error)
-        log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
-        if report.mAP > best:
-            best = report.mAP
-            save_folder(kept, described, folder.best)
-        return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}
+        found = plain(model)
+        if found["mAP"] > best:
+            best = found["mAP"]
+            _save(model, card, folder.best)
+        return found
 
     return score
 
 
-def _without_classifier(model: PartViT) -> PartViT:
-    """Return the same weights without the identity classifier, which embedding never uses."""
-    kept = PartViT(replace(model.architecture, num_classes=0))
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("classifier.")}
-    kept.load_state_dict(state)
-    return kept
-
-
-def _begin(
-    folder: RunFolder, config: FinetuneConfig, process: Process, *, resume: bool
-) -> dict[str, object] | None:
-    """Open the run folder in the main process, then let the others read what it found."""
-    state = folder.begin(config, resume=resume) if process.is_main else None
-    if process.world > 1:
-        dist.barrier()
-        state = state if process.is_main else folder.newest()
-    return state
+def _save(model: PartViT, card: ModelCard, folder: Path) -> None:
+    kept = embedding_copy(model)
+    save_folder(kept, replace(card, architecture=kept.architecture), folder)

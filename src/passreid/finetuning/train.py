@@ -12,17 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from passreid.backends.pytorch import find_dtype
-from passreid.training.augment import CropDataset
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.losses import batch_hard_triplet
 from passreid.finetuning.optim import build_optimizer, set_learning_rates
-from passreid.training.sampler import PKSampler
 from passreid.model import PartViT, use_fused_attention
+from passreid.training.augment import CropDataset, load_batches
 from passreid.training.loop import Position, check_finite
 from passreid.training.process import GatherTokens, Process, seed_all
+from passreid.training.sampler import PKSampler
 
 LOG_EVERY = 20
 """Steps between two writes of the log: losses stay on the device until then."""
@@ -123,12 +122,8 @@ class Finetuning:
             rank=process.rank,
             world=process.world,
         )
-        self.loader = DataLoader(
-            crops,
-            batch_sampler=self.sampler,
-            num_workers=config.workers,
-            pin_memory=process.device.type == "cuda",
-            prefetch_factor=4 if config.workers else None,
+        self.loader = load_batches(
+            crops, self.sampler, workers=config.workers, device=process.device
         )
 
     @property

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch.distributed as dist
-
-from passreid import storage
-from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
 from passreid.checkpoint import initialise, save_folder
-from passreid.data import ReIDDataset, read_dataset
-from passreid.data.filelist import FileList
-from passreid.embed import Embedder
-from passreid.evaluation import evaluate
+from passreid.data import read_dataset
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.pretraining.config import PretrainConfig
@@ -24,11 +15,9 @@ from passreid.pretraining.data import EpochSampler, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.train import Pretraining
 from passreid.training.loop import fit, log
-from passreid.training.process import Process, distributed, seed_all, tuned_for_cpu
-from passreid.training.runfolder import RunFolder
-
-FILES = "images.txt"
-"""The run's own list of files: what is added to the data later changes nothing."""
+from passreid.training.process import distributed, seed_all, tuned_for_cpu
+from passreid.training.runfolder import RunFolder, begin_listed
+from passreid.training.scoring import scorer
 
 
 def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
@@ -57,7 +46,15 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
         origin = _initialised(student, config)
         watched = None if config.watch is None else read_dataset(config.watch)
         # All that may fail has been tried: what follows makes a run folder.
-        files, state = _begin(folder, config, process, resume=resume)
+        files, state = begin_listed(
+            folder,
+            config,
+            process,
+            resume=resume,
+            check=lambda count: EpochSampler.of(config, count, process),
+        )
+        if process.is_main:
+            log.info("Pre-training on %d images.", len(files))
         card = ModelCard(
             name=config.output.resolve().name,
             architecture=config.architecture,
@@ -70,7 +67,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             config,
             process=process,
             images=ViewDataset(files, MultiCrop.of(config), seed=config.seed),
-            evaluate=None if watched is None else _scorer(card, watched, config, process),
+            evaluate=scorer(card, watched, precision=config.precision),
         )
         if state is not None:
             stage.restore(state)
@@ -87,27 +84,6 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
     return folder.model if finished else None
 
 
-def _begin(
-    folder: RunFolder, config: PretrainConfig, process: Process, *, resume: bool
-) -> tuple[FileList, dict[str, Any] | None]:
-    """Open the run folder and list the images in the main process; the others read what it did."""
-    listed, state = folder.path / FILES, None
-    if process.is_main:
-        found = None if listed.exists() else FileList.find(config.data)
-        if found is not None:
-            EpochSampler.of(config, len(found), process)
-        state = folder.begin(config, resume=resume)
-        if found is not None:
-            storage.write(listed, found.text)
-    if process.world > 1:
-        dist.barrier()
-        state = state if process.is_main else folder.newest()
-    files = FileList.again(config.data, listed.read_bytes())
-    if process.is_main:
-        log.info("Pre-training on %d images.", len(files))
-    return files, state
-
-
 def _initialised(student: ViewNetwork, config: PretrainConfig) -> str:
     """Start the backbone from published weights, if the recipe names any; say from what."""
     if config.init is None:
@@ -116,17 +92,3 @@ def _initialised(student: ViewNetwork, config: PretrainConfig) -> str:
     log.info("%s", initialise(model, resolve(config.init)))
     student.vit.load_state_dict(model.vit.state_dict())
     return config.init
-
-
-def _scorer(
-    card: ModelCard, dataset: ReIDDataset, config: PretrainConfig, process: Process
-) -> Callable[[PartViT], dict[str, float]]:
-    """Return what finds the people of a labelled set with a backbone."""
-
-    def score(model: PartViT) -> dict[str, float]:
-        backend = TorchBackend(model, device=str(process.device), precision=config.precision)
-        report = evaluate(Embedder(backend, card), dataset, on_error="skip")
-        log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
-        return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}
-
-    return score

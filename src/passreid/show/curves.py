@@ -13,6 +13,7 @@ from passreid.storage import replacing
 PANELS: Mapping[str, tuple[str, ...]] = {
     "loss": ("loss", "identity", "triplet"),
     "collapse watch": ("teacher_entropy", "feature_std"),
+    "clusters": ("clusters", "unclustered"),
     "accuracy on the training batch": ("accuracy",),
     "learning rate": ("lr",),
     "held-out score": ("mAP", "rank1"),

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
+import torch.distributed as dist
 
 from passreid import storage
 from passreid.config import plain, read_toml
+from passreid.data.filelist import FileList
 from passreid.errors import MissingExtraError, TrainingError, UsageError
+from passreid.training.process import Process
+
+FILES = "images.txt"
+"""A run's own list of files: what is added to the data later changes nothing."""
 
 log = logging.getLogger("passreid")
 
@@ -131,6 +137,47 @@ class RunFolder:
         if self.metrics.exists():
             kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
             storage.write(self.metrics, "".join(kept).encode())
+
+
+def begin(
+    folder: RunFolder, config: Any, process: Process, *, resume: bool
+) -> dict[str, Any] | None:
+    """Open a run folder in the main process, then let the others read what it found."""
+    state = folder.begin(config, resume=resume) if process.is_main else None
+    if process.world > 1:
+        dist.barrier()
+        state = state if process.is_main else folder.newest()
+    return state
+
+
+def begin_listed(
+    folder: RunFolder,
+    config: Any,
+    process: Process,
+    *,
+    resume: bool,
+    check: Callable[[int], object] = lambda count: None,
+) -> tuple[FileList, dict[str, Any] | None]:
+    """`begin` for a run on unlabelled images, which are listed once, at its first start.
+
+    Args:
+        folder, config, process, resume: As in `begin`; `config.data` is what is listed.
+        check: Raises where a run cannot be made of so many images, before anything is written.
+    """
+    listed = folder.path / FILES
+    found = None
+    if process.is_main and not listed.exists():
+        found = FileList.find(config.data)
+        check(len(found))
+    if process.is_main:
+        state = folder.begin(config, resume=resume)
+        if found is not None:
+            storage.write(listed, found.text)
+    if process.world > 1:
+        dist.barrier()
+    if not process.is_main:
+        state = folder.newest()
+    return FileList.again(config.data, listed.read_bytes()), state
 
 
 def _event_writer() -> Any:

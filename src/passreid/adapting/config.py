@@ -1,0 +1,128 @@
+"""The recipe of an adaptation: every number it depends on, as released where PASS has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from passreid.card import HALF
+from passreid.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRecipe:
+    """What may stand in a recipe file; defaults are the released recipe for Market-1501 (spec 3.4).
+
+    Attributes:
+        init: Weights to start from (anything `passreid models` names, a folder or a file): a
+            pre-trained backbone, or a model of another place.
+        parts: Part tokens; those of `init` when not given. Where it has none, they start as copies
+            of its CLS.
+        image_size: Input (height, width); that of `init` when not given.
+        neck: "single" normalises the fused feature, "multi" each token on its own.
+        fusion: "cat" puts CLS and the mean of the parts side by side, "mean" averages them.
+        mean, std: Normalisation of pixels in [0, 1].
+        epochs: How often the crops are clustered anew.
+        iterations: Batches an epoch; 0 is once through the clustered crops.
+        people, images_per_person: Clusters of a batch and crops of each; fewer clusters where there
+            are fewer.
+        k1, k2: Neighbourhoods of the Jaccard distance.
+        eps: Largest Jaccard distance of neighbours in DBSCAN.
+        min_samples: Neighbours, itself included, that make a crop the core of a cluster.
+        temperature: Of the softmax over clusters.
+        memory_momentum: Share of a cluster's old centre that an update keeps.
+        optimizer, lr, momentum, weight_decay: As in fine-tuning.
+        step_epochs, step_factor: The rate is multiplied by the factor every so many epochs.
+        drop_path: Stochastic depth.
+        patch_drop: Share of the patch tokens that a training crop does without.
+        flip, pad, erasing, zoom, jitter, tint: Augmentation, as in fine-tuning.
+        checkpoint_blocks: Recompute blocks in the backward pass to save memory.
+        tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
+        precision: "auto" is bfloat16 where the hardware has it.
+        device: auto, cpu, cuda or mps.
+        watch: A small labelled set (any layout `evaluate` knows) the model is scored on.
+        watch_every: In epochs; 0 scores at the end only.
+        save_every: Checkpoints every so many epochs.
+        workers: Data-loading processes.
+        seed: Of everything random.
+    """
+
+    init: str = "passreid-tiny"
+    parts: int | None = None
+    image_size: tuple[int, int] | None = None
+    neck: Literal["multi", "single"] = "single"
+    fusion: Literal["cat", "mean"] = "cat"
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    epochs: int = 50
+    iterations: int = 200
+    people: int = 32
+    images_per_person: int = 8
+    k1: int = 30
+    k2: int = 6
+    eps: float = 0.6
+    min_samples: int = 4
+    temperature: float = 0.05
+    memory_momentum: float = 0.2
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 3.5e-4
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    step_epochs: int = 20
+    step_factor: float = 0.1
+    drop_path: float = 0.3
+    patch_drop: float = 0.0
+    flip: float = 0.5
+    pad: int = 10
+    erasing: float = 0.5
+    zoom: float = 1.0
+    jitter: float = 0.0
+    tint: float = 0.0
+    checkpoint_blocks: bool = False
+    tensorboard: bool = False
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    watch: Path | None = None
+    watch_every: int = 1
+    save_every: int = 1
+    workers: int = 2
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values no run can be made of."""
+        counts = ("epochs", "k1", "k2", "min_samples", "step_epochs")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("people", "images_per_person"):
+            if getattr(self, name) < 2:
+                raise ConfigError(f"{name} must be at least 2, not {getattr(self, name)}")
+        for name in ("iterations", "pad", "workers", "save_every", "watch_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("lr", "temperature", "step_factor", "eps"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("eps", "flip", "erasing", "memory_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        for name in ("drop_path", "patch_drop", "jitter", "tint"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if not 0 < self.zoom <= 1:
+            raise ConfigError(f"zoom must lie above 0 and at most at 1, not {self.zoom}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig(AdaptRecipe):
+    """A recipe, what to run it on and where.
+
+    Attributes:
+        data: A folder tree of crops or tar shards, a text file with one path a line, or a URL of
+            shards that `passreid data pack` made.
+        output: Run folder.
+    """
+
+    data: Path
+    output: Path

@@ -1,0 +1,52 @@
+"""How well a network under training finds the people of a labelled set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from passreid.backends.pytorch import TorchBackend
+from passreid.card import ModelCard
+from passreid.data import ReIDDataset
+from passreid.embed import Embedder
+from passreid.embed.embedder import OnError
+from passreid.evaluation import evaluate
+from passreid.model import PartViT
+from passreid.training.loop import log
+
+Score = Callable[[PartViT], dict[str, float]]
+"""A network in training -> mAP, mINP and rank1, as fractions. The network is left as it is."""
+
+
+def scorer(
+    card: ModelCard, dataset: ReIDDataset | None, *, precision: str, on_error: OnError = "skip"
+) -> Score | None:
+    """Return what evaluates a network and logs what it found, or None without queries.
+
+    Args:
+        card: Supplies size and normalisation; the architecture is the network's own.
+        dataset: What it is evaluated on.
+        precision: As `TorchBackend` takes it.
+        on_error: What to do with crops that cannot be read.
+    """
+    if dataset is None or not dataset.query:
+        return None
+
+    def score(model: PartViT) -> dict[str, float]:
+        kept = embedding_copy(model)
+        described = replace(card, architecture=kept.architecture)
+        device = str(next(model.parameters()).device)
+        network = TorchBackend(kept, device=device, precision=precision)
+        report = evaluate(Embedder(network, described), dataset, on_error=on_error)
+        log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
+        return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}
+
+    return score
+
+
+def embedding_copy(model: PartViT) -> PartViT:
+    """Return the same weights without the identity classifier, which embedding never uses."""
+    kept = PartViT(replace(model.architecture, num_classes=0))
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("classifier.")}
+    kept.load_state_dict(state)
+    return kept.eval()
