@@ -1,4 +1,4 @@
-"""finetune, pretrain and adapt, run as a user runs them."""
+"""finetune, pretrain, adapt and average, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -83,6 +83,15 @@ def test_adapting_needs_no_labels_and_leaves_a_model(cli: Cli, tmp_path: Path) -
     wrong = cli("adapt", people.root, "--output", run, "--config", tmp_path / "r.toml")
     assert wrong.code == 2
     assert "Did you mean 'eps'?" in wrong.err
+
+
+def test_runs_are_averaged(cli: Cli, tmp_path: Path) -> None:
+    folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    assert cli("average", folders[0], "--output", tmp_path / "both").code == 2
+    ran = cli("average", *folders, "--output", tmp_path / "both")
+    assert ran.code == 0, ran.err
+    Image.new("RGB", (32, 64)).save(tmp_path / "a.png")
+    assert cli("embed", tmp_path / "a.png", "--model", tmp_path / "both", "--json").code == 0
 
 
 def test_the_views_can_be_looked_at_first(cli: Cli, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ positions.py   position tables on another grid
 modelscope.py  configuration.json
 stored.py      a file or folder -> our tensor names, strictly
 load.py        -> a model;  save.py  the way back
+average.py     several runs -> one model
 """
 
 from __future__ import annotations
 
+from passreid.checkpoint.average import average
 from passreid.checkpoint.load import Loaded, initialise, load_checkpoint, load_folder
 from passreid.checkpoint.positions import resize_positions
 from passreid.checkpoint.report import LoadReport
@@ -18,6 +20,7 @@ from passreid.checkpoint.save import save_as, save_folder
 __all__ = [
     "LoadReport",
     "Loaded",
+    "average",
     "initialise",
     "load_checkpoint",
     "load_folder",

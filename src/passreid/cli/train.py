@@ -1,9 +1,9 @@
-"""finetune, pretrain, adapt: from crops to a model folder."""
+"""finetune, pretrain, adapt, average: from crops to a model folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +108,26 @@ def adapt(
         raise MissingExtraError("Training", "adapt") from error
     settings = AdaptConfig(data=images, output=output, **_values(recipe))
     return _run(lambda: train(settings, resume=resume), output)
+
+
+@app.command
+def average(models: Annotated[list[Path], Parameter(negative=())], /, *, output: Path) -> None:
+    """Average the weights of several runs from one start: often better than each of them.
+
+    Example: passreid average runs/a/model runs/b/model --output runs/both
+
+    Args:
+        models: Model folders of one architecture.
+        output: Model folder to write.
+    """
+    try:
+        from passreid.checkpoint import average as mix
+        from passreid.checkpoint import save_folder
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Averaging", "torch") from error
+    model, card = mix(models)
+    save_folder(model, replace(card, name=output.resolve().name), output)
+    note(f"Wrote {output}; use it with --model {output}.")
 
 
 def _draw_crops(settings: PretrainConfig) -> int:
