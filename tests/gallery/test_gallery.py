@@ -49,9 +49,9 @@ def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
     asked: list[tuple[bool, bool]] = []
     real = qdrant_edge.SearchParams
 
-    def watched(*, exact: bool, acorn: Any) -> Any:
+    def watched(*, hnsw_ef: int, exact: bool, acorn: Any) -> Any:
         asked.append((exact, acorn is not None and not exact))
-        return real(exact=exact, acorn=acorn)
+        return real(hnsw_ef=hnsw_ef, exact=exact, acorn=acorn)
 
     monkeypatch.setattr(qdrant_edge, "SearchParams", watched)
     gallery.search(VECTORS[0])

@@ -22,7 +22,7 @@ import qdrant_edge as edge
 
 from passreid.errors import OutputError, PassreidError, UsageError
 from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
-from passreid.gallery.engine import Ask, Engine
+from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.folder import (
     CARD,
     SHARD,
@@ -134,7 +134,7 @@ class EmbeddedGallery(Engine):
         acorn = None
         if filtered is not None and not exact:
             acorn = edge.AcornSearchParams(enable=True, max_selectivity=1.0)
-        params = edge.SearchParams(exact=bool(exact), acorn=acorn)
+        params = edge.SearchParams(hnsw_ef=LOOKED_AT, exact=bool(exact), acorn=acorn)
 
         def ask(vector: list[float], limit: int) -> list[Any]:
             request = edge.QueryRequest(

