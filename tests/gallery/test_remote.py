@@ -21,6 +21,7 @@ from qdrant_client.http.exceptions import (  # noqa: E402
 )
 
 from passreid.gallery import connection, remote  # noqa: E402
+from passreid.gallery.points import INDEXED  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,50 @@ def test_read_only_and_thumbnails() -> None:
     assert gallery.remove(Where()) == 1
     assert gallery.count() == 0
     gallery.compact()
+
+
+def test_a_gallery_whose_making_was_cut_short_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    made: list[str] = []
+
+    def make_index(name: str, field: str, kind: Any, wait: bool) -> None:
+        if len(made) == 3:
+            made.append("")
+            raise KeyboardInterrupt
+        made.append(field)
+
+    real = client.get_collection
+
+    def told(name: str) -> Any:
+        return real(name).model_copy(update={"payload_schema": dict.fromkeys(filter(None, made))})
+
+    monkeypatch.setattr(client, "create_payload_index", make_index)
+    monkeypatch.setattr(client, "get_collection", told)
+    with pytest.raises(KeyboardInterrupt):
+        remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    for _ in range(2):
+        remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    made.remove("")
+    assert sorted(made) == sorted({"time", *INDEXED})
+
+
+def test_int8_keeps_the_whole_vectors_on_disk() -> None:
+    from passreid.gallery import Layout
+
+    client = qdrant_client.QdrantClient(":memory:")
+    for name, int8 in (("small", True), ("whole", False)):
+        layout = Layout(int8=int8)
+        remote.RemoteGallery.create(client, name, model=MODEL, dim=DIM, layout=layout)
+        assert bool(client.get_collection(name).config.params.vectors.on_disk) is int8
+
+
+def test_a_folder_has_no_shards(tmp_path: Any) -> None:
+    from passreid.gallery import Layout
+
+    for layout in (Layout(shards=2), Layout(replicas=2)):
+        with pytest.raises(UsageError, match="shards and replicas are for a gallery on a server"):
+            open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True, layout=layout)
+    assert not (tmp_path / "g").exists()
 
 
 def test_int8_finds_the_same(tmp_path: Any) -> None:

@@ -71,13 +71,17 @@ def open_gallery(
     Raises:
         GalleryError: There is no gallery, of another model, damaged, in use by another process, or
             the server does not answer.
-        UsageError: `create` without `model` and `dim`, or no such address.
+        UsageError: `create` without `model` and `dim`, no such address, or shards in a folder.
         OutputError: It cannot be made.
         MissingExtraError: qdrant-edge-py, or qdrant-client for a server, is not installed.
     """
     if create and not read_only and (model is None or dim is None):
         raise UsageError("A new gallery needs the model and the width of its embeddings.")
     made = (model, dim, layout) if create and not read_only and model and dim else None
+    if layout is not None and (layout.shards or layout.replicas) and not is_address(str(place)):
+        raise UsageError(
+            f"{place}: shards and replicas are for a gallery on a server; a folder has neither."
+        )
     gallery: Gallery
     if is_address(str(place)):
         gallery = _on_server(str(place), made, read_only, api_key)

@@ -68,14 +68,24 @@ class RemoteGallery(Engine):
     def create(
         client: QdrantClient, name: str, *, model: str, dim: int, layout: Layout | None = None
     ) -> None:
-        """Make an empty gallery unless there is one.
+        """Make an empty gallery unless there is one; finish one whose making was cut short.
 
         Raises:
             GalleryError: The server refuses or does not answer.
         """
         layout = layout or Layout()
-        if repeated(partial(client.collection_exists, name), name):
-            return
+        if not repeated(partial(client.collection_exists, name), name):
+            RemoteGallery._create_collection(client, name, model, dim, layout)
+        there = repeated(partial(client.get_collection, name), name).payload_schema
+        kinds = dict.fromkeys(INDEXED, models.PayloadSchemaType.KEYWORD)
+        for field, kind in {**kinds, "time": models.PayloadSchemaType.FLOAT}.items():
+            if field not in there:
+                repeated(partial(client.create_payload_index, name, field, kind, wait=True), name)
+
+    @staticmethod
+    def _create_collection(
+        client: QdrantClient, name: str, model: str, dim: int, layout: Layout
+    ) -> None:
         small = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )
@@ -83,7 +93,11 @@ class RemoteGallery(Engine):
             client.create_collection,
             name,
             models.VectorParams(
-                size=dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
+                size=dim,
+                distance=models.Distance.DOT,
+                datatype=models.Datatype.FLOAT16,
+                # What is searched in memory then is the copy of a byte a number.
+                on_disk=layout.int8,
             ),
             shard_number=layout.shards,
             replication_factor=layout.replicas,
@@ -93,9 +107,6 @@ class RemoteGallery(Engine):
             metadata={"passreid_format": FORMAT, "model": model},
         )
         repeated(made, name)
-        kinds = dict.fromkeys(INDEXED, models.PayloadSchemaType.KEYWORD)
-        for field, kind in {**kinds, "time": models.PayloadSchemaType.FLOAT}.items():
-            repeated(partial(client.create_payload_index, name, field, kind, wait=True), name)
 
     def info(self) -> Info:
         """Describe the gallery."""
