@@ -1,7 +1,7 @@
 """Crops of many requests share the runs of one network.
 
-While the network works on one batch the next one gathers, so that batches grow with the load and a
-lone request waits for nobody. What does not fit into the queue is refused, not hoarded.
+While the network works on two batches the next one gathers, so that batches grow with the load and
+a lone request waits for nobody. What does not fit into the queue is refused, not hoarded.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from passreid.errors import PassreidError
 from passreid.server.problems import Refusal, busy
 
 _GATHER_S = 0.002  # answered clients need this long to send their next crop
+_RUNS = 2  # while one run's answers go out and new crops come in, the other keeps the cores busy
 
 
 class _Job(NamedTuple):
@@ -31,7 +32,7 @@ class _Job(NamedTuple):
 
 
 class Batcher:
-    """The queue before an embedder; one run at a time, in a thread of its own.
+    """The queue before an embedder, whose few runs at a time have threads of their own.
 
     Args:
         embedder: Runs the network; its `batch_size` bounds a batch.
@@ -45,23 +46,25 @@ class Batcher:
         self._embedder = embedder
         self._on_batch = on_batch
         self._queue: asyncio.Queue[_Job] = asyncio.Queue(max_pending)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passreid-network")
-        self._worker: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(_RUNS, thread_name_prefix="passreid-network")
+        self._workers: list[asyncio.Task[None]] = []
         self._seconds = 0.02  # of one crop, a running mean
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
-        self._worker = asyncio.get_running_loop().create_task(self._work())
+        loop = asyncio.get_running_loop()
+        self._workers = [loop.create_task(self._work()) for _ in range(_RUNS)]
 
     async def stop(self) -> None:
         """Stop working; who still waits is refused."""
-        if self._worker is not None:
-            self._worker.cancel()
+        for worker in self._workers:
+            worker.cancel()
+        for worker in self._workers:
             with suppress(asyncio.CancelledError):
-                await self._worker
+                await worker
         while not self._queue.empty():
             self._settle([self._queue.get_nowait()], Refusal(503, "The service is stopping."))
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     @property
     def pending(self) -> int:
@@ -109,7 +112,7 @@ class Batcher:
     async def _run(self, jobs: Sequence[_Job]) -> None:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
-        run = loop.run_in_executor(self._thread, self._embedder, [job.image for job in jobs])
+        run = loop.run_in_executor(self._threads, self._embedder, [job.image for job in jobs])
         try:
             await asyncio.wait([run])
         except asyncio.CancelledError:

@@ -40,12 +40,15 @@ def listen(host: str, port: int) -> socket.socket:
     address = parse_address(host)
     family = socket.AF_INET6 if address is not None and address.version == 6 else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=512)
+        opened = socket.create_server((host.strip("[]"), port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host."
         ) from None
+    # asyncio sends at once only where a socket names its protocol, and connections take the
+    # listener's; else the end of each answer waits 40 ms for the client's acknowledgement.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, opened.detach())
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:
