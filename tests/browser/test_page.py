@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from passreid.data import make_synthetic
+from passreid.embed import Embedder
 from tests.browser.conftest import PHONE, Serve, shoot, sync_api
 
 pytestmark = [pytest.mark.slow, pytest.mark.loopback, pytest.mark.enable_socket]
@@ -252,6 +253,16 @@ def test_where_the_model_looks_is_shown_on_what_is_pointed_at(
     page.select_option("#look", "")
     expect(heat).to_have_count(0)
     assert page.evaluate("document.querySelector('#frame').toDataURL()") == before
+
+
+def test_a_model_that_cannot_show_where_it_looks_offers_nothing(
+    page: Any, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Embedder, "attends", property(lambda self: False))
+    page.goto(serve())
+    enrol(page, crops_of(tmp_path, people=2))
+    page.click("#enrol >> text=Close")
+    expect(page.locator("#looks")).to_be_hidden()
 
 
 def test_a_token_is_asked_for_and_kept_for_the_tab(page: Any, serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from passreid.embed import Embedder, load
+from passreid.gallery import Entry, identity, open_gallery
 from passreid.server.settings import Settings
 from tests.server.conftest import Start, png
 
@@ -121,6 +123,42 @@ def test_the_audit_log_says_what_was_done_without_pictures(
     actions = [json.loads(line)["action"] for line in text.splitlines()]
     assert actions == ["enrol", "enrolled", "search", "forget"]
     assert len(text) < 2000 and (tmp_path / "audit.jsonl").stat().st_mode & 0o77 == 0
+
+
+def test_a_wrong_method_is_told_all_right_ones(client: TestClient) -> None:
+    (entry,) = [line["id"] for line in enrol(client, 1) if "id" in line]
+    for path, methods in (("", "GET, POST"), (f"/{entry}", "DELETE, GET, PATCH")):
+        answer = client.put(f"/v1/entries{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+def test_what_is_wrong_with_a_description_is_said_where_it_is(client: TestClient) -> None:
+    files = [("files", ("1.png", png(1)))]
+    for about, said in (('"x"', "about: "), ('{"camera": 3}', "about.camera: "), ("7", "about: ")):
+        answer = client.post("/v1/entries", files=files, data={"about": about})
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(said), answer.text
+
+
+def test_entries_that_no_retention_reaches_are_counted(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, embedder: Embedder
+) -> None:
+    gallery = open_gallery(
+        str(tmp_path / "g.gallery"), model=identity(embedder), dim=embedder.dim, create=True
+    )
+    rows = embedder([png(1), png(2)])
+    gallery.add(
+        Entry(content_hash=str(n), embedding=row, time=time.time() if n else None)
+        for n, row in enumerate(rows)
+    )
+    gallery.close()
+    with caplog.at_level("WARNING"):
+        client = start(retention_days=1)
+        assert client.get("/readyz").status_code == 200
+        until = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < until:
+            time.sleep(0.01)
+    assert "Retention: 1 entries have no time and are kept." in caplog.text
 
 
 def test_retention_forgets_what_is_old(start: Start) -> None:

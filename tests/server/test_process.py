@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +16,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.server.conftest import png
+from tests.small import picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.loopback, pytest.mark.enable_socket]
 CLIENT = Path(__file__).parents[2] / "examples" / "client.py"
@@ -24,9 +28,11 @@ ASK = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @contextmanager
-def service(gallery: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def service(
+    gallery: Path, token: str | None = TOKEN
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, "-m", "passreid", "serve", "--gallery", str(gallery), "--port", "0"]
-    environment = os.environ | {"PASSREID_TOKEN": TOKEN}
+    environment = os.environ | ({"PASSREID_TOKEN": token} if token else {})
     log = gallery.with_suffix(".log")
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, text=True, env=environment)
@@ -64,6 +70,23 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         again = client.post(f"{address}/v1/entries", files=files).text.splitlines()
         last = json.loads(again[-1])
         assert last["added"] + last["known"] == len(files) and last["known"] >= len(promised)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_what_the_guide_says_to_curl_works(tmp_path: Path) -> None:
+    guide = (CLIENT.parents[1] / "docs" / "how-to" / "serve.md").read_text()
+    lines = [line.strip() for line in guide.splitlines() if line.startswith("    curl ")]
+    assert len(lines) >= 5
+    for seed, name in enumerate(("query.jpg", "frame.jpg", "a.jpg", "b.jpg")):
+        Image.fromarray(picture(seed, 320, 240)).save(tmp_path / name)
+    with service(tmp_path / "people.gallery", token=None) as (address, _):
+        for line in lines:
+            command = shlex.split(line.replace("http://127.0.0.1:8008", address))
+            command[1:1] = ["--fail-with-body", "--silent", "--show-error"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, (line, done.stdout, done.stderr)
+            for answer in done.stdout.splitlines():
+                json.loads(answer)
 
 
 def test_the_example_client_enrols_and_searches(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from passreid.errors import GalleryError, ImageError
 from passreid.gallery.base import Entry, Gallery, Where, entry_id, identity
 from passreid.images import ImageInput, content_hash, describe, read_image
 
-THUMBNAIL_HEIGHT = 192
+THUMBNAIL = (128, 256)
+"""Width and height of a thumbnail, at most: sharp on a phone's screen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +117,16 @@ def _entries(
             person=new.person,
             tracklet=new.tracklet,
             payload=new.payload,
-            thumbnail=thumbnail(picture) if thumbnails else None,
+            thumbnail=draw_thumbnail(picture) if thumbnails else None,
         )
         for (digest, new, picture), row in zip(readable, rows, strict=True)
     ]
 
 
-def thumbnail(picture: Image.Image) -> bytes:
-    """Return a JPEG of at most `THUMBNAIL_HEIGHT` rows."""
+def draw_thumbnail(picture: Image.Image) -> bytes:
+    """Return a JPEG of at most `THUMBNAIL`."""
     small = picture.copy()
-    small.thumbnail((THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT))
+    small.thumbnail(THUMBNAIL, Image.Resampling.BILINEAR, reducing_gap=2.0)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

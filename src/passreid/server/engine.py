@@ -27,6 +27,7 @@ from passreid.verify import Calibration
 log = logging.getLogger("passreid.server")
 
 _DAY_S = 86400.0
+_EVER_S = 1e15
 _DECODERS = 2
 _GALLERY_THREADS = 4
 
@@ -139,8 +140,17 @@ class Engine:
             await self.ask(self.gallery.compact)
         return forgotten
 
+    async def _say_what_stays(self) -> None:
+        """Warn of entries that no retention reaches: those without a time."""
+        timed = Where(since=-_EVER_S, until=_EVER_S)
+        with suppress(PassreidError):
+            untimed = await self.ask(self.gallery.count) - await self.ask(self.gallery.count, timed)
+            if untimed:
+                log.warning("Retention: %d entries have no time and are kept.", untimed)
+
     async def _retain(self) -> None:
         days = self.settings.retention_days
+        await self._say_what_stays()
         while days is not None:
             try:
                 await self.retain(days)

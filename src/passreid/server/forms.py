@@ -88,7 +88,8 @@ def parse_about(text: str | None, files: int) -> list[About]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         shown = "".join(c if c.isprintable() else "?" for c in where)[:100]
-        raise Refusal(422, f"about.{shown}: {first['msg']}.") from None
+        place = f"about.{shown}" if shown else "about"
+        raise Refusal(422, f"{place}: {first['msg']}.") from None
     except (ValueError, RecursionError):
         raise Refusal(422, "about: must be a JSON object, or a list of them.") from None
     if len(told) != files:

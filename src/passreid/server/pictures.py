@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -13,10 +12,9 @@ from PIL import Image
 
 from passreid.card import ModelCard
 from passreid.errors import ImageError
+from passreid.gallery.enrolment import draw_thumbnail
 from passreid.images import ImageLimits, read_image
 from passreid.server.problems import Refusal
-
-_THUMBNAIL = (128, 256)  # width, height: sharp on a phone's screen, about 6 kB
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -72,7 +70,7 @@ def read_crops(
     resample = Image.Resampling[card.interpolation.upper()]
     crops = []
     for person in [_cut(picture, box, name) for box in boxes] or [picture]:
-        small = _jpeg(person) if thumbnail else b""
+        small = draw_thumbnail(person) if thumbnail else b""
         crops.append(Crop(person.resize((width, height), resample), digest, small))
     return crops
 
@@ -90,14 +88,6 @@ def _cut(picture: Image.Image, box: Box, name: str) -> Image.Image:
             f"the box ({shown}) has no pixel in a picture of {picture.width} x {picture.height}",
         )
     return picture.crop((left, top, right, bottom))
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    small = picture.copy()
-    small.thumbnail(_THUMBNAIL, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
-    return file.getvalue()
 
 
 class Readers:

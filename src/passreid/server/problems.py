@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from passreid.errors import (
     CalibrationError,
@@ -26,6 +27,7 @@ from passreid.errors import (
 log = logging.getLogger("passreid.server")
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 # The first class that fits decides.
 _STATUS: tuple[tuple[type[PassreidError], int], ...] = (
@@ -112,15 +114,28 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
-        detail = str(error.detail)
+        detail, headers = str(error.detail), error.headers
+        if error.status_code == 405:
+            headers = {"Allow": ", ".join(_allowed(request))}
         if error.status_code == 404 and detail == HTTPStatus(404).phrase:
             detail = "There is nothing at this address; the API is described at /openapi.json."
-        return respond(error.status_code, detail, error.headers)
+        return respond(error.status_code, detail, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The server's own middleware logs the traceback; a reply never carries it.
         return respond(500, "The service met an internal error; its log says more.")
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods an address knows; the route that refused one names its own alone."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    ]
 
 
 def _first(error: RequestValidationError) -> str:
