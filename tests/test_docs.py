@@ -75,12 +75,15 @@ def test_verbs_named_in_the_docs_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
 def test_recipes_can_be_run(path: Path) -> None:
+    from passreid.adapting.config import AdaptRecipe
     from passreid.config import build, read_toml
     from passreid.finetuning.config import FinetuneRecipe
     from passreid.pretraining.config import PretrainRecipe
 
     values = read_toml(path)
-    if "pretrain" in path.stem:
+    if "adapt" in path.stem:
+        assert build(AdaptRecipe, values, where=path.name).init == "passreid-tiny"
+    elif "pretrain" in path.stem:
         assert build(PretrainRecipe, values, where=path.name).preset == "tiny"
     else:
         assert build(FinetuneRecipe, values, where=path.name).preset == "tiny"
