@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +23,7 @@ from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_
 from passreid.verify import Calibration
 
 OnError = Literal["raise", "skip"]
+_Pixels = NDArray[np.uint8]
 _AHEAD = 2  # batches that are read while the network works on one
 
 
@@ -243,7 +244,9 @@ class Embedder:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="passreid-read")
         try:
             while batch := list(islice(images, self.batch_size)):
-                tasks = [pool.submit(read_crop, image, self.card, channel_order) for image in batch]
+                # A lone crop is read sooner than handed over to a thread.
+                begin = pool.submit if len(batch) > 1 else _at_once
+                tasks = [begin(read_crop, image, self.card, channel_order) for image in batch]
                 waiting.append([_Reading(*pair) for pair in zip(batch, tasks, strict=True)])
                 if len(waiting) > _AHEAD:
                     yield self._run(waiting[0], start, skip)
@@ -309,7 +312,17 @@ class _Reading(NamedTuple):
     """An image and its pixels to come."""
 
     image: ImageInput
-    pixels: Future[NDArray[np.uint8]]
+    pixels: Future[_Pixels]
+
+
+def _at_once(read: Callable[..., _Pixels], *arguments: Any) -> Future[_Pixels]:
+    """Do what a pool would do, in this thread."""
+    task: Future[_Pixels] = Future()
+    try:
+        task.set_result(read(*arguments))
+    except ImageError as error:
+        task.set_exception(error)
+    return task
 
 
 def _many(images: Any) -> Iterable[ImageInput]:
