@@ -161,6 +161,14 @@ def test_entries_that_no_retention_reaches_are_counted(
     assert "Retention: 1 entries have no time and are kept." in caplog.text
 
 
+def test_forgetting_takes_no_other_type_for_a_time(client: TestClient) -> None:
+    enrol(client, 1)
+    for said in (True, "9e9"):
+        assert client.post("/v1/forget", json={"until": said}).status_code == 422
+    assert client.get("/v1/info").json()["gallery"]["count"] == 1
+    assert client.post("/v1/forget", json={"until": 9_000_000_000}).json() == {"forgotten": 1}
+
+
 def test_retention_forgets_what_is_old(start: Start) -> None:
     client = start(retention_days=1)
     enrol(client, 1, 2, about=[{"time": 1000.0}, {}])

@@ -168,6 +168,12 @@ class Forget(Filters):
     """Which entries to forget: all fields that are given must hold."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000, description="These entries.")
+    since: Time | None = Field(
+        None, strict=True, description="Taken at or after this (Unix seconds, UTC)."
+    )
+    until: Time | None = Field(
+        None, strict=True, description="Taken before this (Unix seconds, UTC)."
+    )
     everything: bool = Field(
         False, strict=True, description="Must be true to forget without any filter."
     )
