@@ -22,21 +22,32 @@ class AdaptRecipe:
         image_size: Input (height, width); that of `init` when not given.
         neck: "single" normalises the fused feature, "multi" each token on its own.
         fusion: "cat" puts CLS and the mean of the parts side by side, "mean" averages them.
-        mean, std: Normalisation of pixels in [0, 1].
+        mean: Subtracted from each channel of pixels in [0, 1].
+        std: What each channel is divided by then.
         epochs: How often the crops are clustered anew.
         iterations: Batches an epoch; 0 is once through the clustered crops.
-        people, images_per_person: Clusters of a batch and crops of each; fewer clusters where there
-            are fewer.
-        k1, k2: Neighbourhoods of the Jaccard distance.
+        people: Clusters of a batch; fewer where there are fewer.
+        images_per_person: Crops of each of them.
+        k1: Neighbours that two crops are held to share, in the Jaccard distance.
+        k2: Neighbours whose encodings are averaged for it.
         eps: Largest Jaccard distance of neighbours in DBSCAN.
         min_samples: Neighbours, itself included, that make a crop the core of a cluster.
         temperature: Of the softmax over clusters.
         memory_momentum: Share of a cluster's old centre that an update keeps.
-        optimizer, lr, momentum, weight_decay: As in fine-tuning.
-        step_epochs, step_factor: The rate is multiplied by the factor every so many epochs.
+        optimizer: Which one moves the weights.
+        lr: Learning rate at first.
+        momentum: Of SGD.
+        weight_decay: How much weights shrink a step, relative to the rate.
+        step_epochs: Epochs after which the rate is multiplied by `step_factor`, again and again.
+        step_factor: Of the rate.
         drop_path: Stochastic depth.
         patch_drop: Share of the patch tokens that a training crop does without.
-        flip, pad, erasing, zoom, jitter, tint: Augmentation, as in fine-tuning.
+        flip: Probability that a crop is mirrored.
+        pad: Zero padding before the random cut, in pixels.
+        erasing: Probability that a rectangle is erased.
+        zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
+        jitter: Brightness and contrast change, each up to this share; 0 is none.
+        tint: Saturation changes up to this share, hue by up to a tenth of it of a full turn.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
         tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
         precision: "auto" is bfloat16 where the hardware has it.

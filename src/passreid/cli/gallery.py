@@ -262,6 +262,9 @@ def compact(place: str, /) -> int:
     """Write a gallery anew: removed entries leave the disk, and large ones get an index.
 
     Example: passreid gallery compact people.gallery
+
+    Args:
+        place: The gallery.
     """
     from passreid.gallery import open_gallery
 

@@ -22,11 +22,17 @@ class FinetuneRecipe:
         parts: Part tokens; those of `init` or of the preset when not given. Where `init` has none,
             they start as copies of its CLS.
         image_size: Input (height, width); the preset's when not given.
-        mean, std: Normalisation of pixels in [0, 1].
-        epochs, warmup_epochs: Length of the run and of its linear warm-up.
-        people, images_per_person: P and K of a batch of P * K crops.
+        mean: Subtracted from each channel of pixels in [0, 1].
+        std: What each channel is divided by then.
+        epochs: Length of the run.
+        warmup_epochs: In which the rate rises to its peak.
+        people: P of a batch of P * K crops.
+        images_per_person: K.
         accumulate: Batches whose gradients are added before a step.
-        optimizer, lr, momentum, weight_decay: `lr` is that of weights.
+        optimizer: Which one moves the weights.
+        lr: Learning rate at its peak.
+        momentum: Of SGD.
+        weight_decay: How much weights shrink a step, relative to the rate.
         bias_lr: Factor on `lr` for biases.
         decay_one_dimensional: Also decay biases and norms (the released recipe does).
         layer_decay: Factor on `lr` per block counted from the top; 1 is none.
@@ -35,14 +41,16 @@ class FinetuneRecipe:
         clip_grad: Largest global gradient norm; 0 is none.
         label_smoothing: Of the identity loss.
         triplet_margin: None is the soft margin.
-        triplet_weight, identity_weight: Weights in the sum of the losses.
+        triplet_weight: Of the triplet loss in the sum of the losses.
+        identity_weight: Of the identity loss.
         sides: Also ask both losses of CLS alone and of the mean of the parts alone, with their
             columns of the one classifier; half of each loss is then that of the whole feature.
         drop_path: Stochastic depth.
         patch_drop: Share of the patch tokens that a training crop does without, drawn anew each
             time (Liu et al. 2023): cheaper steps, and no patch to lean on.
-        flip, pad, erasing: Mirror probability, zero padding before the random crop in pixels,
-            random erasing probability.
+        flip: Probability that a crop is mirrored.
+        pad: Zero padding before the random cut, in pixels.
+        erasing: Probability that a rectangle is erased.
         zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
         jitter: Brightness and contrast change, each up to this share; 0 is none.
         tint: Saturation changes up to this share, hue by up to a tenth of it of a full turn.
@@ -52,7 +60,8 @@ class FinetuneRecipe:
         tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
         precision: "auto" is bfloat16 where the hardware has it.
         device: auto, cpu, cuda or mps.
-        evaluate_every, save_every: In epochs; 0 evaluates (saves) at the end only.
+        evaluate_every: In epochs; 0 evaluates at the end only.
+        save_every: In epochs; 0 saves at the end only.
         workers: Data-loading processes.
         on_error: What to do with crops that cannot be read.
         seed: Of everything random.

@@ -27,31 +27,39 @@ class PretrainRecipe:
         areas: Areas L, which is the number of part tokens; 0 is DINO.
         area_height: Height of an area over that of the image.
         crops: Local views per area; of the whole image for 0 areas.
-        global_scale, local_scale: Share of the image (of the area) a crop covers, least and most.
+        global_scale: Share of the image a global view covers, least and most.
+        local_scale: Share of its area a local view covers, least and most.
         crop_ratio: Width over height of a crop, least and most, before it is stretched to the
             view. The released one is near-square, so a crop never covers a whole person.
         color_strength: Factor on the released colour changes (jitter, and how often views turn grey
             or are solarised); below 1, colours of clothes count for more.
-        mean, std: Normalisation of pixels in [0, 1].
+        mean: Subtracted from each channel of pixels in [0, 1].
+        std: What each channel is divided by then.
         positions: "released" resamples the position table for every view, with the grid made 0.1
             larger, even at native size; "exact" only for views of another size, to that size.
-        hidden, bottleneck, out_dim: Widths of a projection head.
+        hidden: Width of a projection head's hidden layers.
+        bottleneck: Width before its last layer.
+        out_dim: Prototypes K, its outputs.
         head_batch_norm: Standardise the heads' hidden units over the batch. Tokens of a random
             network differ by a hundredth between images; this makes something to learn from of it.
         norm_last_layer: Keep the last layer's rows at unit length.
-        student_temp, teacher_temp: Temperatures.
-        warmup_teacher_temp, warmup_teacher_temp_epochs: The teacher's temperature at first, and
-            how long it takes to reach `teacher_temp`. As released it is constant.
+        student_temp: Temperature of the student's softmax.
+        teacher_temp: Temperature of the teacher's.
+        warmup_teacher_temp: The teacher's at first; as released it is constant.
+        warmup_teacher_temp_epochs: How long it takes from there to `teacher_temp`.
         centering: "mean" subtracts a running mean from teacher outputs, as released; "sinkhorn"
             shares the views of a step evenly among the prototypes, for small sets and batches.
         center_momentum: Of the running mean.
         momentum: Of the teacher's average at first; it rises to 1 along a cosine.
-        epochs, warmup_epochs: Length of the run and of its linear warm-up.
+        epochs: Length of the run.
+        warmup_epochs: In which the rate rises to its peak.
         batch_size: Images per step, over all processes.
         accumulate: Parts a step is done in to save memory; the result is the same but for what is
             taken over the views of a part: batch statistics, and even shares.
-        lr, min_lr: Peak rate per 256 images a step, and the rate at the end.
-        weight_decay, weight_decay_end: At first and at the end, along a cosine.
+        lr: Peak rate per 256 images a step.
+        min_lr: Rate at the end.
+        weight_decay: At first.
+        weight_decay_end: At the end, along a cosine.
         clip_grad: Largest norm of any one tensor's gradient; 0 is none.
         freeze_last_layer: Epochs in which the last layers stand still.
         drop_path: Stochastic depth of the student.
@@ -62,8 +70,8 @@ class PretrainRecipe:
         device: auto, cpu, cuda or mps.
         watch: A small labelled set (any layout `evaluate` knows) the teacher is scored on.
         watch_every: In epochs; 0 scores at the end only.
-        save_every, save_steps: Checkpoints every so many epochs, and every so many steps; 0 is
-            never.
+        save_every: Checkpoints every so many epochs; 0 is never.
+        save_steps: Checkpoints every so many steps; 0 is never.
         workers: Data-loading processes.
         seed: Of everything random.
     """
