@@ -75,6 +75,9 @@ def test_export_calibrates_int8_on_crops(cli: Cli, tmp_path: Path) -> None:
     refused = cli("export", folder, "--precision", "int8")
     assert refused.code == 2
     assert "--calibrate" in refused.err
+    unused = cli("export", folder, "--calibrate", crops)
+    assert unused.code == 2
+    assert "--calibrate is for a file with weights of its own" in unused.err
     ran = cli("export", folder, "--precision", "int8", "--calibrate", crops)
     assert ran.code == 0, ran.err
     assert "model.int8.onnx" in ran.err

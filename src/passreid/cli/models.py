@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from passreid.cli.app import DEFAULT_MODEL, app, console, note, say, say_json
-from passreid.errors import MissingExtraError, PassreidError
+from passreid.errors import MissingExtraError, PassreidError, UsageError
 
 if TYPE_CHECKING:
     from passreid.card import ModelCard
@@ -142,6 +142,11 @@ def export(
 
     crops = [] if calibrate is None else find_images(calibrate)
     if (format, precision, normalise) == ("onnx", "float32", False):
+        if crops:
+            raise UsageError(
+                "--calibrate is for a file with weights of its own: add --precision, --format "
+                "openvino or --normalise, or leave it out."
+            )
         note(f"Wrote {write_graph(folder)}.")
         return
     written = write_variant(
