@@ -5,6 +5,8 @@
     python benchmarks/study.py ROOT --runs RUNS --row pass --seed 0
     python benchmarks/study.py ROOT --runs RUNS --table
 
+`--epochs 4 8` shortens every row to 4 epochs of pre-training and 8 of fine-tuning.
+
 ROOT is a labelled set with training people, queries and gallery. A row pre-trains on the training
 crops without their labels (scratch does not), fine-tunes with them, and scores the held-out people;
 a row that was stopped goes on where it was. Rows differ in the number of areas and in nothing else.
@@ -48,12 +50,13 @@ ROWS: dict[str, tuple[int | None, int]] = {
 """
 
 
-def pretrained(root: Path, runs: Path, areas: int, seed: int) -> Path:
+def pretrained(root: Path, runs: Path, areas: int, seed: int, *, epochs: int | None) -> Path:
     """Pre-train, or find the run that did; return its model folder."""
     recipe = build(PretrainRecipe, read_toml(RECIPES / "study-pretrain.toml"), where="recipe")
     # About the same local views for any number of areas: 9, or 8 for four areas.
     crops = 9 // max(areas, 1)
     recipe = replace(recipe, areas=areas, crops=crops, seed=seed, watch=root)
+    recipe = replace(recipe, epochs=epochs or recipe.epochs)
     output = runs / f"pretrain-{areas}-{seed}"
     data = root / "bounding_box_train"
     config = PretrainConfig(data=data, output=output, **vars(recipe))
@@ -63,13 +66,18 @@ def pretrained(root: Path, runs: Path, areas: int, seed: int) -> Path:
     return folder
 
 
-def run_row(root: Path, runs: Path, row: str, seed: int) -> None:
-    """Do everything a row needs and write its scores."""
+def run_row(
+    root: Path, runs: Path, row: str, seed: int, *, epochs: tuple[int | None, int | None]
+) -> None:
+    """Do everything a row needs and write its scores; `epochs` in place of the recipes' own."""
     areas, parts = ROWS[row]
     began = time.process_time()
-    init = None if areas is None else str(pretrained(root, runs, areas, seed))
+    init = None
+    if areas is not None:
+        init = str(pretrained(root, runs, areas, seed, epochs=epochs[0]))
     recipe = build(FinetuneRecipe, read_toml(RECIPES / "study-finetune.toml"), where="recipe")
     recipe = replace(recipe, init=init, parts=parts, seed=seed)
+    recipe = replace(recipe, epochs=epochs[1] or recipe.epochs)
     output = runs / f"{row}-{seed}"
     config = FinetuneConfig(data=root, output=output, **vars(recipe))
     folder = passreid.finetune(config, resume=True)
@@ -132,10 +140,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--row", choices=list(ROWS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, nargs=2, default=(None, None))
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.row:
-        run_row(args.root, args.runs, args.row, args.seed)
+        run_row(args.root, args.runs, args.row, args.seed, epochs=tuple(args.epochs))
     if args.table:
         print_table(args.runs)
 

@@ -183,34 +183,6 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
         assert max(found) <= acknowledged + 1  # at most the one it died with
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
-    script = """
-import resource, sys
-import numpy as np
-from passreid.errors import PassreidError
-from passreid.gallery import Entry, open_gallery
-gallery = open_gallery(sys.argv[1], model="m", dim=16, create=True)
-gallery.add([Entry(content_hash="kept", embedding=np.ones(16))])
-import signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-try:
-    gallery.add([Entry(content_hash="x", embedding=np.ones(16), thumbnail=b"x" * 5000)])
-except PassreidError as error:
-    print(type(error).__name__, error)
-"""
-    said = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "g")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert said.stdout.startswith("OutputError"), said.stderr
-    with open_gallery(tmp_path / "g") as gallery:
-        assert [e.content_hash for e in gallery.page().entries] == ["kept"]
-
-
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="no gallery can be made"):

@@ -25,10 +25,12 @@ from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.folder import (
     CARD,
+    MUCH,
     SHARD,
     THUMBNAILS,
     bytes_on_disk,
     locked,
+    need_room,
     new_shard,
     read_card,
     told,
@@ -90,6 +92,7 @@ class EmbeddedGallery(Engine):
         with told(OutputError, f"{folder}: no gallery can be made here"):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / SHARD).exists():
+                need_room(folder, MUCH)
                 new_shard(folder / SHARD, dim, int8=int8).close()
         # Last: a folder with a card is a whole gallery.
         card = {"format": FORMAT, "model": model, "dim": dim, "int8": int8}
@@ -113,6 +116,8 @@ class EmbeddedGallery(Engine):
         with self._live.changing() as shard:
             for record in shard.retrieve(list(entries), False, False):
                 del entries[str(record.id)]
+            # What comes is written to the log and once more in its place, with room to grow.
+            need_room(self.folder, MUCH + 4 * sum(map(self._bytes_of, entries.values())))
             for entry in entries.values():
                 if entry.thumbnail is not None:
                     write(self._thumbnail(entry.id), entry.thumbnail)
@@ -235,6 +240,9 @@ class EmbeddedGallery(Engine):
         if not self._lock.closed:
             self._live.close()
             self._lock.close()
+
+    def _bytes_of(self, entry: Entry) -> int:
+        return 4 * self.dim + len(entry.thumbnail or b"") + len(str(payload(entry)))
 
     def _thumbnail(self, id: str) -> Path:
         return self.folder / THUMBNAILS / id[:2] / f"{id}.jpg"

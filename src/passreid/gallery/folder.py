@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import qdrant_edge as edge
 
-from passreid.errors import GalleryError, PassreidError
+from passreid.errors import GalleryError, OutputError, PassreidError
 from passreid.gallery.base import FORMAT
 from passreid.gallery.points import INDEXED
 
@@ -23,6 +23,10 @@ except ImportError:  # Windows: the engine's own files are all that guards them 
 
 CARD, LOCK, SHARD, THUMBNAILS = "gallery.json", "lock", "shard", "thumbnails"
 OLD = f"{SHARD}.old"
+
+LITTLE, MUCH = 32 * 2**20, 64 * 2**20
+"""Bytes of disk that the engine may take to open a shard or to change what is in it, and to add a
+batch beside the batch's own. Measured: 21 and 36 MB."""
 
 _INDEX_FROM_KB = 10_000
 """Vectors of a segment that are compared one by one as fast as through an index."""
@@ -37,6 +41,23 @@ def told(kind: type[PassreidError], what: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001
         raise kind(f"{what} ({error}).") from None
+
+
+def need_room(folder: Path, room: int) -> None:
+    """Refuse before the engine runs out of disk.
+
+    It writes through maps of sparse files, where a full disk is no error but the end of the
+    process (SIGBUS). Another program can still take the room a moment later.
+
+    Raises:
+        OutputError: Fewer than `room` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < room:
+        raise OutputError(
+            f"{folder}: the disk is nearly full, {free // 2**20} MiB are free where "
+            f"{-(-room // 2**20)} MiB may be needed; make room and try again."
+        )
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,17 @@ from typing import Any
 import qdrant_edge as edge
 
 from passreid.errors import GalleryError, OutputError, PassreidError
-from passreid.gallery.folder import OLD, SHARD, new_shard, settle, told
+from passreid.gallery.folder import (
+    LITTLE,
+    MUCH,
+    OLD,
+    SHARD,
+    bytes_on_disk,
+    need_room,
+    new_shard,
+    settle,
+    told,
+)
 from passreid.gallery.indexing import build_here, finish_build, fits_here, pays, start_build
 
 _BATCH = 512
@@ -48,11 +58,13 @@ class LiveShard:
 
     Raises:
         GalleryError: The shard is gone or damaged.
+        OutputError: The disk is nearly full.
     """
 
     def __init__(self, folder: Path, *, dim: int, int8: bool) -> None:
         self.folder, self._dim, self._int8 = folder, dim, int8
         settle(folder)
+        need_room(folder, LITTLE)
         self._shard = self._load()
         # Always taken in this order.
         self._renewing = threading.Lock()  # one copy at a time
@@ -82,6 +94,7 @@ class LiveShard:
         Raises:
             OutputError: It cannot be written.
         """
+        need_room(self.folder, LITTLE)
         with self._changes, told(OutputError, f"{self.folder}: cannot be written"):
             if self._changed is not None:
                 self._changed.update(ids)
@@ -143,6 +156,8 @@ class LiveShard:
 
     def _renew(self, copied: Any, stopping: threading.Event | None) -> None:
         copy = self.folder / f"{SHARD}.{uuid.uuid4().hex}"
+        # The copy, and beside it the copy with its index.
+        need_room(self.folder, 2 * bytes_on_disk(self.folder / SHARD) + MUCH)
         try:
             count = copied(copy)
             _go_on(stopping)
