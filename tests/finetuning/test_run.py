@@ -96,7 +96,7 @@ def test_a_plain_network_may_be_given_part_tokens(people: ReIDDataset, tmp_path:
 def test_a_stopped_run_resumes_bit_by_bit(
     workers: int, people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"workers": workers, "accumulate": 2, "patch_drop": 0.3, "sides": True}
+    changes = {"workers": workers, "accumulate": 2, "patch_drop": 0.3}
     whole = recipe(people, start, tmp_path / "whole", **changes)
     finetune(whole, progress=False)
     parts = recipe(people, start, tmp_path / "parts", **changes)

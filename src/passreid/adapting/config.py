@@ -47,7 +47,6 @@ class AdaptRecipe:
         erasing: Probability that a rectangle is erased.
         zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
         jitter: Brightness and contrast change, each up to this share; 0 is none.
-        tint: Saturation changes up to this share, hue by up to a tenth of it of a full turn.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
         tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
         precision: "auto" is bfloat16 where the hardware has it.
@@ -89,7 +88,6 @@ class AdaptRecipe:
     erasing: float = 0.5
     zoom: float = 1.0
     jitter: float = 0.0
-    tint: float = 0.0
     checkpoint_blocks: bool = False
     tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -118,7 +116,7 @@ class AdaptRecipe:
         for name in ("eps", "flip", "erasing", "memory_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
-        for name in ("drop_path", "patch_drop", "jitter", "tint"):
+        for name in ("drop_path", "patch_drop", "jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if not 0 < self.zoom <= 1:

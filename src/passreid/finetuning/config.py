@@ -43,8 +43,6 @@ class FinetuneRecipe:
         triplet_margin: None is the soft margin.
         triplet_weight: Of the triplet loss in the sum of the losses.
         identity_weight: Of the identity loss.
-        sides: Also ask both losses of CLS alone and of the mean of the parts alone, with their
-            columns of the one classifier; half of each loss is then that of the whole feature.
         drop_path: Stochastic depth.
         patch_drop: Share of the patch tokens that a training crop does without, drawn anew each
             time (Liu et al. 2023): cheaper steps, and no patch to lean on.
@@ -53,7 +51,6 @@ class FinetuneRecipe:
         erasing: Probability that a rectangle is erased.
         zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
         jitter: Brightness and contrast change, each up to this share; 0 is none.
-        tint: Saturation changes up to this share, hue by up to a tenth of it of a full turn.
         ema: Decay of the averaged weights that are evaluated and exported; 0 is none.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
         compile: Let torch.compile translate the network; pays on GPUs, not on CPUs.
@@ -92,7 +89,6 @@ class FinetuneRecipe:
     triplet_margin: float | None = None
     triplet_weight: float = 1.0
     identity_weight: float = 1.0
-    sides: bool = False
     drop_path: float = 0.1
     patch_drop: float = 0.0
     flip: float = 0.5
@@ -100,7 +96,6 @@ class FinetuneRecipe:
     erasing: float = 0.5
     zoom: float = 1.0
     jitter: float = 0.0
-    tint: float = 0.0
     ema: float = 0.0
     checkpoint_blocks: bool = False
     compile: bool = False
@@ -126,7 +121,7 @@ class FinetuneRecipe:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
-        shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter", "tint")
+        shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter")
         for name in ("flip", "erasing", *shares):
             if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")

@@ -10,7 +10,7 @@ from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.data import ReIDDataset, Sample, read_dataset, relabel
 from passreid.data.check import find_unreadable
 from passreid.data.filelist import FileList
-from passreid.errors import ConfigError, DatasetError
+from passreid.errors import DatasetError
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
@@ -117,8 +117,6 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
         image_size=config.image_size or base.image_size,
         num_classes=people,
     )
-    if config.sides and architecture.dim == architecture.width:
-        raise ConfigError("sides needs a network with part tokens beside CLS: its parts are 0.")
     model = PartViT(architecture, drop_path=config.drop_path, patch_drop=config.patch_drop)
     if start is not None:
         log.info("%s", initialise(model, start))

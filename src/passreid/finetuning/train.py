@@ -55,22 +55,12 @@ class Objective(nn.Module):
         before, after = self.model.features(tokens)
         assert self.model.classifier is not None
         logits = self.model.classifier(after)
-        identity, triplet = self._losses(logits, before, labels)
-        if self.config.sides:
-            weight, width = self.model.classifier.weight, tokens.shape[2]
-            for side in (slice(width), slice(width, None)):
-                alone = F.linear(after[:, side], weight[:, side])
-                of_side = self._losses(alone, before[:, side], labels)
-                identity, triplet = identity + of_side[0] / 2, triplet + of_side[1] / 2
-            identity, triplet = identity / 2, triplet / 2
-        total = self.config.identity_weight * identity + self.config.triplet_weight * triplet
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        return torch.stack([total, identity, triplet, accuracy])
-
-    def _losses(self, logits: Tensor, before: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
         identity = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        return identity, batch_hard_triplet(before, labels, margin=config.triplet_margin).loss
+        triplet = batch_hard_triplet(before, labels, margin=config.triplet_margin).loss
+        total = config.identity_weight * identity + config.triplet_weight * triplet
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        return torch.stack([total, identity, triplet, accuracy])
 
 
 class Finetuning:

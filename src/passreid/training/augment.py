@@ -35,8 +35,6 @@ class Augmentation(Protocol):
     def zoom(self) -> float: ...
     @property
     def jitter(self) -> float: ...
-    @property
-    def tint(self) -> float: ...
 
 
 def build_augmentation(config: Augmentation, image_size: tuple[int, int]) -> v2.Compose:
@@ -52,9 +50,8 @@ def build_augmentation(config: Augmentation, image_size: tuple[int, int]) -> v2.
         v2.PILToTensor(),
         v2.RandomHorizontalFlip(config.flip),
     ]
-    if config.jitter or config.tint:
-        light, tint = config.jitter, config.tint
-        steps.append(v2.ColorJitter(light, light, saturation=tint, hue=tint / 10))
+    if config.jitter:
+        steps.append(v2.ColorJitter(config.jitter, config.jitter))
     if config.pad:
         steps += [v2.Pad(config.pad), v2.RandomCrop(image_size)]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(config.mean, config.std)]
