@@ -163,6 +163,7 @@ def test_csv_paths_may_be_absolute(tmp_path: Path) -> None:
         ("path,pid\n\n,1\n", "line 3: path is empty"),
         ("path,pid,split\nimg/a.jpg,1,validation\n", "line 2: split is 'validation'"),
         ("path,pid\nimg/a.jpg,1\nimg/x.jpg,1\nimg/y.jpg,1\n", r"lists 2 files .*x\.jpg.*y\.jpg"),
+        ("path,pid\nimg/a.jpg,1\n" + "x" * 200_000 + ",1\n", "line 3: not valid CSV"),
         (
             "path,pid\nimg/a.jpg,1\nimg/a.jpg,1\nimg/a.jpg,1\n",
             "line 3: img/a.jpg is listed in line 2 too",
@@ -182,6 +183,7 @@ def test_csv_that_is_not_text_is_refused(tmp_path: Path) -> None:
 def test_another_csv_file_does_not_hide_the_folders(tmp_path: Path) -> None:
     root = touch(tmp_path, "ada/1.jpg", "ada/2.jpg")
     (root / "results.csv").write_text("rank,score\n1,0.5\n")
+    (root / "notes.csv").write_text("Größe;Zahl\n1;2\n", encoding="latin-1")
     assert read_dataset(root).kind == "folders"
 
 

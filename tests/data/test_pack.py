@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -106,6 +107,35 @@ def test_what_cannot_be_packed_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="none of its 1 pictures"):
         pack(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", 2)
+    (folder / "0000.png").rename(os.fsdecode(bytes(folder) + b"/caf\xe9.png"))
+    assert_same_pictures(FileList.find(folder), folder)
+    assert_same_pictures(FileList.of(sorted(folder.iterdir())), folder)
+    pack(folder, tmp_path / "out")
+    assert_same_pictures(FileList.find(tmp_path / "out"), folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "expected a text file"),
+        (b"a.jpg\nb.jpg\t7\n", r"index in each line; 'b\.jpg\t7' is none"),
+        (b"x.tar\t512\tmany\ta.jpg\n", r"'x\.tar\t512\tmany\ta\.jpg' is none"),
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "list.txt").write_bytes(text)
+    with pytest.raises(DatasetError, match=message):
+        FileList.find(tmp_path / "list.txt")
+
+
+def test_empty_lines_of_a_list_are_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\na.jpg\n\n\r\nb.jpg\n\n")
+    files = FileList.find(tmp_path / "list.txt")
+    assert [files[i] for i in range(len(files))] == ["a.jpg", "b.jpg"]
 
 
 def test_what_is_no_plain_tar_is_refused(tmp_path: Path) -> None:

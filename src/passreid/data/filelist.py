@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from passreid.data.shards import INDEX, read_range, read_whole, scan, unfolded
+from passreid.data.shards import INDEX, UTF8, read_range, read_whole, scan, unfolded
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import find_images, read_image
 from passreid.storage import is_address
 
 _SHARD = ".tar"
+_ODD_LINE = re.compile(rb"^[^\t\n]*\t(?!\d+\t\d+\t).*", re.MULTILINE)
 
 
 class FileList:
@@ -24,7 +26,7 @@ class FileList:
 
     Args:
         root: Folder or URL the paths are relative to.
-        text: One picture a line, UTF-8.
+        text: One picture a line, UTF-8; names that are not keep their bytes.
     """
 
     def __init__(self, root: str, text: bytes) -> None:
@@ -38,7 +40,7 @@ class FileList:
     def __getitem__(self, index: int) -> str:
         """Return a picture's line."""
         begin = self._ends[index - 1] + 1 if index else 0
-        return self.text[begin : self._ends[index]].decode()
+        return self.text[begin : self._ends[index]].decode(*UTF8)
 
     def name(self, index: int) -> str:
         """Return what messages call a picture: its path, or its shard's and its own name there."""
@@ -72,8 +74,8 @@ class FileList:
 
         Raises:
             UsageError: The folder is missing or holds neither pictures nor shards.
-            DatasetError: A list or shard cannot be read, is empty, or a name holds a tab or a line
-                break.
+            DatasetError: A list or shard cannot be read, is none or empty, or a name holds a tab or
+                a line break.
         """
         root, name = _place(data)
         if name:
@@ -92,7 +94,7 @@ class FileList:
         ]
         if not lines:
             raise DatasetError(f"{data}: its shards hold no picture.")
-        return FileList(root, "".join(f"{line}\n" for line in lines).encode())
+        return FileList(root, _text(lines))
 
     @staticmethod
     def of(paths: Sequence[Path]) -> FileList:
@@ -103,7 +105,7 @@ class FileList:
         """
         names = [str(path) for path in paths]
         _check_names("the list of crops", names)
-        return FileList(".", "".join(f"{name}\n" for name in names).encode())
+        return FileList(".", _text(names))
 
     @staticmethod
     def again(data: Path, text: bytes) -> FileList:
@@ -125,14 +127,22 @@ def _place(data: Path) -> tuple[str, str]:
 
 def _listed(root: str, name: str) -> FileList:
     """Read a list; name the members of the shards in it."""
-    text = f"{name}\n".encode()
+    text = _text([name])
     if not name.endswith(_SHARD):
-        text = read_whole(f"{root}/{name}").replace(b"\r\n", b"\n")
+        whole = read_whole(f"{root}/{name}").replace(b"\r\n", b"\n")
+        text = re.sub(rb"\n{2,}", b"\n", whole).lstrip(b"\n")
+    odd = _ODD_LINE.search(text)
+    if b"\0" in text or odd:
+        line = f"; '{odd[0].decode(*UTF8)}' is none" if odd and b"\0" not in text else ""
+        raise DatasetError(
+            f"{root}/{name}: expected a text file with a picture, a shard or a line of an index "
+            f"in each line{line}."
+        )
     if _SHARD.encode() in text:
         lines: list[str] = []
-        for line in text.decode().splitlines():
+        for line in text.decode(*UTF8).rstrip("\n").split("\n"):
             lines += _members(root, line) if line.endswith(_SHARD) and "\t" not in line else [line]
-        text = "".join(f"{line}\n" for line in lines).encode()
+        text = _text(lines)
     found = FileList(root, text)
     if not len(found):
         raise DatasetError(f"{root}/{name}: lists no image.")
@@ -144,6 +154,10 @@ def _members(root: str, shard: str) -> list[str]:
     members = list(scan(_joined(root, shard)))
     _check_names(shard, [member.name for member in members])
     return [f"{shard}\t{m.offset}\t{m.size}\t{m.name}" for m in members]
+
+
+def _text(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode(*UTF8)
 
 
 def _check_names(where: str, names: list[str]) -> None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from passreid.data.assemble import (
     JUNK,
@@ -168,8 +168,12 @@ def _numbers(names: Iterable[str], *, first: int) -> tuple[dict[str, int], dict[
 
 def _csv_files(root: Path) -> list[Path]:
     """The CSV files in a folder that name the columns; another CSV file is not a list of images."""
-    files = sorted(path for path in root.glob("*.csv") if path.is_file())
-    return [file for file in files if {*NEEDED} <= {*_header(read_text(file))[0]}]
+    found = []
+    for file in sorted(path for path in root.glob("*.csv") if path.is_file()):
+        with file.open(encoding="utf-8-sig", errors="replace") as text:
+            if {*NEEDED} <= {*_header(text.readline())[0]}:
+                found.append(file)
+    return found
 
 
 def _csv_rows(file: Path) -> Iterator[_Row]:
@@ -185,7 +189,7 @@ def _csv_rows(file: Path) -> Iterator[_Row]:
                 f"path,pid[,camid][,split], and it names {header}."
             )
     lines: dict[tuple[Path, str], int] = {}
-    for fields in table:
+    for fields in _checked(table, file):
         if any(fields):
             values = dict(zip_longest(header, (field.strip() for field in fields), fillvalue=""))
             row = _csv_row(file, table.line_num, values)
@@ -196,6 +200,14 @@ def _csv_rows(file: Path) -> Iterator[_Row]:
                     f"{file}, line {line}: {values['path']} is listed in line {first} too."
                 )
             yield row
+
+
+def _checked(table: Any, file: Path) -> Iterator[list[str]]:
+    """Yield the rows of a `csv.reader`; what it cannot split is a `DatasetError`."""
+    try:
+        yield from table
+    except csv.Error as error:
+        raise DatasetError(f"{file}, line {table.line_num}: not valid CSV ({error}).") from None
 
 
 def _header(text: str) -> tuple[list[str], str]:

@@ -21,6 +21,9 @@ from passreid.storage import filesystem, is_address, open_binary, replacing, wri
 INDEX = "index.tsv"
 """What `pack` writes beside its shards: a line for each picture, tab-separated `Member` fields."""
 
+UTF8 = ("utf-8", "surrogateescape")
+"""How lists are spelled; file names that are not UTF-8 keep their bytes."""
+
 _EXTRA = "shards"
 _IN_KEYS = str.maketrans({".": "_", "\t": "_", "\n": "_"})
 
@@ -144,8 +147,8 @@ def pack(folder: Path, output: Path, *, per_shard: int = 10_000) -> Packed:
         raise DatasetError(f"{folder}: none of its {len(images)} pictures can be read.")
     if unreadable:
         listed = "".join(f"{path}\t{reason}\n" for path, reason in unreadable.items())
-        write(output / "unreadable.txt", listed.encode())
-    write(output / INDEX, "".join(lines).encode())
+        write(output / "unreadable.txt", listed.encode(*UTF8))
+    write(output / INDEX, "".join(lines).encode(*UTF8))
     return Packed(shards, len(lines), unreadable)
 
 
