@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from passreid.checkpoint import (
     load_checkpoint,
     load_folder,
 )
-from passreid.errors import CheckpointError, ModelNotFoundError
-from tests import seeded
+from passreid.errors import CheckpointError, ConfigError, ModelNotFoundError
+from tests import seeded, small
 from tests.checkpoint.fabricate import (
     Tensors,
     backbone,
@@ -168,6 +169,30 @@ def test_files_that_hold_something_else(tmp_path: Path, content: Any, message: s
     torch.save(content, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "m.pth")
+
+
+def test_a_file_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="holds no named tensors"):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+def test_a_role_that_a_file_has_not(tmp_path: Path) -> None:
+    torch.save(backbone(), tmp_path / "m.pth")
+    save_file(backbone(), tmp_path / "m.safetensors")
+    for path in tmp_path.iterdir():
+        with pytest.raises(CheckpointError, match="has no 'teacher' entry"):
+            load_checkpoint(path, role="teacher")
+
+
+def test_a_card_that_divides_by_no_number(tmp_path: Path) -> None:
+    folder = small.folder(tmp_path / "m")
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(re.sub(r'"std": \[\s*0.5', '"std": [NaN', text))
+    with pytest.raises(ConfigError, match="std must be positive"):
+        load_checkpoint(folder)
 
 
 def test_old_torch_reads_safetensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

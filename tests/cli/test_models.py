@@ -43,11 +43,27 @@ def test_convert_to_another_layout_and_back_keeps_every_tensor(cli: Cli, tmp_pat
     assert before.shape == again(paths).shape
 
 
+def test_convert_leaves_out_the_classifier_a_layout_has_no_place_for(
+    cli: Cli, tmp_path: Path
+) -> None:
+    source = small.folder(tmp_path / "m", small.architecture(heads=1, num_classes=5))
+    for layout in ("cluster-contrast", "timm"):
+        ran = cli("convert", source, tmp_path / f"{layout}.pth", "--to", layout)
+        assert ran.code == 0, ran.err
+        assert "set aside: classifier.weight" in ran.out
+        assert cli("convert", tmp_path / f"{layout}.pth", tmp_path / layout).code == 0
+
+
 def test_convert_refuses_and_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("not weights")
     ran = cli("convert", tmp_path / "x.pth", tmp_path / "out")
     assert ran.code == 1
     assert "x.pth" in ran.err
+    source = small.folder(tmp_path / "m", small.architecture(heads=1))
+    ran = cli("convert", source, tmp_path / "out", "--to", "pass", "--half")
+    assert ran.code == 2
+    assert "--half" in ran.err
+    assert cli("convert", source, tmp_path / "out", "--role", "student").code == 1
     assert not (tmp_path / "out").exists()
 
 

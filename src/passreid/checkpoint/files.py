@@ -35,8 +35,10 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
     "teacher": ("teacher",),
     "student": ("student",),
 }
+_DEEPEST = 8  # a crafted file may hold an entry that is the file itself
 # What parsing a damaged or hostile file can raise besides what it should.
-_DAMAGE = (
+DAMAGE = (
+    pickle.UnpicklingError,
     RuntimeError,
     OSError,
     EOFError,
@@ -98,9 +100,11 @@ def read_tensors(path: Path, *, role: Role = "auto") -> Contents:
             too old to read pickles safely.
     """
     if _kind(path) == "safetensors":
+        if role != "auto":
+            raise CheckpointError(_no_role(path, role))
         try:
             return Contents(load_file(path))
-        except (SafetensorError, *_DAMAGE) as error:
+        except (SafetensorError, *DAMAGE) as error:
             raise CheckpointError(
                 f"{path}: damaged or cut short safetensors file ({error}); download it again."
             ) from None
@@ -139,11 +143,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], wrapper: Mapping[st
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from None
     else:
-        content = {"state_dict": dict(tensors), **wrapper} if wrapper else dict(tensors)
-        try:
-            torch.save(content, path)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise OSError(str(error).split("\n")[0]) from None
+        write_pickle(path, {"state_dict": dict(tensors), **wrapper} if wrapper else dict(tensors))
+
+
+def write_pickle(path: Path, content: object) -> None:
+    """`torch.save`, where a full disk is the OSError it should be."""
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        raise OSError(str(error).split("\n")[0]) from None
 
 
 def _kind(path: Path) -> Literal["safetensors", "torch"]:
@@ -195,7 +203,7 @@ def _unpickle(path: Path) -> Any:
             f"{path}: refused, reading it would run code ({found[1]}). Ask its author for a plain "
             "state dict or a safetensors file."
         ) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = str(error).split("\n")[0][:120]
         raise CheckpointError(
             f"{path}: damaged or cut short PyTorch file ({reason}); download it again."
@@ -206,7 +214,7 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
     """Follow ``model``, ``state_dict`` and ``teacher``/``student`` down to named tensors."""
     chosen: list[str] = []
     others: list[str] = []
-    while isinstance(value, Mapping):
+    while isinstance(value, Mapping) and len(chosen) < _DEEPEST:
         inner = [key for key in (*_WRAPPERS, *_ROLES[role]) if isinstance(value.get(key), Mapping)]
         if not inner:
             break
@@ -214,7 +222,7 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
         others += [str(key) for key in value if key != inner[0]]
         value = value[inner[0]]
     if role != "auto" and role not in chosen:
-        raise CheckpointError(f"{path}: has no '{role}' entry.")
+        raise CheckpointError(_no_role(path, role))
     if not isinstance(value, Mapping):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, not named tensors.")
     tensors = {str(key): item for key, item in value.items() if isinstance(item, Tensor)}
@@ -225,6 +233,10 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
         _check_dense(path, name, tensor)
     others += [str(key) for key in value if str(key) not in tensors]
     return Contents(tensors, tuple(chosen), tuple(others))
+
+
+def _no_role(path: Path, role: Role) -> str:
+    return f"{path}: has no '{role}' entry."
 
 
 def _check_dense(path: Path, name: str, tensor: Tensor) -> None:

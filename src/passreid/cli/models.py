@@ -96,11 +96,14 @@ def convert(
         raise MissingExtraError("Converting weights", "torch") from error
     from passreid.hub import resolve
 
+    if half and to != "passreid":
+        raise UsageError(f"--half is for --to passreid alone; leave it out for {to}.")
     path = resolve(source)
+    keep = to not in ("cluster-contrast", "timm")  # which have no place for a classifier
     if image_size is None:
-        loaded = load_checkpoint(path, role=role, keep_classifier=True)
+        loaded = load_checkpoint(path, role=role, keep_classifier=keep)
     else:
-        loaded = load_checkpoint(path, role=role, keep_classifier=True, image_size=image_size)
+        loaded = load_checkpoint(path, role=role, keep_classifier=keep, image_size=image_size)
     say(escape(str(loaded.report)))
     if to == "passreid":
         save_folder(loaded.model, loaded.card, output, half=half)
