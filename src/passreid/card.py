@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from passreid.config import build, plain, read_json
+from passreid.errors import ConfigError
 from passreid.verify import Calibration
 
 FORMAT = 1
@@ -78,6 +79,20 @@ class Architecture:
         if min(self.image_size) < self.patch_size:
             raise ValueError(f"image_size {self.image_size} is smaller than a patch")
 
+    def adjusted(
+        self, *, parts: int | None, image_size: tuple[int, int] | None, **changes: Any
+    ) -> Architecture:
+        """Return it as a recipe wants it; a part token count or size of None stays as it is.
+
+        Raises:
+            ConfigError: No network can be built so.
+        """
+        parts = self.parts if parts is None else parts
+        try:
+            return replace(self, parts=parts, image_size=image_size or self.image_size, **changes)
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from None
+
     @property
     def grid(self) -> tuple[int, int]:
         """Patch rows and columns; never assumed square."""
@@ -137,7 +152,7 @@ class ModelCard:
             raise ValueError(
                 f"format {self.format} is newer than this passreid reads ({FORMAT}): upgrade"
             )
-        if min(self.std) <= 0:
+        if not all(value > 0 for value in self.std):  # NaN is refused, too
             raise ValueError("std must be positive")
 
     def with_calibration(self, calibration: Calibration) -> ModelCard:

@@ -7,7 +7,7 @@ import difflib
 import json
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,12 +46,31 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     except dacite.MissingValueError as error:
         raise ConfigError(f"{where}: '{error.field_path}' is missing.") from None
     except dacite.WrongTypeError as error:
-        expected = getattr(error.field_type, "__name__", str(error.field_type))
+        expected = _spelled(error.field_type)
         raise ConfigError(
             f"{where}: '{error.field_path}' is {error.value!r}, expected {expected}."
         ) from None
     except (ValueError, TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def require(settings: object, holds: Callable[[float], bool], what: str, *names: str) -> None:
+    """Refuse settings of which a number is out of its range; None is in every range, NaN in none.
+
+    Args:
+        settings: Of which each of `names` is a number, a tuple of numbers or None.
+        holds: Whether a number is in the range.
+        what: The range in words, after "must".
+        names: Attributes of `settings`.
+
+    Raises:
+        ConfigError: Names the first that is out of range.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if value is not None and not all(map(holds, numbers)):
+            raise ConfigError(f"{name} must {what}, not {value}")
 
 
 def plain(value: Any) -> Any:
@@ -102,6 +121,13 @@ def suggest(word: str, known: list[str]) -> str:
     """Say what a mistyped word may have meant: ``" Did you mean 'x'?"`` or the whole list."""
     near = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(sorted(known))}."
+
+
+def _spelled(expected: Any) -> str:
+    """Name a type; of a Literal, what it may be."""
+    if typing.get_origin(expected) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(expected)))
+    return getattr(expected, "__name__", str(expected))
 
 
 def _to_float(value: Any) -> Any:

@@ -217,6 +217,15 @@ def test_what_no_run_can_be_made_of(crops: Path, start: Path, tmp_path: Path) ->
         ("lr", 0.0),
         ("zoom", 0.0),
         ("k1", 0),
+        ("seed", -1),
+        ("weight_decay", -1.0),
+        ("temperature", float("nan")),
+        ("parts", -1),
+        ("image_size", (4, 4)),
     ):
         with pytest.raises(ConfigError, match=name):
-            recipe(crops, start, tmp_path / "c", **{name: value})
+            adapt(recipe(crops, start, tmp_path / "c", **{name: value}), progress=False)
+    for path in draw_crops(tmp_path / "bad").iterdir():
+        path.write_bytes(b"not a picture")
+    with pytest.raises(DatasetError, match="None of the 80 crops can be read"):
+        adapt(recipe(tmp_path / "bad", start, tmp_path / "d"), progress=False)

@@ -147,6 +147,11 @@ def test_an_unknown_recipe_key_suggests_the_nearest(cli: Cli, tmp_path: Path) ->
         "'epochs' is 'three', expected int"
         in cli("finetune", tmp_path, "--output", tmp_path / "run", "--config", recipe).err
     )
+    recipe.write_text('optimizer = "lion"\n')
+    assert (
+        "'optimizer' is 'lion', expected 'sgd' or 'adamw'"
+        in cli("finetune", tmp_path, "--output", tmp_path / "run", "--config", recipe).err
+    )
     assert not (tmp_path / "run").exists()
 
 

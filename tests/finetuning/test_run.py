@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,9 +19,10 @@ from safetensors.torch import load_file
 
 from passreid.data import ReIDDataset, make_synthetic
 from passreid.embed import load
-from passreid.errors import DatasetError, TrainingError, UsageError
+from passreid.errors import ConfigError, DatasetError, OutputError, TrainingError, UsageError
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.run import finetune
+from passreid.training.runfolder import RunFolder
 from tests import small
 
 
@@ -165,20 +167,80 @@ def test_a_signal_to_the_whole_group_stops_the_run_where_it_can_go_on(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("damage", ["cut", "noise", "list", "other"])
 def test_a_damaged_checkpoint_is_passed_over(
-    people: ReIDDataset, start: Path, tmp_path: Path
+    damage: str, people: ReIDDataset, start: Path, tmp_path: Path
 ) -> None:
     config = recipe(people, start, tmp_path / "run")
     finetune(config, progress=False)
     expected = weights(tmp_path / "run")
     saved = sorted((tmp_path / "run" / "checkpoint").glob("*.pt"))
-    saved[-1].write_bytes(saved[-1].read_bytes()[:1000])
+    if damage == "cut":
+        saved[-1].write_bytes(saved[-1].read_bytes()[:1000])
+    elif damage == "noise":
+        saved[-1].write_bytes(b"hello world\n")
+    else:
+        torch.save([1, 2] if damage == "list" else {"a": 1}, saved[-1])
     finetune(config, resume=True, progress=False)
     assert all(torch.equal(t, expected[name]) for name, t in weights(tmp_path / "run").items())
     for path in saved:
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="can be read"):
         finetune(config, resume=True, progress=False)
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoints_there_are(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    config = recipe(people, start, tmp_path / "run")
+    finetune(config, progress=False)
+    saved = sorted((tmp_path / "run" / "checkpoint").iterdir())
+    folder = RunFolder(tmp_path / "run")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            folder.save({"step": 10**6, "rows": torch.zeros(2**16)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted((tmp_path / "run" / "checkpoint").iterdir()) == saved
+
+
+def test_other_people_do_not_resume(start: Path, tmp_path: Path) -> None:
+    people = make_synthetic(tmp_path / "people", people=8, cameras=2, per_camera=2, size=(64, 32))
+    config = recipe(people, start, tmp_path / "run", epochs=1)
+    finetune(config, progress=False)
+    first = people.train[0].path
+    for name in ("0099_c1s1_000000_00.jpg", "0001_c1s1_000009_00.jpg"):
+        new = first.with_name(name)
+        new.write_bytes(first.read_bytes())
+        with pytest.raises(UsageError, match="not those the run began with"):
+            finetune(config, resume=True, progress=False)
+        new.unlink()
+    assert finetune(config, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", -1),
+        ("workers", -1),
+        ("pad", -3),
+        ("warmup_epochs", -1),
+        ("momentum", -0.5),
+        ("lr", float("nan")),
+        ("std", (0.5, 0.0, 0.5)),
+        ("images_per_person", 1),
+        ("label_smoothing", 1.0),
+        ("image_size", (4, 4)),
+    ],
+)
+def test_what_no_run_can_be_made_of(
+    option: str, value: Any, people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=option):
+        finetune(recipe(people, start, tmp_path / "run", **{option: value}), progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_recipe_does_not_resume(people: ReIDDataset, start: Path, tmp_path: Path) -> None:
@@ -227,11 +289,14 @@ def test_two_processes_train_as_one(people: ReIDDataset, start: Path, tmp_path: 
         assert two["triplet"] == pytest.approx(one["triplet"], rel=1e-5)
 
 
-def test_unreadable_crops_are_found_before_the_first_step(start: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("subset", ["train", "gallery"])
+def test_unreadable_crops_are_found_before_the_first_step(
+    subset: str, start: Path, tmp_path: Path
+) -> None:
     people = make_synthetic(tmp_path / "people", people=8, cameras=2, per_camera=2, size=(64, 32))
-    bad = people.train[3].path
+    bad = getattr(people, subset)[3].path
     bad.write_bytes(b"not a picture")
-    with pytest.raises(DatasetError, match="1 of 16 training images cannot be read") as refused:
+    with pytest.raises(DatasetError, match="1 of 32 images cannot be read") as refused:
         finetune(recipe(people, start, tmp_path / "a"), progress=False)
     assert bad.name in str(refused.value)
     assert not (tmp_path / "a").exists()

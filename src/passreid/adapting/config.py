@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from passreid.card import HALF
-from passreid.errors import ConfigError
+from passreid.config import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,26 +101,23 @@ class AdaptRecipe:
     def __post_init__(self) -> None:
         """Refuse values no run can be made of."""
         counts = ("epochs", "k1", "k2", "min_samples", "step_epochs")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("people", "images_per_person"):
-            if getattr(self, name) < 2:
-                raise ConfigError(f"{name} must be at least 2, not {getattr(self, name)}")
-        for name in ("iterations", "pad", "workers", "save_every", "watch_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("lr", "temperature", "step_factor", "eps"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("eps", "flip", "erasing", "memory_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
-        for name in ("drop_path", "patch_drop", "jitter"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.zoom <= 1:
-            raise ConfigError(f"zoom must lie above 0 and at most at 1, not {self.zoom}")
+        require(self, lambda v: v >= 1, "be at least 1", *counts)
+        require(self, lambda v: v >= 2, "be at least 2", "people", "images_per_person")
+        whole = ("parts", "iterations", "pad", "workers", "save_every", "watch_every", "seed")
+        require(self, lambda v: v >= 0, "not be negative", *whole, "momentum", "weight_decay")
+        positive = ("lr", "temperature", "step_factor", "image_size", "std")
+        require(self, lambda v: v > 0, "be positive", *positive)
+        shares = ("flip", "erasing", "memory_momentum")
+        require(self, lambda v: 0 <= v <= 1, "lie between 0 and 1", *shares)
+        require(
+            self,
+            lambda v: 0 <= v < 1,
+            "be at least 0 and below 1",
+            "drop_path",
+            "patch_drop",
+            "jitter",
+        )
+        require(self, lambda v: 0 < v <= 1, "lie above 0 and at most at 1", "zoom", "eps")
 
 
 @dataclass(frozen=True, kw_only=True)

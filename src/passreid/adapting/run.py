@@ -37,7 +37,8 @@ def adapt(config: AdaptConfig, *, resume: bool = False, progress: bool = True) -
 
     Raises:
         UsageError: No crops, or the run folder holds another run.
-        DatasetError: Too few crops.
+        ConfigError: No network can be built as the recipe says.
+        DatasetError: Too few crops, or none that can be read.
         CheckpointError, ModelNotFoundError: The starting weights cannot be used.
         TrainingError: No clusters, a loss that is not finite, or no checkpoint that can be read.
         MissingExtraError: scikit-learn is not installed.
@@ -99,10 +100,9 @@ def _starting_point(config: AdaptConfig) -> tuple[PartViT, ModelCard]:
     """Build the network and start its backbone; the neck is new, as the released code has it."""
     start = resolve(config.init)
     base = load_checkpoint(start).card.architecture
-    architecture = replace(
-        base,
-        parts=base.parts if config.parts is None else config.parts,
-        image_size=config.image_size or base.image_size,
+    architecture = base.adjusted(
+        parts=config.parts,
+        image_size=config.image_size,
         neck=config.neck,
         fusion=config.fusion,
         feature="normalized",

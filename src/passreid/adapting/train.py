@@ -19,7 +19,7 @@ from passreid.adapting.cluster import cluster
 from passreid.adapting.config import AdaptConfig
 from passreid.adapting.memory import ClusterMemory
 from passreid.backends.pytorch import find_dtype
-from passreid.errors import TrainingError
+from passreid.errors import DatasetError, TrainingError
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.augment import CropDataset, load_batches
 from passreid.training.loop import Position, check_finite
@@ -106,6 +106,7 @@ class Adaptation:
             The line for the metrics log every `LOG_EVERY` steps, else None.
 
         Raises:
+            DatasetError: None of the crops can be read.
             TrainingError: Fewer than two clusters are found, or the loss is not finite.
         """
         place, began, crops = self.position, time.perf_counter(), 0
@@ -136,6 +137,8 @@ class Adaptation:
         config = self.config
         features = self._embed(self.model)
         readable = np.flatnonzero(np.isfinite(features).all(axis=1))
+        if not len(readable):
+            raise DatasetError(f"None of the {len(features)} crops can be read.")
         labels = np.full(len(features), -1, np.int64)
         if self.process.is_main:
             labels[readable] = cluster(

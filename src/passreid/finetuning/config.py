@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from passreid.card import HALF, PRESETS
-from passreid.config import suggest
+from passreid.config import require, suggest
 from passreid.errors import ConfigError
 
 
@@ -110,27 +110,29 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         """Refuse values no run can be made of."""
-        for name in ("epochs", "people", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.images_per_person < 2:
-            raise ConfigError("images_per_person must be at least 2: a triplet needs a positive")
-        if self.people < 2:
-            raise ConfigError("people must be at least 2: a triplet needs a negative")
         if self.preset not in PRESETS:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
+        require(self, lambda v: v >= 1, "be at least 1", "epochs", "accumulate")
+        pair = "be at least 2 (a triplet needs a positive and a negative)"
+        require(self, lambda v: v >= 2, pair, "people", "images_per_person")
+        counts = (
+            "parts",
+            "warmup_epochs",
+            "pad",
+            "evaluate_every",
+            "save_every",
+            "workers",
+            "seed",
+        )
+        weights = ("momentum", "weight_decay", "bias_lr", "triplet_weight", "identity_weight")
+        require(self, lambda v: v >= 0, "not be negative", "clip_grad", *counts, *weights)
+        require(self, lambda v: v > 0, "be positive", "lr", "layer_decay", "image_size", "std")
+        require(self, lambda v: 0 <= v <= 1, "lie between 0 and 1", "flip", "erasing")
         shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter")
-        for name in ("flip", "erasing", *shares):
-            if not 0 <= getattr(self, name) < (1.0001 if name in ("flip", "erasing") else 1):
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.zoom <= 1:
-            raise ConfigError(f"zoom must lie above 0 and at most at 1, not {self.zoom}")
-        if self.parts is not None and self.parts < 0:
-            raise ConfigError(f"parts must not be negative, not {self.parts}")
-        if self.lr <= 0 or self.layer_decay <= 0:
-            raise ConfigError("lr and layer_decay must be positive")
+        require(self, lambda v: 0 <= v < 1, "be at least 0 and below 1", *shares)
+        require(self, lambda v: 0 < v <= 1, "lie above 0 and at most at 1", "zoom")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.data import ReIDDataset, Sample, read_dataset, relabel
 from passreid.data.check import find_unreadable
+from passreid.data.dataset import SUBSETS
 from passreid.data.filelist import FileList
 from passreid.errors import DatasetError
 from passreid.finetuning.config import FinetuneConfig
@@ -37,7 +38,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
 
     Raises:
         DatasetError: No training images, too few people, or images that cannot be read.
-        UsageError: The run folder holds another run.
+        UsageError: The run folder holds another run, or one of other training images.
+        ConfigError: No network can be built as the recipe says.
         TrainingError: The loss is not finite, or no checkpoint can be read.
     """
     with distributed(config.device) as process, tuned_for_cpu(process.device):
@@ -67,22 +69,26 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
 def _training_samples(
     dataset: ReIDDataset, config: FinetuneConfig, process: Process
 ) -> list[Sample]:
-    """Look at every crop once before the first step, not after hours of work."""
+    """Look at every crop once before the first step, not after hours of work.
+
+    Also at those for scoring: with `on_error` "raise" one of them would end the run in its midst.
+    """
     if not dataset.train:
         raise DatasetError(f"{dataset.root} has no training images.")
     if process.is_main:
         for line in (*dataset.notes, *_remarks(dataset.train)):
             log.info("%s", line)
-    bad = find_unreadable([sample.path for sample in dataset.train])
+    every = [sample.path for subset in SUBSETS for sample in dataset.subset(subset)]
+    bad = find_unreadable(every)
     if not bad:
         return list(dataset.train)
     listing = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:5])
     if config.on_error == "raise":
         raise DatasetError(
-            f"{len(bad)} of {len(dataset.train)} training images cannot be read ({listing}). "
+            f"{len(bad)} of {len(every)} images cannot be read ({listing}). "
             "Mend them, or leave them out with --on-error skip."
         )
-    log.warning("Left out %d training images that cannot be read: %s", len(bad), listing)
+    log.warning("Left out %d images that cannot be read: %s", len(bad), listing)
     return [sample for sample in dataset.train if sample.path not in bad]
 
 
@@ -111,11 +117,8 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
     else:
         start = resolve(config.init)
         base, origin = load_checkpoint(start).card.architecture, config.init
-    architecture = replace(
-        base,
-        parts=base.parts if config.parts is None else config.parts,
-        image_size=config.image_size or base.image_size,
-        num_classes=people,
+    architecture = base.adjusted(
+        parts=config.parts, image_size=config.image_size, num_classes=people
     )
     model = PartViT(architecture, drop_path=config.drop_path, patch_drop=config.patch_drop)
     if start is not None:

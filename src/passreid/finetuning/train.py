@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from passreid.backends.pytorch import find_dtype
+from passreid.errors import UsageError
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.losses import batch_hard_triplet
 from passreid.finetuning.optim import build_optimizer, set_learning_rates
@@ -86,6 +87,7 @@ class Finetuning:
         self.config, self.process, self.position = config, process, Position()
         self.epochs, self.evaluate = config.epochs, evaluate
         self._waiting: list[Tensor] = []
+        self._crops = crops.fingerprint()
         self.model = model.to(process.device).train()
         self.model.vit.set_grad_checkpointing(config.checkpoint_blocks)
         use_fused_attention(self.model, process.device.type != "cpu")
@@ -207,10 +209,20 @@ class Finetuning:
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "waiting": self._waiting,
+            "crops": self._crops,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state.
+
+        Raises:
+            UsageError: It is of other crops or other people on them.
+        """
+        if state.get("crops", self._crops) != self._crops:
+            raise UsageError(
+                "The training images or the people on them are not those the run began with; put "
+                "them back as they were, or start a new run."
+            )
         self.position = Position(state["step"], state["epoch"], state["batch"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -78,6 +79,10 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         """Return how many crops there are."""
         return len(self.files)
+
+    def fingerprint(self) -> str:
+        """Return what tells these crops and labels, in this order, from any others."""
+        return hashlib.sha256(self.files.text + repr(list(self.labels)).encode()).hexdigest()
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
         """Return one augmented crop (3, H, W) and its label.

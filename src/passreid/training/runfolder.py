@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from passreid import storage
+from passreid.checkpoint.files import DAMAGE, write_pickle
 from passreid.config import plain, read_toml
 from passreid.data.filelist import FileList
 from passreid.errors import MissingExtraError, TrainingError, UsageError
@@ -114,7 +115,7 @@ class RunFolder:
         """
         target = self._checkpoints / f"step-{state['step']:09d}.pt"
         with storage.replacing(target) as temporary:
-            torch.save(dict(state), temporary)
+            write_pickle(temporary, dict(state))
         for old in self._saved()[: -self.keep]:
             old.unlink()
 
@@ -125,9 +126,13 @@ class RunFolder:
         """Load the newest checkpoint that can be read; a damaged one is passed over and named."""
         for path in reversed(self._saved()):
             try:
-                return dict(torch.load(path, map_location="cpu", weights_only=True))
-            except (RuntimeError, EOFError, OSError, ValueError) as error:
-                log.warning("%s cannot be read (%s); trying the one before.", path, error)
+                state = dict(torch.load(path, map_location="cpu", weights_only=True))
+                if "step" not in state:
+                    raise ValueError("it holds no state of a run")
+                return state
+            except DAMAGE as error:
+                reason = str(error).split("\n")[0]
+                log.warning("%s cannot be read (%s); trying the one before.", path, reason)
         if self._saved():
             raise TrainingError(f"No checkpoint in {self._checkpoints} can be read.")
         return None
