@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from passreid.errors import ConfigError, DatasetError, TrainingError, UsageError
 from passreid.evaluation import evaluate
 from passreid.ranking import Labels, measure
 from passreid.training.process import Process
-from tests import small
+from tests import several, small
 
 PEOPLE, EACH = 10, 8
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -158,21 +155,10 @@ def test_two_processes_adapt_as_one(crops: Path, start: Path, tmp_path: Path) ->
         "--images-per-person 4 --min-samples 2 --precision float32 --device cpu --workers 0 "
         "--drop-path 0 --seed 7"
     ).split()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     runs = []
     for world in (1, 2):
         output = tmp_path / f"world{world}"
-        command = [sys.executable, "-m", "passreid", "adapt", *options, "--output", str(output)]
-        environments = [
-            os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-            for rank in range(world)
-        ]
-        children = [subprocess.Popen(command, env=e) for e in environments]
-        assert [child.wait(timeout=200) for child in children] == [0] * world
+        several.run(["adapt", *options, "--output", str(output)], world=world)
         runs.append(metrics(output))
     alone, together = runs
     assert len(alone) == len(together) == 2

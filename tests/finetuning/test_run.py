@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from passreid.errors import ConfigError, DatasetError, OutputError, TrainingErro
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.run import finetune
 from passreid.training.runfolder import RunFolder
-from tests import small
+from tests import several, small
 
 
 @pytest.fixture(scope="module")
@@ -266,21 +265,10 @@ def test_two_processes_train_as_one(people: ReIDDataset, start: Path, tmp_path: 
         "--images-per-person 2 --precision float32 --device cpu --workers 0 --drop-path 0 "
         "--evaluate-every 0 --seed 7"
     ).split()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     runs = []
     for world in (1, 2):
         output = tmp_path / f"world{world}"
-        command = [sys.executable, "-m", "passreid", "finetune", *options, "--output", str(output)]
-        environments = [
-            os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-            for rank in range(world)
-        ]
-        children = [subprocess.Popen(command, env=e) for e in environments]
-        assert [child.wait(timeout=200) for child in children] == [0] * world
+        several.run(["finetune", *options, "--output", str(output)], world=world)
         runs.append([line for line in metrics(output) if "loss" in line])
     alone, together = runs
     assert len(alone) == len(together) == 3

@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from passreid.adapting.cluster import cluster
@@ -23,7 +22,7 @@ from passreid.errors import DatasetError, TrainingError
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.augment import CropDataset, load_batches
 from passreid.training.loop import Position, check_finite
-from passreid.training.process import GatherTokens, Process, seed_all
+from passreid.training.process import GatherTokens, Process, gather, in_parallel, seed_all
 from passreid.training.sampler import PKSampler
 
 LOG_EVERY = 20
@@ -87,13 +86,7 @@ class Adaptation:
         self.dtype = find_dtype(config.precision, process.device)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
-        self.network: nn.Module = Gathered(self.model)
-        if process.world > 1:
-            if process.device.type == "cuda":
-                # A stem's batch norm would else see one process's share of the batch.
-                stem = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.vit.patch_embed)
-                self.model.vit.patch_embed = stem
-            self.network = DistributedDataParallel(self.network)
+        self.network = in_parallel(Gathered(self.model), self.model, process)
 
     def batches(self) -> int:
         """Return the length of the epoch at work, in batches."""
@@ -199,9 +192,7 @@ class Adaptation:
         images, labels = (x.to(device, non_blocking=True) for x in (images, labels))
         features: Tensor = self.network(images, self.dtype)
         if self.process.world > 1:
-            parts = [torch.empty_like(labels) for _ in range(self.process.world)]
-            dist.all_gather(parts, labels)
-            labels = torch.cat(parts)
+            labels = gather(labels)
         loss = memory.loss(features, labels)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)

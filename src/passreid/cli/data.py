@@ -14,7 +14,7 @@ app.command(data)
 
 @data.command
 def pack(folder: Path, /, *, output: Path, per_shard: int = 10_000) -> int:
-    """Pack a folder of pictures into WebDataset tar shards, which `passreid pretrain` reads.
+    """Pack a folder of pictures into WebDataset tar shards, for `pretrain` and `adapt`.
 
     Pictures go in byte for byte; unreadable ones are left out, listed and make the exit code 1.
 

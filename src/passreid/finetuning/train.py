@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from passreid.backends.pytorch import find_dtype
@@ -21,7 +20,7 @@ from passreid.finetuning.optim import build_optimizer, set_learning_rates
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.augment import CropDataset, load_batches
 from passreid.training.loop import Position, check_finite
-from passreid.training.process import GatherTokens, Process, seed_all
+from passreid.training.process import GatherTokens, Process, gather, in_parallel, seed_all
 from passreid.training.sampler import PKSampler
 
 LOG_EVERY = 20
@@ -52,7 +51,7 @@ class Objective(nn.Module):
             tokens = self.model.tokens(images)
         tokens = tokens.float()
         if dist.is_initialized():
-            tokens, labels = GatherTokens.apply(tokens), _gather(labels)
+            tokens, labels = GatherTokens.apply(tokens), gather(labels)
         before, after = self.model.features(tokens)
         assert self.model.classifier is not None
         logits = self.model.classifier(after)
@@ -99,13 +98,7 @@ class Finetuning:
         self.objective: nn.Module = Objective(self.model, config)
         if config.compile:
             self.objective.compile()
-        if process.world > 1:
-            if process.device.type == "cuda":
-                # A stem's batch norm would else see one process's share of the batch. CPUs have
-                # no synchronised one; the neck needs none, it sees the gathered tokens.
-                stem = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.vit.patch_embed)
-                self.model.vit.patch_embed = stem
-            self.objective = DistributedDataParallel(self.objective)
+        self.objective = in_parallel(self.objective, self.model, process)
         self.sampler = PKSampler(
             crops.labels,
             people=config.people,
@@ -230,9 +223,3 @@ class Finetuning:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-
-
-def _gather(labels: Tensor) -> Tensor:
-    parts = [torch.empty_like(labels) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, labels)
-    return torch.cat(parts)

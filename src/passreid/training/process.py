@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from passreid.backends.pytorch import find_device
+from passreid.model import PartViT
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's mallopt(3), and its defaults
 _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
@@ -80,6 +82,25 @@ def cosine(progress: float, start: float, end: float) -> float:
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
+def in_parallel(network: nn.Module, model: PartViT, process: Process) -> nn.Module:
+    """Wrap a network, of which `model` is a part, for the processes of a run (DDP)."""
+    if process.world == 1:
+        return network
+    if process.device.type == "cuda":
+        # A stem's batch norm would else see one process's share of the batch. CPUs have no
+        # synchronised one; the neck needs none, it sees the gathered tokens.
+        stem = nn.SyncBatchNorm.convert_sync_batchnorm(model.vit.patch_embed)
+        model.vit.patch_embed = stem
+    return DistributedDataParallel(network)
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return all processes' rows in rank order, (b, …) -> (world * b, …), without gradients."""
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
 class GatherTokens(torch.autograd.Function):
     """All processes' rows, in rank order; gradients reach the local rows alone.
 
@@ -92,9 +113,7 @@ class GatherTokens(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         """Gather (b, …) from each process into (world * b, …)."""
         ctx.rank, ctx.world, ctx.rows = dist.get_rank(), dist.get_world_size(), rows.shape[0]
-        parts = [torch.empty_like(rows) for _ in range(ctx.world)]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        return gather(rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
