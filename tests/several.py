@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 
-def run(arguments: list[str], *, world: int) -> None:
-    """Run `passreid` with these arguments in so many processes; all of them must end well."""
+def run(arguments: list[str], *, world: int) -> list[str]:
+    """Run `passreid` in so many processes, which must end well; return what each said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -19,7 +19,11 @@ def run(arguments: list[str], *, world: int) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "passreid", *arguments],
             env=os.environ | shared | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(world)
     ]
-    assert [child.wait(timeout=200) for child in children] == [0] * world
+    said = [child.communicate(timeout=200)[1] for child in children]
+    assert [child.returncode for child in children] == [0] * world, said
+    return said

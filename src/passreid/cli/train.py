@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -146,12 +148,15 @@ def _values(recipe: Any) -> dict[str, Any]:
 
 
 def _run(train: Callable[[], Path | None], output: Path) -> int:
-    """Train, draw what was logged, and say how it ended."""
+    """Train, draw what was logged, and say how it ended; of several processes the first speaks."""
     from passreid.show.curves import draw_curves
     from passreid.training.loop import show_log
 
-    show_log()
+    speaks = os.environ.get("RANK", "0") == "0"
+    show_log(logging.INFO if speaks else logging.WARNING)
     model = train()
+    if not speaks:
+        return int(model is None)
     if (output / "metrics.jsonl").exists():
         draw_curves(output, output / "curves.png")
     if model is None:

@@ -184,10 +184,10 @@ def check_finite(loss: float, step: int) -> None:
         )
 
 
-def show_log() -> None:
+def show_log(level: int = logging.INFO) -> None:
     """Send this package's log lines to stderr, once, for programs that set up no logging."""
     if not log.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
-        log.setLevel(logging.INFO)
+        log.setLevel(level)
