@@ -45,6 +45,8 @@ class Architecture:
         feature: Which side of the neck is the embedding: "before", "after", or "normalized" (after,
             and to unit length: each token for "multi", the fused feature for "single").
         num_classes: Rows of the identity classifier kept with the weights; 0 for none.
+        merge: Patch tokens that each block but the last merges into others when the network embeds,
+            see `merging`; 0 is none.
     """
 
     width: int = 384
@@ -60,6 +62,7 @@ class Architecture:
     fusion: Literal["cat", "mean"] = "cat"
     feature: Literal["before", "after", "normalized"] = "before"
     num_classes: int = 0
+    merge: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that no network can be built from."""
@@ -67,8 +70,8 @@ class Architecture:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.parts < 0 or self.num_classes < 0:
-            raise ValueError("parts and num_classes must not be negative")
+        if min(self.parts, self.num_classes, self.merge) < 0:
+            raise ValueError("parts, num_classes and merge must not be negative")
         if self.width % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
         step = STEM_STRIDE[self.stem]

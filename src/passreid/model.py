@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from passreid.card import STEM_STRIDE, Architecture
+from passreid.merging import run_merging
 
 
 class Features(NamedTuple):
@@ -90,10 +91,25 @@ class PartViT(nn.Module):
         Returns:
             (B, 1 + P, D): CLS first.
         """
-        return self.vit.forward_features(images)[:, : 1 + self.architecture.parts]
+        vit, special = self.vit, 1 + self.architecture.parts
+        merge = self.architecture.merge
+        if not merge or self.training:
+            return vit.forward_features(images)[:, :special]
+        x = self._embedded(images)
+        x = run_merging(vit.blocks, x, special=special, merge=merge)
+        tokens: Tensor = vit.norm(x)[:, :special]
+        return tokens
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Return all tokens with their positions, (B, 1 + P + N, D)."""
+        vit: Any = self.vit
+        x: Tensor = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        return x
 
     def attend(self, images: Tensor) -> Tensor:
         """Return how much CLS and each part token look at each patch in the last block.
+
+        Patches are not merged for this.
 
         Args:
             images: As `tokens` takes them.
@@ -103,7 +119,7 @@ class PartViT(nn.Module):
         """
         vit: Any = self.vit
         seen = 1 + self.architecture.parts
-        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        x = self._embedded(images)
         *earlier, last = vit.blocks
         for block in earlier:
             x = block(x)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import passreid
+from passreid.card import ModelCard
 from passreid.data import ReIDDataset
 from tests import small
 from tests.cli.conftest import Cli
@@ -65,6 +66,19 @@ def test_convert_refuses_and_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
     assert "--half" in ran.err
     assert cli("convert", source, tmp_path / "out", "--role", "student").code == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_convert_sets_merging_and_takes_it_away(cli: Cli, tmp_path: Path) -> None:
+    source = small.folder(tmp_path / "m", small.architecture())
+    assert cli("convert", source, tmp_path / "faster", "--merge", "6").code == 0
+    assert ModelCard.read(tmp_path / "faster" / "model.json").architecture.merge == 6
+    assert "6 patches a block" in cli("models", tmp_path / "faster").out
+    assert cli("convert", tmp_path / "faster", tmp_path / "back", "--merge", "0").code == 0
+    assert ModelCard.read(tmp_path / "back" / "model.json").architecture == small.architecture()
+    ran = cli("convert", source, tmp_path / "none", "--merge=-1")
+    assert ran.code == 1
+    assert "must not be negative" in ran.err
+    assert not (tmp_path / "none").exists()
 
 
 def test_export_lets_a_folder_run_on_onnx(cli: Cli, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Overrides(TypedDict, total=False):
     neck: Literal["multi", "single"]
     fusion: Literal["cat", "mean"]
     feature: Literal["before", "after", "normalized"]
+    merge: int
 
 
 class Loaded(NamedTuple):

@@ -123,6 +123,8 @@ def _check_holds(a: Architecture, layout: Layout, name: str) -> None:
         why = f"neck, and the feature is '{a.feature}'"
     elif a.width != a.heads * layouts.HEAD_WIDTH:
         why = f"{a.heads} heads, which readers take to be width / {layouts.HEAD_WIDTH}"
+    elif a.merge:
+        why = "merging of patches (load with merge=0: the weights are the same)"
     if why:
         raise CheckpointError(f"The {name} layout cannot hold this model: {why}.")
 

@@ -17,6 +17,7 @@ from passreid.errors import MissingExtraError, PassreidError, UsageError
 
 if TYPE_CHECKING:
     from passreid.card import ModelCard
+    from passreid.checkpoint.load import Overrides
 
 EXTRAS = {
     "torch": ("torch", "timm", "torchvision"),
@@ -77,6 +78,7 @@ def convert(
     half: bool = False,
     role: Literal["auto", "teacher", "student"] = "auto",
     image_size: tuple[int, int] | None = None,
+    merge: int | None = None,
 ) -> None:
     """Read weights of any known layout, strictly, and write them in another.
 
@@ -89,6 +91,7 @@ def convert(
         half: Store weights as float16 ("passreid" alone).
         role: Which network of a self-supervised checkpoint.
         image_size: Height and width to resize the position table to.
+        merge: Patches that each block merges into others: faster, a little less exact; 0 is none.
     """
     try:
         from passreid.checkpoint import load_checkpoint, save_as, save_folder
@@ -100,10 +103,12 @@ def convert(
         raise UsageError(f"--half is for --to passreid alone; leave it out for {to}.")
     path = resolve(source)
     keep = to not in ("cluster-contrast", "timm")  # which have no place for a classifier
-    if image_size is None:
-        loaded = load_checkpoint(path, role=role, keep_classifier=keep)
-    else:
-        loaded = load_checkpoint(path, role=role, keep_classifier=keep, image_size=image_size)
+    wanted: Overrides = {}
+    if image_size is not None:
+        wanted["image_size"] = image_size
+    if merge is not None:
+        wanted["merge"] = merge
+    loaded = load_checkpoint(path, role=role, keep_classifier=keep, **wanted)
     say(escape(str(loaded.report)))
     if to == "passreid":
         save_folder(loaded.model, loaded.card, output, half=half)
@@ -218,6 +223,8 @@ def _say_card(card: ModelCard) -> None:
     if card.description:
         say(escape(card.description))
     say(f"  network       ViT {a.depth} x {a.width}, {a.parts} part tokens, {a.dim} numbers")
+    if a.merge:
+        say(f"  merging       {a.merge} patches a block")
     say(f"  input         {a.image_size[0]} x {a.image_size[1]}, {card.interpolation}")
     say(f"  trained on    {escape(card.training_data)}")
     say(f"  licence       {escape(card.licence)}")
