@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import passreid
@@ -95,3 +99,21 @@ def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Pat
     ran = cli("rank", people.query[0].path, tmp_path, "--json", "--on-error", "skip")
     assert ran.code == 1
     assert len(json.loads(ran.out)["matches"]) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_names_that_stdout_cannot_encode_are_spelled_out(
+    people: ReIDDataset, tmp_path: Path, options: list[str]
+) -> None:
+    for sample, name in zip(people.query, ("é.jpg", "b.jpg"), strict=False):
+        shutil.copy(sample.path, tmp_path / name)
+    command = [sys.executable, "-m", "passreid", "rank", "b.jpg", ".", *options]
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=narrow, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if options:
+        assert json.loads(done.stdout)["matches"][0]["path"] == "é.jpg"
+    else:
+        assert "\\xe9.jpg" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from passreid.errors import PassreidError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and leave: 0 done, 1 a failure the message explains, 2 wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What stdout's encoding lacks is spelled out, as stderr does, and does not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

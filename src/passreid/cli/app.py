@@ -118,8 +118,8 @@ def complain(text: str, *, code: int) -> int:
 
 
 def say_json(value: Mapping[str, Any]) -> None:
-    """Print one object on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """Print one object on one line, in ASCII: stdout may have any encoding, names any bytes."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
 def report_skipped(skipped: Iterable[tuple[str, str]]) -> int:
