@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import passreid
+from passreid.backends import export_command, exported
+from passreid.cli import run
 from passreid.embed import load
 from passreid.errors import (
     CheckpointError,
@@ -89,8 +91,25 @@ def test_a_file_of_other_weights_is_refused(folder: Path) -> None:
     write_variant(folder, precision="float16")
     assert rows(folder, backend="onnx", precision="float16").shape == (5, 128)
     small.folder(folder, small.architecture(depth=1), seed=1)
-    with pytest.raises(CheckpointError, match=r"model\.float16\.onnx: does not belong"):
+    told = r"model\.float16\.onnx: does not belong.* --format onnx --precision float16`"
+    with pytest.raises(CheckpointError, match=told):
         load(folder, backend="onnx", precision="float16")
+
+
+def test_the_command_that_is_told_writes_the_file_it_is_told_for(folder: Path) -> None:
+    for name in ("model.onnx", "model.float32.onnx", "model.float16.xml"):
+        command = export_command(folder, name).split()
+        assert command.pop(0) == "passreid"
+        assert run(command) == 0
+        assert (folder / name).is_file()
+    assert [file.name for file in exported(folder)] == [
+        "model.onnx",
+        "attention.onnx",
+        "model.float32.onnx",
+        "model.float16.xml",
+        "model.float16.bin",
+    ]
+    assert export_command(folder, "model.int8.onnx").endswith("int8 --calibrate CROPS")
 
 
 def test_what_is_missing_is_said(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,18 @@ def write(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file, unless it is the same one.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    if source.resolve() == path.resolve():
+        return
+    with replacing(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def is_address(place: str) -> bool:

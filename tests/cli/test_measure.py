@@ -12,6 +12,9 @@ from PIL import Image
 import passreid
 from passreid.cli.measure import draw_sheet
 from passreid.data import ReIDDataset
+from passreid.embed import load
+from passreid.exporting import write_graph, write_variant
+from tests import small
 from tests.cli.conftest import Cli
 
 KEYS = {"mAP", "mINP", "rank1", "rank5", "rank10", "num_query", "num_gallery", "images_per_second"}
@@ -103,6 +106,24 @@ def test_calibrate_writes_a_model_that_gives_probabilities(
     assert 0 <= verdict["probability"] <= 1
     # The graphs came along: embedding and attention need no torch.
     assert passreid.load(output, backend="onnx").attend([a]).shape[:2] == (1, 4)
+
+
+def test_what_was_exported_goes_along_with_a_calibrated_copy(
+    cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = passreid.load().calibration
+    monkeypatch.setattr("passreid.evaluation.calibrate", lambda *_, **__: fitted)
+    model = small.folder(tmp_path / "model", small.architecture(depth=1))
+    write_graph(model)
+    write_variant(model, format="onnx", precision="float16")
+    write_variant(model, format="openvino", precision="float16")
+    for name in (model, model / "model.safetensors"):
+        output = tmp_path / f"calibrated {name.name}"
+        ran = cli("calibrate", people.root, "--model", name, "--output", output)
+        assert ran.code == 0, ran.err
+        assert {file.name for file in output.iterdir()} == {file.name for file in model.iterdir()}
+        assert load(output, backend="onnx", precision="float16").calibration == fitted
+        assert load(output, backend="openvino", precision="float16").calibration == fitted
 
 
 def test_flip_without_a_calibration_for_it_gives_no_probability(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from passreid.config import read_toml
 from passreid.data import make_synthetic
+from passreid.embed import load
+from passreid.exporting import write_graph, write_variant
 from tests import small
 from tests.cli.conftest import Cli
 
@@ -90,8 +93,35 @@ def test_runs_are_averaged(cli: Cli, tmp_path: Path) -> None:
     assert cli("average", folders[0], "--output", tmp_path / "both").code == 2
     ran = cli("average", *folders, "--output", tmp_path / "both")
     assert ran.code == 0, ran.err
+    assert "again" not in ran.err
     Image.new("RGB", (32, 64)).save(tmp_path / "a.png")
     assert cli("embed", tmp_path / "a.png", "--model", tmp_path / "both", "--json").code == 0
+
+
+def test_an_average_has_the_graphs_that_fit_and_names_what_does_not(
+    cli: Cli, tmp_path: Path
+) -> None:
+    folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    write_graph(folders[1])
+    write_variant(folders[0], precision="float16")
+    both = tmp_path / "both"
+    ran = cli("average", *folders, "--output", both)
+    assert ran.code == 0, ran.err
+    command = f"passreid export {both} --format onnx --precision float16"
+    assert ran.err.splitlines()[1:] == [f"To be exported again: `{command}`."]
+    pictures = np.stack([small.picture(n) for n in range(3)])
+    on_torch, on_graph = (
+        load(both, backend=engine)(pictures, channel_order="rgb") for engine in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(on_graph, on_torch, atol=1e-4)
+    assert load(both, backend="onnx").attends
+    half = small.folder(tmp_path / "half", half=True)
+    write_graph(half)
+    ran = cli("average", half, half, "--output", tmp_path / "halves")
+    assert ran.err.splitlines()[1:] == [
+        f"To be exported again: `passreid export {tmp_path / 'halves'}`."
+    ]
+    assert not (tmp_path / "halves/model.onnx").exists()
 
 
 def test_the_views_can_be_looked_at_first(cli: Cli, tmp_path: Path) -> None:

@@ -65,6 +65,26 @@ def variant(precision: str, engine: str) -> str:
     return f"model.{precision}.{_SUFFIXES[engine]}"
 
 
+def exported(folder: Path) -> list[Path]:
+    """List what `passreid export` wrote into a model folder: graphs, files of other precisions."""
+    names = [GRAPH, ATTENTION]
+    for precision in ("float32", "float16", "int8"):
+        names += [f"model.{precision}.{suffix}" for suffix in ("onnx", "xml", "bin")]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def export_command(folder: Path, name: str) -> str:
+    """Return the command that writes one of those files."""
+    command = f"passreid export {folder}"
+    if name in (GRAPH, ATTENTION):
+        return command
+    _, precision, suffix = name.split(".")
+    command += f" --format {'onnx' if suffix == 'onnx' else 'openvino'} --precision {precision}"
+    if name == variant("float32", "onnx"):
+        command += " --normalise"  # else it would be the graph
+    return f"{command} --calibrate CROPS" if precision == "int8" else command
+
+
 def open_network(
     path: Path,
     *,
@@ -158,14 +178,11 @@ def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
     if (folder / name).is_file():
         return precision
     if precision in ("float16", "int8"):
-        crops = " --calibrate CROPS" if precision == "int8" else ""
-        raise ModelNotFoundError(
-            f"{folder}: has no {name}; write it with `passreid export {folder} --format {engine} "
-            f"--precision {precision}{crops}`."
-        )
+        command = export_command(folder, name)
+        raise ModelNotFoundError(f"{folder}: has no {name}; write it with `{command}`.")
     if not (folder / GRAPH).is_file():
         raise ModelNotFoundError(
-            f"{folder}: has no {GRAPH}; write it with `passreid export {folder}`, or use "
+            f"{folder}: has no {GRAPH}; write it with `{export_command(folder, GRAPH)}`, or use "
             "backend='torch'."
         )
     return None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS, variant
+from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS, export_command, variant
 from passreid.card import ModelCard
 from passreid.config import plain
 from passreid.errors import CheckpointError, ModelNotFoundError
@@ -229,7 +229,8 @@ def _session(
 
 def stale(graph: Path, reason: str) -> str:
     """Say that a graph does not fit what lies beside it, and what to do."""
+    command = export_command(graph.parent, graph.name)
     return (
         f"{graph}: does not belong to the weights and card beside it ({reason}). Write it anew "
-        f"with `passreid export {graph.parent}`, or load the model with backend='torch'."
+        f"with `{command}`, or load the model with backend='torch'."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +22,6 @@ from passreid.cli.app import (
     say_json,
 )
 from passreid.errors import UsageError
-from passreid.storage import replacing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,6 +106,8 @@ def calibrate(
 ) -> None:
     """Fit what a model's cosines mean on a labelled set: probability and thresholds.
 
+    The copy takes along what was exported from the model, in every precision.
+
     Example: passreid calibrate my-cameras/ --output my-model
 
     Args:
@@ -179,21 +179,21 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
 
 
 def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
-    """Write a model folder with this card; weights of a model folder are copied as they are."""
-    from passreid.backends import ATTENTION, CARD, GRAPH, WEIGHTS
+    """Write a model folder with this card; a model folder's weights, and what was exported from
+    them, are copied as they are: no file of them depends on the calibration.
+    """
+    from passreid.backends import CARD, WEIGHTS, exported
     from passreid.hub import resolve
 
     source = resolve(model)
-    if not (source / CARD).is_file():
+    folder = source.parent if source.name == WEIGHTS else source
+    if not (folder / CARD).is_file():
         from passreid.checkpoint import load_checkpoint, save_folder
 
         save_folder(load_checkpoint(source).model, card, output)
         return
-    for name in (WEIGHTS, GRAPH, ATTENTION):
-        there = source / name
-        if there.is_file() and there.resolve() != (output / name).resolve():
-            with replacing(output / name) as temporary:
-                shutil.copyfile(there, temporary)
+    for file in (folder / WEIGHTS, *exported(folder)):
+        storage.copy(file, output / file.name)
     storage.write(output / CARD, card.to_json().encode())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +116,8 @@ def adapt(
 def average(models: Annotated[list[Path], Parameter(negative=())], /, *, output: Path) -> None:
     """Average the weights of several runs from one start: often better than each of them.
 
+    Graphs for running without torch come along; files of other precisions must be exported again.
+
     Example: passreid average runs/a/model runs/b/model --output runs/both
 
     Args:
@@ -129,7 +131,30 @@ def average(models: Annotated[list[Path], Parameter(negative=())], /, *, output:
         raise MissingExtraError("Averaging", "torch") from error
     model, card = mix(models)
     save_folder(model, replace(card, name=output.resolve().name), output)
+    again = _bring_graphs(models, output)
     note(f"Wrote {output}; use it with --model {output}.")
+    for command in again:
+        note(f"To be exported again: `{command}`.")
+
+
+def _bring_graphs(models: Sequence[Path], output: Path) -> list[str]:
+    """Copy the graphs, which read whatever weights lie beside them, from a model that stores its
+    own alike; return the commands that write what else the models have.
+    """
+    from passreid import storage
+    from passreid.backends import ATTENTION, GRAPH, WEIGHTS, export_command, exported
+    from passreid.backends.onnx import read_header
+
+    header = read_header(output / WEIGHTS)
+    alike = [folder for folder in models if read_header(folder / WEIGHTS) == header]
+    brought = set()
+    for graph in (folder / name for folder in alike for name in (GRAPH, ATTENTION)):
+        if graph.is_file() and graph.name not in brought:
+            storage.copy(graph, output / graph.name)
+            brought.add(graph.name)
+    names = [file.name for folder in (*models, output) for file in exported(folder)]
+    left = (export_command(output, name) for name in names if name not in brought)
+    return list(dict.fromkeys(left))
 
 
 def _draw_crops(settings: PretrainConfig) -> int:
