@@ -47,7 +47,7 @@ class Speed:
         backend, precision: The engine, and what it computes in.
         end_to_end, network: Crops per second, from files to vectors and for the network alone.
         p50_ms, p95_ms: Milliseconds one crop takes on its own, from file to vector.
-        peak_mib: Largest resident memory of the process, MiB.
+        peak_mib: Largest resident memory of the process, MiB; None where the system does not say.
         limit: Share of the machine's measured matrix products that `network` reaches, 0 to 1; None
             where that limit cannot be measured.
         worst_cosine, mean_cosine: Against the first mode's vectors of the same crops.
@@ -59,7 +59,7 @@ class Speed:
     network: float
     p50_ms: float
     p95_ms: float
-    peak_mib: float
+    peak_mib: float | None
     limit: float | None
     worst_cosine: float = 1.0
     mean_cosine: float = 1.0
@@ -86,7 +86,8 @@ def measure_speed(
         UsageError: No mode can run here; says why the last one cannot.
     """
     rows: list[Speed] = []
-    reason = "no engine is installed"
+    engines = ", ".join(dict.fromkeys(backend for backend, _ in modes))
+    reason = f"none of these engines is installed: {engines}"
     reference = None
     limits: dict[tuple[str, ...], float | None] = {}
     with tempfile.TemporaryDirectory(prefix="passreid-bench-") as scratch:
@@ -169,7 +170,7 @@ def _measure(
         "network": network,
         "p50_ms": 1e3 * float(np.percentile(single, 50)),
         "p95_ms": 1e3 * float(np.percentile(single, 95)),
-        "peak_mib": peak_memory() / 2**20,
+        "peak_mib": peak_memory(),
         "operations": operations(embedder.card),
         "shape": (batch_size * tokens, a.width, round(a.width * a.mlp_ratio)),
     }
@@ -189,14 +190,14 @@ def operations(card: ModelCard) -> float:
     return 2.0 * (a.depth * block + patch)
 
 
-def peak_memory() -> float:
-    """Return the largest resident memory this process ever had, in bytes; NaN where unknown."""
+def peak_memory() -> float | None:
+    """Return the largest resident memory this process ever had, in MiB; None where unknown."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
-        return float("nan")
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+    return float(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _products(rows: int, inner: int, columns: int, precision: str) -> float | None:

@@ -58,8 +58,9 @@ def bench(
     table.add_column("worst cosine", justify="right")
     for row in rows:
         limit = "-" if row.limit is None else f"{row.limit:.0%}"
+        peak = "-" if row.peak_mib is None else f"{row.peak_mib:.0f}"
         speed = (f"{row.end_to_end:.0f}", f"{row.network:.0f}", limit)
-        cost = (f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.peak_mib:.0f}")
+        cost = (f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}", peak)
         table.add_row(row.backend, row.precision, *speed, *cost, f"{row.worst_cosine:.5f}")
     console.print(table)
     note("limit: share of the matrix products this machine does in that precision.")
