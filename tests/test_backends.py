@@ -112,11 +112,16 @@ def test_a_modelscope_folder_loads(bare: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(rows(tmp_path), rows(bare), atol=1e-6)
 
 
-def test_torch_is_asked_for_where_it_is_needed(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_asked_for_where_it_is_needed(
+    bare: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "passreid.backends.pytorch")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"passreid\[torch\]"):
+    with pytest.raises(MissingExtraError, match=r"without an ONNX graph .*passreid\[torch\]"):
         load(bare)
+    for path in (folder, folder / "model.safetensors"):
+        with pytest.raises(MissingExtraError, match=r"^The torch backend needs"):
+            load(path, backend="torch")
 
 
 def test_a_folder_with_a_graph_needs_no_torch(folder: Path) -> None:

@@ -77,6 +77,9 @@ class TestPlaces:
     def test_folders_and_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "damo" / "m@1").mkdir(parents=True)
         (tmp_path / "m.pth").write_bytes(b"x")
+        with pytest.raises(ModelNotFoundError, match="without a weight file is no model"):
+            resolve("damo/m@1")
+        (tmp_path / "damo" / "m@1" / "m.pth").write_bytes(b"x")
         assert resolve("damo/m@1") == Path("damo/m@1")  # a folder comes before a hub
         assert resolve(tmp_path / "m.pth") == tmp_path / "m.pth"
         monkeypatch.setenv("HOME", str(tmp_path))

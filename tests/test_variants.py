@@ -96,6 +96,16 @@ def test_a_file_of_other_weights_is_refused(folder: Path) -> None:
         load(folder, backend="onnx", precision="float16")
 
 
+def test_an_int8_file_asks_for_its_own_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "model.int8.xml").touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"passreid\[openvino\]"):
+        load(folder, precision="int8")
+
+
 def test_the_command_that_is_told_writes_the_file_it_is_told_for(folder: Path) -> None:
     for name in ("model.onnx", "model.float32.onnx", "model.float16.xml"):
         command = export_command(folder, name).split()

@@ -78,6 +78,8 @@ def resolve(
         return MODELS / name
     path = Path(name).expanduser()
     if path.exists():
+        if path.is_dir() and not any(file.suffix in _WEIGHTS for file in path.iterdir()):
+            raise ModelNotFoundError(f"'{name}': a folder without a weight file is no model.")
         return path
     if isinstance(name, Path):
         raise ModelNotFoundError(f"'{name}': no such file or folder.")

@@ -127,10 +127,12 @@ def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]
 
 
 def _quantised(folder: Path) -> Literal["onnx", "openvino"]:
-    """The engine for which a folder holds an int8 file."""
+    """The engine for which a folder holds an int8 file; OpenVINO is the faster one."""
     installed = importlib.util.find_spec("openvino") is not None
-    if installed and (folder / variant("int8", "openvino")).is_file():
-        return "openvino"
+    engines: tuple[Literal["onnx", "openvino"], ...] = ("onnx", "openvino")
+    for engine in engines[::-1] if installed else engines:
+        if (folder / variant("int8", engine)).is_file():
+            return engine
     return "onnx"
 
 
@@ -197,7 +199,9 @@ def _open_torch(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "timm", "torchvision"):
             raise
-        raise MissingExtraError(f"Loading {path} without an ONNX graph", "torch") from None
+        written = ((path if path.is_dir() else path.parent) / GRAPH).is_file()
+        feature = "The torch backend" if written else f"Loading {path} without an ONNX graph"
+        raise MissingExtraError(feature, "torch") from None
     model, card, _ = load_checkpoint(path)
     return card, TorchBackend(model, device=device, precision=precision, threads=threads)
 
