@@ -252,8 +252,8 @@ def _read_file(path: Path, name: str, max_bytes: int) -> bytes:
         if stat.S_ISREG(mode):
             with path.open("rb") as file:
                 return file.read(max_bytes + 1)
-        folder = "is a folder; list its pictures with find_images"
-        raise ImageError(name, folder if stat.S_ISDIR(mode) else "is not a regular file")
+        kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is not a regular file"
+        raise ImageError(name, kind)
     except FileNotFoundError:
         raise ImageError(name, "there is no such file") from None
     except PermissionError:

@@ -101,6 +101,26 @@ def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Pat
     assert len(json.loads(ran.out)["matches"]) == 1
 
 
+def test_embed_of_nothing_readable_still_writes_text_and_floats(cli: Cli, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.touch()
+    assert cli("embed", bad, "--output", tmp_path / "f.npz", "--on-error", "skip").code == 1
+    with np.load(tmp_path / "f.npz") as stored:
+        assert stored["paths"].dtype.kind == "U"
+        assert stored["embeddings"].shape == (0, 384)
+
+
+def test_an_empty_name_is_not_this_folder(
+    cli: Cli, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(gallery)
+    assert cli("embed", ".").code == 0
+    for arguments in (("embed", ""), ("rank", "", ".")):
+        ran = cli(*arguments)
+        assert ran.code == 2
+        assert "No picture was given" in ran.err
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_names_that_stdout_cannot_encode_are_spelled_out(
     people: ReIDDataset, tmp_path: Path, options: list[str]

@@ -153,7 +153,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     for name, message in {
         "missing.jpg": "there is no such file",
         "empty.jpg": r"is empty \(0 bytes\)",
-        ".": "is a folder; list its pictures with find_images",
+        ".": "is a folder, not a picture",
         "loop.jpg": "cannot be opened",
         "pipe.jpg": "is not a regular file",
         "empty.jpg/a.jpg": "cannot be opened",

@@ -293,11 +293,11 @@ def expand(sources: Sequence[str]) -> list[str]:
     """Turn folders into the pictures in them; files and addresses stay as they are.
 
     Raises:
-        UsageError: Nothing was given, or a folder holds no picture.
+        UsageError: Nothing or an empty name was given, or a folder holds no picture.
     """
     from passreid.images import find_images
 
-    if not sources:
+    if not sources or "" in sources:
         raise UsageError("No picture was given; name files, folders or https addresses.")
     found: list[str] = []
     for source in sources:
@@ -308,7 +308,7 @@ def expand(sources: Sequence[str]) -> list[str]:
 def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) -> None:
     """Write an .npz whole or not at all: `paths` (N,) text and `embeddings` (N, D) float32."""
     with replacing(output) as temporary:
-        np.savez(temporary, paths=np.array(paths), embeddings=embeddings)
+        np.savez(temporary, paths=np.array(paths, np.str_), embeddings=embeddings)
 
 
 def calibration_of(embedder: Embedder) -> Calibration | None:
