@@ -14,6 +14,7 @@ from passreid.cli.measure import draw_sheet
 from passreid.data import ReIDDataset
 from passreid.embed import load
 from passreid.exporting import write_graph, write_variant
+from passreid.show import ranksheet
 from tests import small
 from tests.cli.conftest import Cli
 
@@ -60,6 +61,26 @@ def test_the_worst_queries_are_those_found_last(
     ran = cli("evaluate", people.root, "--worst")
     assert ran.code == 2
     assert "--sheet" in ran.err
+
+
+@pytest.mark.parametrize("options", [[], ["--no-camera-filter"]])
+def test_a_sheet_marks_the_own_camera_as_the_figures_count_it(
+    cli: Cli,
+    people: ReIDDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+) -> None:
+    verdicts: set[object] = set()
+    draw = ranksheet._Sheet.draw
+
+    def watch(sheet: ranksheet._Sheet) -> Image.Image:
+        verdicts.update(sheet.verdicts)
+        return draw(sheet)
+
+    monkeypatch.setattr(ranksheet._Sheet, "draw", watch)
+    assert cli("evaluate", people.root, "--sheet", tmp_path / "s.png", *options).code == 0
+    assert verdicts == {"right", "wrong"}
 
 
 def test_a_sheet_of_reranked_lists_shows_cosines(
@@ -124,6 +145,16 @@ def test_what_was_exported_goes_along_with_a_calibrated_copy(
         assert {file.name for file in output.iterdir()} == {file.name for file in model.iterdir()}
         assert load(output, backend="onnx", precision="float16").calibration == fitted
         assert load(output, backend="openvino", precision="float16").calibration == fitted
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "model"):
+        ran = cli("calibrate", people.root, "--output", output)
+        assert ran.code == 2
+        assert ran.err.startswith(f"error: {output}: cannot be a folder to write to")
 
 
 def test_flip_without_a_calibration_for_it_gives_no_probability(

@@ -154,6 +154,20 @@ def test_demo_ends_with_a_list_an_answer_and_a_sheet(cli: Cli, tmp_path: Path) -
     assert cli("demo", "--output", tmp_path / "mine").code == 2
 
 
+def test_a_demo_that_was_stopped_may_start_again(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(root: Path, **_: object) -> None:
+        root.mkdir(parents=True)
+        (root / "half.jpg").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("passreid.data.make_synthetic", stop)
+    for _ in range(2):
+        ran = cli("demo", "--output", tmp_path / "demo")
+        assert (ran.code, ran.err) == (130, "error: Stopped.\n")
+
+
 def test_synthetic_draws_any_layout(cli: Cli, tmp_path: Path) -> None:
     ran = cli("synthetic", tmp_path / "p", "--people", 4, "--kind", "msmt17", "--cameras", 2)
     assert ran.code == 0

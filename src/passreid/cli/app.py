@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ app = App(
     version=importlib.metadata.version("passreid"),
     config=_recipe_file,
     default_parameter=Parameter(negative_iterable=(), show_default=True),
+    suppress_keyboard_interrupt=False,  # `run` says that it stopped
     help_epilogue="Exit codes: 0 done, 1 a failure the message explains, 2 wrong usage.",
 )
 console = Console(highlight=False)
@@ -139,8 +141,6 @@ def check_writable(path: Path | None, *, suffix: str) -> None:
     Raises:
         UsageError: The folder is missing or not writable, or the suffix is another one.
     """
-    import os
-
     if path is None:
         return
     if path.suffix.lower() != suffix:
@@ -150,3 +150,15 @@ def check_writable(path: Path | None, *, suffix: str) -> None:
         raise UsageError(f"{path}: the folder {folder} does not exist; make it first.")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"{path}: cannot be written; choose another output.")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse an output folder that cannot be written or made, as `check_writable` does a file.
+
+    Raises:
+        UsageError: It is a file, lies in one, or may not be written to.
+    """
+    place = path.absolute()
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"{path}: cannot be a folder to write to; choose another output.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
+from passreid import storage
 from passreid.cli.app import ModelOptions, app, note, say
 from passreid.cli.measure import draw_sheet
 from passreid.errors import UsageError
@@ -37,8 +38,8 @@ def demo(
     from passreid.evaluation import evaluate
 
     _clear(output)
+    storage.write(output / MARK, b"")
     people = make_synthetic(output / "people", people=12, cameras=4, per_camera=2, train_fraction=0)
-    (output / MARK).touch()
     say(
         f"1. Drew {len(people.query)} query and {len(people.gallery)} gallery pictures of 12 "
         f"synthetic people by 4 cameras in {escape(str(people.root))}."

@@ -14,6 +14,7 @@ from passreid.cli.app import (
     ModelOptions,
     OnError,
     app,
+    check_folder,
     check_writable,
     console,
     note,
@@ -118,6 +119,7 @@ def calibrate(
     from passreid.config import plain
     from passreid.evaluation import calibrate as fit
 
+    check_folder(output)
     dataset = read(root, kind, quiet=json)
     embedder = options.load()
     calibration = fit(embedder, dataset, progress=not json)
@@ -156,7 +158,13 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = Fa
     ]
     title = f"{report.model} on {report.data}: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}"
     title += f"; its {len(chosen)} worst queries" if worst else ""
-    rank_sheet([query[n] for n in chosen], hits, output, title=title)
+    rank_sheet(
+        [query[n] for n in chosen],
+        hits,
+        output,
+        title=title,
+        camera_filter=report.labels.camera_filter,
+    )
 
 
 def _draw_pairs(pairs: list[CameraPair]) -> Table:
