@@ -32,6 +32,14 @@ def test_embed_writes_paths_and_raw_embeddings(
     assert "3 embeddings of 384 numbers" in ran.err
 
 
+def test_the_suffix_may_be_in_capitals(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
+    output = tmp_path / "CROPS.NPZ"
+    assert cli("embed", people.query[0].path, "--output", output).code == 0
+    with np.load(output) as stored:
+        assert len(stored["embeddings"]) == 1
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_embed_takes_folders_and_prints_one_object_a_line(cli: Cli, gallery: Path) -> None:
     ran = cli("embed", gallery, "--json")
     lines = [json.loads(line) for line in ran.out.splitlines()]

@@ -307,8 +307,9 @@ def expand(sources: Sequence[str]) -> list[str]:
 
 def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) -> None:
     """Write an .npz whole or not at all: `paths` (N,) text and `embeddings` (N, D) float32."""
-    with replacing(output) as temporary:
-        np.savez(temporary, paths=np.array(paths, np.str_), embeddings=embeddings)
+    # By a name, NumPy would choose the file: it appends .npz to .NPZ.
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.savez(file, paths=np.array(paths, np.str_), embeddings=embeddings)
 
 
 def calibration_of(embedder: Embedder) -> Calibration | None:
