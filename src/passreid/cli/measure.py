@@ -116,6 +116,7 @@ def calibrate(
         output: Folder for the calibrated copy of the model; may be the model's own folder.
         json: Print the calibration as one object.
     """
+    from passreid.calibration import RATES
     from passreid.config import plain
     from passreid.evaluation import calibrate as fit
 
@@ -128,6 +129,12 @@ def calibrate(
         say_json(plain(calibration))
     else:
         _say_calibration(calibration)
+    measured = {point.false_accept_rate for point in calibration.points}
+    if unknown := [f"{rate:g}" for rate in RATES if rate not in measured]:
+        note(
+            f"Too few pairs of different people for a threshold at false-accept rates of "
+            f"{', '.join(unknown)}: `compare` and --same-only refuse those."
+        )
     note(f"Wrote {output}; use it with --model {output}.")
 
 
