@@ -38,6 +38,23 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         storage.write(tmp_path / "file" / "a.bin", b"")
 
 
+def test_this_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"\.: cannot be written"):
+        storage.write(Path(), b"")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_onto_itself_is_left_alone(tmp_path: Path) -> None:
+    storage.write(tmp_path / "a", b"whole")
+    (tmp_path / "link").symlink_to("a")
+    storage.copy(tmp_path / "a", tmp_path / "link")
+    storage.copy(tmp_path / "link", tmp_path / "b")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "b").read_bytes() == b"whole"
+    assert not (tmp_path / "b").is_symlink()
+
+
 def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match="No space left on device"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from passreid.cli.app import DEFAULT_MODEL, app, console, note, say, say_json
+from passreid.cli.app import app, console, note, say, say_json
 from passreid.errors import MissingExtraError, PassreidError, UsageError
 
 if TYPE_CHECKING:
@@ -235,6 +235,3 @@ def _say_card(card: ModelCard) -> None:
     else:
         c = card.calibration
         say(f"  calibration   {escape(c.data)}, equal error rate {c.equal_error_rate:.2%}")
-
-
-__all__ = ["DEFAULT_MODEL", "convert", "doctor", "export", "models"]
