@@ -73,6 +73,17 @@ def test_without_torch_auto_precision_is_float32(
     assert (embedder.backend, embedder.precision) == ("onnx", "float32")
 
 
+def test_without_torch_lower_precisions_ask_for_less(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"passreid\[openvino\]"):
+        load(folder, precision="bfloat16")
+    with pytest.raises(ModelNotFoundError, match=r"has no model\.float16\.onnx; write it"):
+        load(folder, precision="float16")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,7 +131,7 @@ def test_torch_is_asked_for_where_it_is_needed(
     with pytest.raises(MissingExtraError, match=r"without an ONNX graph .*passreid\[torch\]"):
         load(bare)
     for path in (folder, folder / "model.safetensors"):
-        with pytest.raises(MissingExtraError, match=r"^The torch backend needs"):
+        with pytest.raises(MissingExtraError, match=r"^The torch backend \(device auto, "):
             load(path, backend="torch")
 
 

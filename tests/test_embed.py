@@ -195,7 +195,8 @@ def test_a_box_without_pixels_is_named_by_its_row(box: tuple[float, ...]) -> Non
 
 def test_boxes_of_another_shape_are_refused() -> None:
     frame = Image.fromarray(small.picture(3))
-    for boxes in ([1, 2, 3, 4], [[1, 2, 3]]):
+    refused: list[Any] = [[1, 2, 3, 4], [[1, 2, 3]], [[1, 2, 3, 4], [1, 2]], [["a", 2, 3, 4]]]
+    for boxes in refused:
         with pytest.raises(UsageError, match=r"\(N, 4\)"):
             small.colours().boxes(frame, boxes)
 

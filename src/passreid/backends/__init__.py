@@ -123,7 +123,12 @@ def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]
     torch = importlib.util.find_spec("torch") is not None
     if precision in ("auto", "bfloat16") and importlib.util.find_spec("openvino") is not None:
         return "torch" if torch and device == "auto" and _gpu() else "openvino"
-    return "onnx" if precision == "auto" and not torch else "torch"
+    if torch:
+        return "torch"
+    # Where it cannot run either, the error that follows names what is smaller to install.
+    lean: dict[str, Literal["onnx", "openvino"]]
+    lean = {"auto": "onnx", "float16": "onnx", "bfloat16": "openvino"}
+    return lean.get(precision, "torch")
 
 
 def _quantised(folder: Path) -> Literal["onnx", "openvino"]:
@@ -200,7 +205,9 @@ def _open_torch(
         if (error.name or "").partition(".")[0] not in ("torch", "timm", "torchvision"):
             raise
         written = ((path if path.is_dir() else path.parent) / GRAPH).is_file()
-        feature = "The torch backend" if written else f"Loading {path} without an ONNX graph"
+        feature = f"Loading {path} without an ONNX graph"
+        if written:
+            feature = f"The torch backend (device {device}, precision {precision})"
         raise MissingExtraError(feature, "torch") from None
     model, card, _ = load_checkpoint(path)
     return card, TorchBackend(model, device=device, precision=precision, threads=threads)

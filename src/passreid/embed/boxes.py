@@ -20,10 +20,13 @@ def round_boxes(xyxy: ArrayLike, size: tuple[int, int], name: str) -> NDArray[np
         (N, 4), each box of at least one pixel.
 
     Raises:
-        UsageError: `xyxy` is not (N, 4).
+        UsageError: `xyxy` is not (N, 4) numbers.
         ImageError: A box has no pixel in the frame.
     """
-    boxes = np.asarray(xyxy, np.float64)
+    try:
+        boxes = np.asarray(xyxy, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"xyxy must be (N, 4) numbers, a box a row ({error}).") from None
     if not boxes.size:
         return np.empty((0, 4), np.int64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
