@@ -64,10 +64,14 @@ def test_people_are_enrolled_found_and_forgotten(
 def test_what_cannot_be_done_is_said(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
     missing = cli("gallery", "info", tmp_path / "none")
     assert (missing.code, "there is no gallery here" in missing.err) == (1, True)
-    odd = cli("gallery", "list", tmp_path / "none", "--since", "yesterday")
-    assert (odd.code, "'yesterday' is no time" in odd.err) == (2, True)
+    for text in ("yesterday", "nan", "1e30"):
+        odd = cli("gallery", "list", tmp_path / "none", "--since", text)
+        assert (odd.code, f"'{text}' is no time" in odd.err) == (2, True)
     box = tmp_path / "p.gallery"
     assert cli("gallery", "add", box, people.query[0].path).code == 0
+    for verb in ("list", "remove"):
+        nobody = cli("gallery", verb, box, "--id", "7")
+        assert (nobody.code, "'7' is no id of an entry" in nobody.err) == (2, True)
     flip = cli("gallery", "search", box, people.query[0].path, "--flip")
     assert (flip.code, "+flip" in flip.err) == (1, True)
 

@@ -131,3 +131,39 @@ def test_embeddings_that_cannot_be_kept(everywhere: Gallery, embedding: Any, mes
     with pytest.raises(UsageError, match="rerank is -1"):
         everywhere.search(VECTORS[0], rerank=-1)
     assert everywhere.search(VECTORS[0], rerank=9, where=Where(cameras=("nowhere",))) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"id": "7"}, "'7' is no id of an entry"),
+        ({"time": np.nan}, "nan is no time"),
+        ({"time": 1e30}, "1e\\+30 is no time"),
+        ({"camera": "half \ud800"}, "half characters"),
+        ({"payload": {"a": np.inf}}, "NaN, infinity"),
+        ({"payload": [1]}, "an object of plain JSON"),
+    ],
+)
+def test_words_that_cannot_be_kept(everywhere: Gallery, said: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        everywhere.add([Entry(content_hash="x", embedding=VECTORS[0], **said)])
+    if "id" not in said:
+        with pytest.raises(UsageError, match=message):
+            everywhere.update([entries()[0].id], **said)
+    assert everywhere.count() == 60
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (Where(ids=("7",)), "'7' is no id of an entry"),
+        (Where(since=np.nan), "nan is no time"),
+        (Where(until=np.inf), "inf is no time"),
+    ],
+)
+def test_filters_that_mean_nothing(everywhere: Gallery, where: Where, message: str) -> None:
+    for ask in (everywhere.page, everywhere.count, everywhere.remove):
+        with pytest.raises(UsageError, match=message):
+            ask(where)
+    with pytest.raises(UsageError, match=message):
+        everywhere.search(VECTORS[0], where=where)

@@ -88,17 +88,20 @@ def test_what_is_no_export_is_said(gallery: Gallery, tmp_path: Path) -> None:
             copy(gallery, other)
 
 
-def test_a_damaged_row_is_said(gallery: Gallery, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("column", "value"), [("payload", "no JSON"), ("payload", "[]"), ("id", "7"), ("time", np.nan)]
+)
+def test_a_damaged_row_is_said(
+    gallery: Gallery, tmp_path: Path, column: str, value: object
+) -> None:
     import pyarrow
     from pyarrow import parquet
 
     file = tmp_path / "x.parquet"
     export_parquet(gallery, file)
     table = parquet.read_table(file)
-    broken = pyarrow.array(["no JSON"] * 60, pyarrow.string())
-    parquet.write_table(
-        table.set_column(table.schema.names.index("payload"), "payload", broken), file
-    )
+    broken = pyarrow.array([value] * 60, table.schema.field(column).type)
+    parquet.write_table(table.set_column(table.schema.names.index(column), column, broken), file)
     with (
         opened("edge", tmp_path / "other") as other,
         pytest.raises(GalleryError, match="a row is no entry of a gallery"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -313,10 +314,10 @@ def _seconds(text: str | None) -> float | None:
     """Read a time: Unix seconds, or a date that `datetime.fromisoformat` knows."""
     if text is None:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    with suppress(ValueError, OverflowError, OSError):
+        seconds = float(text)
+        datetime.fromtimestamp(seconds, timezone.utc)  # or it is no moment that can be shown
+        return seconds
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:

@@ -157,6 +157,7 @@ class Gallery(Protocol):
 
         Raises:
             EmbeddingError: An embedding is missing, of another width, zero or not finite.
+            UsageError: An id is no UUID, or a time, label or payload cannot be stored.
             GalleryError, OutputError: The gallery is read-only or cannot be written.
         """
 
@@ -241,16 +242,46 @@ CHANGEABLE = ("camera", "time", "person", "tracklet", "payload")
 FORMAT = 1
 """Of galleries; a gallery of another is refused."""
 
+EARLIEST, LATEST = -62135596800.0, 253402300799.0
+"""Unix seconds that dates can show: of the years 1 to 9999."""
+
 
 def changeable(values: Mapping[str, Any]) -> None:
     """Refuse to set what `update` may not.
 
     Raises:
-        UsageError: Another field is named.
+        UsageError: Another field is named, or a value cannot be stored.
     """
     unknown = sorted(values.keys() - set(CHANGEABLE))
     if unknown:
         raise UsageError(f"{', '.join(unknown)} cannot be changed; {', '.join(CHANGEABLE)} can.")
+    check_words(values)
+
+
+def check_words(values: Mapping[str, Any]) -> None:
+    """Refuse what is said of an entry in a way that engines do not keep.
+
+    Raises:
+        UsageError: A time beyond the years that dates can show, or words that JSON cannot carry.
+    """
+    time, payload = values.get("time"), values.get("payload", {})
+    if time is not None and not EARLIEST <= time <= LATEST:
+        raise UsageError(f"{time} is no time; give Unix seconds of the years 1 to 9999.")
+    labels = {name: values.get(name) for name in ("source", "camera", "person", "tracklet")}
+    if not isinstance(payload, Mapping) or not is_json(labels | {"payload": dict(payload)}):
+        raise UsageError(
+            "Labels and payload must be text and an object of plain JSON, without NaN, infinity or "
+            "half characters."
+        )
+
+
+def is_json(values: Mapping[str, Any]) -> bool:
+    """Whether JSON carries all of this there and back."""
+    try:
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def identity(embedder: Embedder) -> str:

@@ -20,10 +20,11 @@ from passreid.gallery.base import (
     Page,
     Pooling,
     Where,
+    check_words,
     pooled,
     unit_vector,
 )
-from passreid.gallery.points import entry_of
+from passreid.gallery.points import check_ids, entry_of
 from passreid.reranking import rerank as reranked
 from passreid.similarity import F32
 
@@ -60,6 +61,9 @@ class Engine(ABC):
         remaining = iter(entries)
         while batch := list(islice(remaining, self.batch)):
             fresh = {entry.id: entry for entry in batch}
+            check_ids(fresh)
+            for entry in batch:
+                check_words(vars(entry))
             vectors = {
                 id: unit_vector(entry.embedding, self.dim, f"entry {id}")
                 for id, entry in fresh.items()

@@ -105,10 +105,9 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
     with _opened(path) as file:
         for batch in file.iter_batches(_BATCH, columns=_COLUMNS):
             try:
-                entries = [_entry(row) for row in batch.to_pylist()]
-            except (TypeError, ValueError) as error:
+                done = gallery.add([_entry(row) for row in batch.to_pylist()])
+            except (TypeError, ValueError, UsageError) as error:
                 raise GalleryError(f"{path}: a row is no entry of a gallery ({error}).") from None
-            done = gallery.add(entries)
             added, known = added + done.added, known + done.known
     return Added(added, known)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from passreid.errors import UsageError
 from passreid.gallery.base import Entry, Where
 
 INDEXED = ("camera", "person", "tracklet", "source")
@@ -37,6 +39,17 @@ def is_id(text: str) -> bool:
     return True
 
 
+def check_ids(ids: Iterable[str]) -> None:
+    """Refuse ids no entry can have.
+
+    Raises:
+        UsageError: One is no UUID.
+    """
+    for id in ids:
+        if not is_id(id):
+            raise UsageError(f"'{id}' is no id of an entry; ids are UUIDs.")
+
+
 def payload(entry: Entry) -> dict[str, Any]:
     names = ("content_hash", "source", "camera", "time", "person", "tracklet")
     known = {name: getattr(entry, name) for name in names}
@@ -48,8 +61,17 @@ def entry_of(point: Any, **more: Any) -> Entry:
 
 
 def condition(where: Where | None, words: Words) -> Any:
+    """Return a filter in the engine's classes; None for one that lets all through.
+
+    Raises:
+        UsageError: An id is no UUID, or a time is not finite.
+    """
     if where is None or where == Where():
         return None
+    check_ids(where.ids)
+    for moment in (where.since, where.until):
+        if moment is not None and not math.isfinite(moment):
+            raise UsageError(f"{moment} is no time; give Unix seconds.")
     must: list[Any] = []
     if where.ids:
         must.append(words.has_id(list(where.ids)))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from passreid.gallery.base import Entry, Where
-
-LATEST = 253402300799.0  # the end of the year 9999, the last that dates can show
+from passreid.gallery.base import LATEST, Entry, Where, is_json
 
 
 def _writable(payload: dict[str, Any]) -> dict[str, Any]:
     """Refuse NaN, infinity and half characters, which JSON cannot carry back."""
-    try:
-        json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise ValueError("must be plain JSON without NaN or infinity") from None
+    if not is_json(payload):
+        raise ValueError("must be plain JSON without NaN or infinity")
     return payload
 
 
