@@ -73,10 +73,12 @@ def enrol(
         fresh: dict[str, NewImage] = {}
         for new in batch:
             try:
-                fresh.setdefault(content_hash(new.image), new)
+                digest = content_hash(new.image)
             except ImageError as error:
                 _note(error, on_error, skipped)
                 continue
+            known += digest in fresh
+            fresh.setdefault(digest, new)
         there = _known(gallery, fresh)
         known += len(there)
         fresh = {digest: new for digest, new in fresh.items() if digest not in there}
