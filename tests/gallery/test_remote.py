@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ def test_addresses(url: str, expected: tuple[str, str]) -> None:
 )
 def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(UsageError, match=r"write a server's gallery|only host, port and name"):
+        open_gallery(url)
+
+
+@pytest.mark.parametrize("url", ["http://host:99999/people", "http://host:x/p", "http://[::1/p"])
+def test_a_port_or_host_that_cannot_be_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match="is no address"):
         open_gallery(url)
 
 
@@ -94,14 +101,16 @@ def test_what_may_pass_is_tried_again(
     assert len(asked) == calls
 
 
-def test_a_collection_of_others_is_refused() -> None:
+def test_a_collection_of_others_is_refused_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     client = qdrant_client.QdrantClient(":memory:")
     with pytest.raises(GalleryError, match="no such gallery"):
         remote.RemoteGallery(client, "people")
     vectors = qdrant_client.models.VectorParams(size=4, distance="Dot")
     client.create_collection("people", vectors)
-    with pytest.raises(GalleryError, match="is no gallery of passreid"):
-        remote.RemoteGallery(client, "people")
+    monkeypatch.setattr(client, "create_payload_index", pytest.fail)
+    for use in (remote.RemoteGallery, partial(remote.RemoteGallery.create, model=MODEL, dim=4)):
+        with pytest.raises(GalleryError, match="is no gallery of passreid"):
+            use(client, "people")
 
 
 def test_read_only_and_thumbnails() -> None:
@@ -153,6 +162,32 @@ def test_a_gallery_whose_making_was_cut_short_is_finished(monkeypatch: pytest.Mo
         remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
     made.remove("")
     assert sorted(made) == sorted({"time", *INDEXED})
+
+
+def test_a_gallery_that_another_process_makes_first_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    real = client.create_collection
+
+    def made_twice(*arguments: Any, **named: Any) -> None:
+        real(*arguments, **named)
+        raise refused(409)
+
+    monkeypatch.setattr(client, "create_collection", made_twice)
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    assert remote.RemoteGallery(client, "people").model == MODEL
+
+
+def test_a_gallery_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise refused(400)
+
+    monkeypatch.setattr(client, "create_collection", refuse)
+    with pytest.raises(GalleryError, match="answers 400"):
+        remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
 
 
 def test_int8_keeps_the_whole_vectors_on_disk() -> None:

@@ -32,7 +32,11 @@ def address(url: str) -> Address:
     Raises:
         UsageError: It is none.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6333
+    except ValueError as error:
+        raise UsageError(f"{url}: is no address ({error}).") from None
     name = parts.path.strip("/")
     if parts.scheme not in ("http", "https") or not parts.hostname or not name or "/" in name:
         raise UsageError(f"{url}: write a server's gallery as http://host:6333/people.")
@@ -42,7 +46,7 @@ def address(url: str) -> Address:
             "PASSREID_QDRANT_API_KEY."
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(f"{parts.scheme}://{host}:{parts.port or 6333}", name)
+    return Address(f"{parts.scheme}://{host}:{port}", name)
 
 
 def connect(where: Address, api_key: str | None) -> QdrantClient:

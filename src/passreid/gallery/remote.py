@@ -56,13 +56,10 @@ class RemoteGallery(Engine):
         self.name, self.read_only, self._client = name, read_only, client
         if not self._call(client.collection_exists):
             raise GalleryError(f"{name}: there is no such gallery; add pictures to make one.")
-        config = self._call(client.get_collection).config
-        kept = config.metadata or {}
-        if kept.get("passreid_format") != FORMAT:
-            raise GalleryError(f"{name}: is no gallery of passreid, or of another format.")
+        config = _ours(client, name).config
         vectors = config.params.vectors
         assert isinstance(vectors, models.VectorParams)
-        self.model, self.dim = str(kept["model"]), vectors.size
+        self.model, self.dim = str((config.metadata or {})["model"]), vectors.size
 
     @staticmethod
     def create(
@@ -71,12 +68,16 @@ class RemoteGallery(Engine):
         """Make an empty gallery unless there is one; finish one whose making was cut short.
 
         Raises:
-            GalleryError: The server refuses or does not answer.
+            GalleryError: The server refuses, does not answer, or has another's collection there.
         """
-        layout = layout or Layout()
-        if not repeated(partial(client.collection_exists, name), name):
-            RemoteGallery._create_collection(client, name, model, dim, layout)
-        there = repeated(partial(client.get_collection, name), name).payload_schema
+        exists = partial(repeated, partial(client.collection_exists, name), name)
+        if not exists():
+            try:
+                RemoteGallery._create_collection(client, name, model, dim, layout or Layout())
+            except GalleryError:
+                if not exists():  # another process, or a try whose answer was lost, has made it
+                    raise
+        there = _ours(client, name).payload_schema
         kinds = dict.fromkeys(INDEXED, models.PayloadSchemaType.KEYWORD)
         for field, kind in {**kinds, "time": models.PayloadSchemaType.FLOAT}.items():
             if field not in there:
@@ -221,6 +222,18 @@ class RemoteGallery(Engine):
     def _call(self, method: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Ask the server something of this collection."""
         return repeated(partial(method, self.name, *arguments, **named), self.name)
+
+
+def _ours(client: QdrantClient, name: str) -> models.CollectionInfo:
+    """Describe a collection that is a gallery.
+
+    Raises:
+        GalleryError: It is something else.
+    """
+    told = repeated(partial(client.get_collection, name), name)
+    if (told.config.metadata or {}).get("passreid_format") != FORMAT:
+        raise GalleryError(f"{name}: is no gallery of passreid, or of another format.")
+    return told
 
 
 def _picture(entry: Entry) -> dict[str, str]:
