@@ -114,6 +114,8 @@ def test_what_is_no_gallery_is_said(tmp_path: Path) -> None:
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(GalleryError, match="other things"):
         open_gallery(tmp_path / "photos", model=MODEL, dim=DIM, create=True)
+    with pytest.raises(GalleryError, match="is a file"):
+        open_gallery(tmp_path / "photos" / "a.jpg", model=MODEL, dim=DIM, create=True)
     (tmp_path / "photos" / "gallery.json").write_text('{"format": 9}')
     with pytest.raises(GalleryError, match="format 9"):
         open_gallery(tmp_path / "photos")

@@ -3,6 +3,8 @@
 base.py       entries, filters, hits, the protocol
 embedded.py   a folder on this machine: the Qdrant engine in the process
 folder.py     what lies in it, and what a kill left of it
+shard.py      the engine's files, made anew while they are used
+indexing.py   the index of them, built by a process of its own
 remote.py     a Qdrant server or cluster
 connection.py the way there: addresses, clients, requests tried again
 engine.py     what both do alike
@@ -106,6 +108,8 @@ def _in_folder(folder: Path, made: _New | None, read_only: bool) -> Gallery:
     except ModuleNotFoundError as error:
         raise MissingExtraError("A gallery", "gallery") from error
     if made and not (folder / CARD).exists():
+        if folder.is_file():
+            raise GalleryError(f"{folder}: is a file; a gallery is a folder, name a new one.")
         if folder.exists() and any(folder.iterdir()) and not (folder / SHARD).exists():
             raise GalleryError(f"{folder}: is a folder of other things; name a new one.")
         model, dim, layout = made
