@@ -92,7 +92,11 @@ class MissingExtraError(PassreidError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional part: pip install 'passreid[{extra}]'")
-        self.extra = extra
+        self.feature, self.extra = feature, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Survive pickling between worker processes (the two arguments differ from ``args``)."""
+        return type(self), (self.feature, self.extra)
 
 
 class TrainingError(PassreidError):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from passreid.errors import ImageError, UsageError
+from passreid.errors import ImageError, MissingExtraError, UsageError
 from passreid.images import ImageInput, ImageLimits, content_hash, describe, read_image
 from tests import seeded
 from tests.images.pictures import Array, encode, picture, png_header
@@ -250,3 +250,6 @@ def test_errors_survive_the_way_between_processes() -> None:
         read_image("missing.jpg")
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 (our own bytes)
     assert str(copy) == str(caught.value) and copy.source == "missing.jpg"
+    extra = MissingExtraError("Serving", "serve")
+    copied = pickle.loads(pickle.dumps(extra))  # noqa: S301
+    assert (str(copied), copied.extra) == (str(extra), "serve")
