@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from passreid.errors import MissingExtraError, OutputError, UsageError
+from passreid.errors import MissingExtraError, OutputError, PassreidError, UsageError
 
 
 @contextmanager
@@ -102,3 +102,27 @@ def open_binary(place: str, *, extra: str) -> IO[bytes]:
     system, path = filesystem(place, extra=extra)
     stream: IO[bytes] = system.open(path, "rb")
     return stream
+
+
+@contextmanager
+def open_parquet(place: str, kind: Callable[[str], PassreidError]) -> Iterator[Any]:
+    """Open a Parquet file; what is wrong with it, then or in the block, becomes a sentence.
+
+    Args:
+        place: Path or address.
+        kind: The error to make of the sentence; its cause is what went wrong.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        UsageError: As `filesystem`.
+    """
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Reading Parquet", "bulk") from error
+    try:
+        with open_binary(place, extra="bulk") as stream, ParquetFile(stream) as file:
+            yield file
+    except (ArrowException, OSError, ValueError) as error:
+        raise kind(f"{place}: cannot be read as Parquet ({error}).") from error

@@ -21,9 +21,10 @@ from passreid.bulk.work import (
 from passreid.card import ModelCard
 from passreid.config import read_json
 from passreid.embed import DEFAULT_MODEL
-from passreid.errors import ConfigError, UsageError
+from passreid.errors import ConfigError, DatasetError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery
 from passreid.hub import resolve, weights_digest
+from passreid.storage import open_parquet
 
 PER_PART = 2048
 """Files in a part: what is lost at most by a kill, for each worker."""
@@ -68,13 +69,17 @@ def embed_all(
         progress: Told the parts done and their number.
 
     Raises:
-        UsageError: Nothing to embed, or the folder holds a run of other sources or another model.
-        DatasetError: A source cannot be read; what is done is kept.
+        UsageError: Nothing to embed, the folder holds a run of other sources or another model, or
+            lies in a source, where the next start would find it.
+        DatasetError: A source or a part cannot be read; what is done is kept.
         MissingExtraError: A package is not installed.
         OutputError: The folder cannot be written.
     """
     if workers < 1:
         raise UsageError(f"--workers is {workers}; it must be at least 1.")
+    for source in sources:
+        if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
+            raise UsageError(f"{output} lies in {source}, which is to be read; name another place.")
     parts = plan(sources, per_part=per_part, column=column)
     identity = _begin(output, parts, model)
     missing = [number for number in range(len(parts)) if not _file(output, number).exists()]
@@ -100,13 +105,12 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
         gallery: Where to.
 
     Raises:
+        DatasetError: A part is damaged.
         EmbeddingError, GalleryError, OutputError: As `Gallery.add`.
     """
-    from pyarrow.parquet import ParquetFile
-
     added = known = 0
     for path in sorted(folder.glob("part-*.parquet")):
-        with ParquetFile(path) as file:
+        with open_parquet(str(path), _damaged) as file:
             for batch in file.iter_batches(PER_PART):
                 vectors = batch.column("embedding").flatten().to_numpy()
                 rows = vectors.reshape(len(batch), -1)
@@ -179,17 +183,19 @@ def _file(output: Path, number: int) -> Path:
     return output / f"part-{number:06d}.parquet"
 
 
+def _damaged(said: str) -> DatasetError:
+    return DatasetError(f"{said} Delete it and repeat the command.")
+
+
 def _summed_up(output: Path, parts: int) -> tuple[int, int]:
     """Count embeddings and list failures, which each part's file holds with its rows."""
-    from pyarrow.parquet import ParquetFile
-
     embeddings = failures = 0
     listed = output / FAILED
     with storage.replacing(listed) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for number in range(parts):
-            with ParquetFile(_file(output, number)) as file:
+            with open_parquet(str(_file(output, number)), _damaged) as file:
                 embeddings += file.metadata.num_rows
-                missing = json.loads(file.schema_arrow.metadata[FAILURES])
+                missing = json.loads((file.schema_arrow.metadata or {}).get(FAILURES, b""))
             failures += len(missing)
             for name, reason in missing:
                 line = {"source": name, "reason": reason}

@@ -10,20 +10,21 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from passreid.errors import DatasetError, ImageError, MissingExtraError, UsageError
+from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.fetch import download
 from passreid.images import DEFAULT_LIMITS, IMAGE_SUFFIXES, describe, find_images
-from passreid.storage import filesystem, is_address, open_binary
+from passreid.storage import filesystem, is_address, open_binary, open_parquet
 
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
 """Columns of a Parquet file that are taken for pictures, in this order, unless one is named."""
 
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_SHARDS = (*_TARS, ".parquet")
 _EXTRA = "bulk"
 _MANY = 64  # files fetched at once, and rows decoded at once
 _PLAIN = -1  # row group of a part that has none
@@ -68,7 +69,8 @@ def plan(sources: Sequence[str], *, per_part: int, column: str | None = None) ->
 
     Raises:
         UsageError: A source is missing or holds nothing to embed.
-        DatasetError: A list or Parquet file cannot be read, or has no such column.
+        DatasetError: A storage cannot be reached, or a list or Parquet file cannot be read, or has
+            no such column.
         MissingExtraError: A source needs a package that is not installed.
     """
     if per_part < 1:
@@ -91,7 +93,7 @@ def read_part(part: Part) -> Iterator[Found]:
     """Yield the pictures of a part, a few in memory at a time.
 
     Raises:
-        DatasetError: A tar or Parquet file cannot be read to its end.
+        DatasetError: Storage fails in the middle of a tar or Parquet file.
     """
     if part.kind == "files":
         return _files(part.places)
@@ -106,15 +108,9 @@ def _list(source: str, found: _Listed) -> None:
         for line in _lines(source):
             _sort(_beside(source, line), found)
     elif is_address(source):
-        system, path = filesystem(source, extra=_EXTRA)
-        if system.isdir(path):
-            _sort_all([system.unstrip_protocol(name) for name in system.find(path)], source, found)
-        elif system.exists(path):
-            _sort(source, found)
-        else:
-            raise UsageError(f"{source}: there is no such object")
+        _list_stored(source, found)
     elif Path(source).is_dir():
-        shards = [str(p) for kind in ("*.tar", "*.parquet") for p in Path(source).rglob(kind)]
+        shards = [str(p) for p in Path(source).rglob("*") if p.name.lower().endswith(_SHARDS)]
         try:
             _sort_all([*map(str, find_images(source)), *shards], source, found)
         except UsageError:
@@ -127,9 +123,23 @@ def _list(source: str, found: _Listed) -> None:
         _sort(source, found)
 
 
+def _list_stored(source: str, found: _Listed) -> None:
+    system, path = filesystem(source, extra=_EXTRA)
+    try:
+        names = system.find(path) if system.isdir(path) else None
+        there = names is not None or system.exists(path)
+    except OSError as error:
+        raise DatasetError(f"{source}: cannot be reached ({error.strerror or error}).") from None
+    if names is not None:
+        _sort_all([system.unstrip_protocol(name) for name in names], source, found)
+    elif there:
+        _sort(source, found)
+    else:
+        raise UsageError(f"{source}: there is no such object")
+
+
 def _sort_all(names: Sequence[str], source: str, found: _Listed) -> None:
-    known = (*IMAGE_SUFFIXES, ".tar", ".parquet")
-    kept = [name for name in names if PurePosixPath(name).suffix.lower() in known]
+    kept = [name for name in names if name.lower().endswith((*IMAGE_SUFFIXES, *_SHARDS))]
     if not kept:
         raise UsageError(f"{source}: holds no pictures, .tar or .parquet files")
     for name in sorted(kept):
@@ -137,8 +147,9 @@ def _sort_all(names: Sequence[str], source: str, found: _Listed) -> None:
 
 
 def _sort(place: str, found: _Listed) -> None:
-    suffix = PurePosixPath(place).suffix.lower()
-    {".tar": found.tars, ".parquet": found.parquets}.get(suffix, found.files).append(place)
+    name = place.lower()
+    kind = found.tars if name.endswith(_TARS) else found.files
+    (found.parquets if name.endswith(".parquet") else kind).append(place)
 
 
 def _lines(source: str) -> list[str]:
@@ -151,7 +162,7 @@ def _lines(source: str) -> list[str]:
 
 
 def _row_groups(place: str, column: str | None) -> list[Part]:
-    with _parquet(place) as file:
+    with open_parquet(place, DatasetError) as file:
         names = file.schema_arrow.names
         chosen = [column] if column else [name for name in COLUMNS if name in names]
         if not chosen or chosen[0] not in names:
@@ -168,7 +179,7 @@ def _files(places: Sequence[str]) -> Iterator[Found]:
     remaining = iter(places)
     while some := list(islice(remaining, _MANY)):
         stored = [place for place in some if is_address(place) and not _is_web(place)]
-        fetched = dict(_objects(stored)) if stored else {}
+        fetched = dict(_objects(stored))
         for place in some:
             yield place, fetched[place] if place in fetched else _file(place)
 
@@ -196,14 +207,17 @@ def _file(place: str) -> bytes | ImageError:
 
 
 def _objects(places: Sequence[str]) -> Iterator[Found]:
-    """Fetch objects of one storage at once, up to the limit of bytes and one more."""
-    system, _ = filesystem(places[0], extra=_EXTRA)
-    paths = [filesystem(place, extra=_EXTRA)[1] for place in places]
-    ends = [DEFAULT_LIMITS.max_bytes + 1] * len(paths)
-    found = system.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
-    for place, raw in zip(places, found, strict=True):
-        fine = isinstance(raw, bytes)
-        yield place, raw if fine else ImageError(place, f"cannot be fetched ({raw!r})")
+    """Fetch the objects of each storage at once, up to the limit of bytes and one more."""
+    storages: dict[Any, dict[str, str]] = {}
+    for place in places:
+        system, path = filesystem(place, extra=_EXTRA)
+        storages.setdefault(system, {})[place] = path
+    for system, paths in storages.items():
+        ends = [DEFAULT_LIMITS.max_bytes + 1] * len(paths)
+        found = system.cat_ranges([*paths.values()], [0] * len(paths), ends, on_error="return")
+        for place, raw in zip(paths, found, strict=True):
+            fine = isinstance(raw, bytes)
+            yield place, raw if fine else ImageError(place, f"cannot be fetched ({raw!r})")
 
 
 def _tar(part: Part) -> Iterator[Found]:
@@ -236,7 +250,7 @@ def _rows(part: Part) -> Iterator[Found]:
     (place,) = part.places
     row = -1
     try:
-        with _parquet(place) as file:
+        with open_parquet(place, DatasetError) as file:
             for batch in file.iter_batches(
                 _MANY, row_groups=[part.row_group], columns=[part.column], use_threads=False
             ):
@@ -244,7 +258,10 @@ def _rows(part: Part) -> Iterator[Found]:
                     row += 1
                     yield _row(place, f"{place}#{part.row_group}.{row}", value)
     except DatasetError as error:
-        yield place, ImageError(place, str(error))
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno:  # of the storage; pyarrow's own has none
+            raise
+        yield place, ImageError(place, f"cannot be read as Parquet ({cause})")
 
 
 def _row(place: str, name: str, value: Any) -> Found:
@@ -270,18 +287,3 @@ def _beside(source: str, name: str) -> str:
 def _is_web(place: str) -> bool:
     """Pictures from the web come through `passreid.fetch`, which refuses private addresses."""
     return place.startswith(("https://", "http://"))
-
-
-@contextmanager
-def _parquet(place: str) -> Iterator[Any]:
-    """Open a Parquet file; what is wrong with it becomes a sentence."""
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Reading Parquet", "bulk") from error
-    try:
-        with open_binary(place, extra=_EXTRA) as stream, ParquetFile(stream) as file:
-            yield file
-    except (ArrowException, OSError, ValueError) as error:
-        raise DatasetError(f"{place}: cannot be read as Parquet ({error}).") from None

@@ -115,19 +115,14 @@ def work_in_processes(
     """
     threads = max(1, (os.cpu_count() or 1) // workers)
     # Spawned, not forked: a fork of a process with threads may hang.
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=({"threads": threads, **options},),
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         remaining = iter(tasks)
         running: set[Future[Finished]] = set()
         try:
             while True:
                 # Never more than two parts a worker are under way: memory stays bounded.
                 for task in islice(remaining, 2 * workers - len(running)):
-                    running.add(pool.submit(_work, task, model))
+                    running.add(pool.submit(_work, task, {"threads": threads, **options}, model))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -142,13 +137,10 @@ def work_in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(options: Mapping[str, Any]) -> None:
+def _work(task: Numbered, options: Mapping[str, Any], model: str) -> Finished:
     global _embedder
-    _embedder = load(**options)
-
-
-def _work(task: Numbered, model: str) -> Finished:
-    assert _embedder is not None, "the initializer has run"
+    if _embedder is None:  # not in the pool's initializer, whose errors look like a kill
+        _embedder = load(**options)
     number, part = task
     return number, embed_part(_embedder, part, model)
 

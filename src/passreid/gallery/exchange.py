@@ -7,7 +7,6 @@ import shutil
 import tarfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from passreid.errors import GalleryError, MissingExtraError, OutputError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery, Where
-from passreid.storage import is_address, replacing
+from passreid.storage import is_address, open_parquet, replacing
 
 _BATCH = 1024
 _MODEL = b"passreid_model"
@@ -60,7 +59,11 @@ def export_parquet(gallery: Gallery, path: Path, where: Where | None = None) -> 
         OutputError: It cannot be written.
         MissingExtraError: pyarrow is not installed.
     """
-    arrow, parquet = _arrow()
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Writing Parquet", "bulk") from error
     fields = [(name, arrow.string()) for name in _WORDS]
     fields += [("time", arrow.float64()), ("thumbnail", arrow.binary())]
     fields += [("embedding", arrow.list_(arrow.float32(), gallery.dim))]
@@ -80,7 +83,7 @@ def read_header(path: Path) -> tuple[str, int]:
         GalleryError: It is no such file.
         MissingExtraError: pyarrow is not installed.
     """
-    with _opened(path) as file:
+    with open_parquet(str(path), GalleryError) as file:
         schema = file.schema_arrow
         model = (schema.metadata or {}).get(_MODEL)
         if model is None or not set(_COLUMNS) <= set(schema.names):
@@ -102,7 +105,7 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
     model, _ = read_header(path)
     _same_model(str(path), model, gallery)
     added = known = 0
-    with _opened(path) as file:
+    with open_parquet(str(path), GalleryError) as file:
         for batch in file.iter_batches(_BATCH, columns=_COLUMNS):
             try:
                 done = gallery.add([_entry(row) for row in batch.to_pylist()])
@@ -110,18 +113,6 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
                 raise GalleryError(f"{path}: a row is no entry of a gallery ({error}).") from None
             added, known = added + done.added, known + done.known
     return Added(added, known)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    _, parquet = _arrow()
-    from pyarrow import ArrowException
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            yield file
-    except (ArrowException, OSError) as error:
-        raise GalleryError(f"{path}: cannot be read ({error}).") from None
 
 
 def snapshot(place: str | Path, path: Path) -> None:
@@ -222,12 +213,3 @@ def _entry(row: dict[str, Any]) -> Entry:
 def _same_model(what: str, model: str, target: Gallery) -> None:
     if model != target.model:
         raise GalleryError(f"{what} holds embeddings of {model}, the gallery of {target.model}.")
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Parquet", "bulk") from error
-    return pyarrow, parquet

@@ -1,0 +1,200 @@
+"""Every kind of source: what is read of it, and what is said of damage."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import passreid
+from passreid.bulk import Bulk, embed_all, run
+from passreid.bulk.sources import Part, plan, read_part
+from passreid.errors import DatasetError, ImageError, UsageError
+from passreid.images import content_hash
+from tests.bulk.conftest import MODEL, assert_same, expected, failures, put_in_tar, rows
+from tests.cli.conftest import cli  # noqa: F401
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_becomes_rows_with_source_hash_and_model(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    assert embed_all([str(folder)], output, model=MODEL, per_part=3) == Bulk(7, 0, 3, 0)
+    assert_same(rows(output), expected(folder))
+    table = pq.read_table(output)
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 4)
+    for row in table.to_pylist():
+        assert row["content_hash"] == content_hash(row["source"])
+    assert set(table["model"].to_pylist()) == {run.identify(MODEL)}
+    assert run.identify(MODEL).startswith("passreid-tiny@")
+    assert run.identify(MODEL | {"flip": True}) != run.identify(MODEL)
+
+
+@pytest.mark.usefixtures("quick")
+def test_lists_shards_and_tables_give_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    wanted = {Path(name).name: row for name, row in expected(folder).items()}
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+    (folder / "list.txt").write_text("\n".join(names) + "\n")
+    contents = [(folder / name).read_bytes() for name in names]
+    tables = {
+        "bytes": pa.table({"other": names, "image": contents}),
+        "paths": pa.table({"path": names}),
+        "hugging": pa.table({"image": [{"bytes": raw, "path": None} for raw in contents]}),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=4)
+    put_in_tar(folder, folder / "x.tar")
+    sources = ["list.txt", "x.tar", *(f"{name}.parquet" for name in tables)]
+    for source in sources:
+        output = tmp_path / source / "out.parquet"
+        result = embed_all([str(folder / source)], output, model=MODEL, per_part=3)
+        assert result.embeddings == 7 and result.failures == 0, source
+        found = rows(output)
+        if source in ("bytes.parquet", "hugging.parquet"):
+            place = str(folder / source)
+            assert sorted(found) == sorted(f"{place}#{i // 4}.{i % 4}" for i in range(7))
+            found = {Path(names[int(k[-3]) * 4 + int(k[-1])]).name: v for k, v in found.items()}
+        assert_same({Path(name).name: row for name, row in found.items()}, wanted)
+    everything = embed_all([str(folder)], tmp_path / "all.parquet", model=MODEL)
+    assert (everything.embeddings, everything.parts) == (35, 8)
+
+
+@pytest.mark.usefixtures("quick")
+def test_object_storage_gives_the_same_rows(folder: Path, tmp_path: Path, memory: Any) -> None:
+    put_in_tar(folder, tmp_path / "x.tar", "w:gz")
+    memory.put(f"{folder}/ü", "/bucket/crops", recursive=True)
+    memory.put(str(tmp_path / "x.tar"), "/bucket/shards/x.tar")
+    wanted = {Path(name).name: row for name, row in expected(folder).items()}
+    for number, source in enumerate(
+        ["memory://bucket/crops", "memory://bucket/shards", f"file://{folder}"]
+    ):
+        output = tmp_path / f"{number}.parquet"
+        assert embed_all([source], output, model=MODEL).failures == 0
+        found = rows(output)
+        assert all("://" in name for name in found)
+        assert_same({Path(name).name: row for name, row in found.items()}, wanted)
+    memory.pipe("/bucket/crops/list.txt", b"0.png\nmemory://bucket/none.png\n")
+    gone = embed_all(["memory://bucket/crops/list.txt"], tmp_path / "list.parquet", model=MODEL)
+    assert (gone.embeddings, gone.failures) == (1, 1)
+    (reason,) = failures(tmp_path / "list.parquet").values()
+    assert "cannot be fetched" in reason
+
+
+@pytest.mark.usefixtures("quick")
+def test_damage_is_listed_and_does_not_stop_the_run(folder: Path, tmp_path: Path) -> None:
+    (folder / "ü" / "2.png").write_bytes(b"no picture")
+    (folder / "ü" / "4.png").write_bytes(b"")
+    (folder / "list.txt").write_text("ü/0.png\nü/2.png\nü/4.png\nü\nnone.png\n")
+    whole = put_in_tar(folder, tmp_path / "whole.tar").read_bytes()
+    (folder / "cut.tar").write_bytes(whole[:2000])
+    pq.write_table(pa.table({"image": [b"no picture", None]}), folder / "t.parquet")
+    sources = [str(folder / name) for name in ("list.txt", "cut.tar", "t.parquet")]
+    output = tmp_path / "out.parquet"
+    result = embed_all(sources, output, model=MODEL)
+    found = failures(output)
+    assert result.failures == len(found)
+    assert "is not a JPEG" in found[str(folder / "ü/2.png")]
+    assert "empty" in found[str(folder / "ü/4.png")]
+    assert "not a regular file" in found[str(folder / "ü")]
+    assert "No such file" in found[str(folder / "none.png")]
+    assert "cut short" in found[str(folder / "cut.tar")]
+    assert "is not a JPEG" in found[f"{folder}/t.parquet#0.0"]
+    assert "neither bytes nor a path" in found[f"{folder}/t.parquet#0.1"]
+    assert str(folder / "ü/0.png") in rows(output)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_list_may_name_objects_of_several_storages(
+    folder: Path, tmp_path: Path, memory: Any
+) -> None:
+    memory.put(str(folder / "ü" / "0.png"), "/bucket/0.png")
+    names = ["memory://bucket/0.png", f"file://{folder}/ü/1.png"]
+    (folder / "list.txt").write_text("\n".join(names))
+    result = embed_all([str(folder / "list.txt")], tmp_path / "out.parquet", model=MODEL)
+    assert (result.embeddings, result.failures) == (2, 0)
+    assert sorted(rows(tmp_path / "out.parquet")) == sorted(names)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("ending", ["tar.gz", "TGZ", "tar.xz"])
+def test_compressed_shards_go_by_their_usual_names(
+    folder: Path, tmp_path: Path, ending: str
+) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    put_in_tar(folder, shards / f"x.{ending}", f"w:{'xz' if 'xz' in ending else 'gz'}")
+    for number, source in enumerate((shards, shards / f"x.{ending}")):
+        result = embed_all([str(source)], tmp_path / f"{number}.parquet", model=MODEL)
+        assert (result.embeddings, result.failures) == (7, 0)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, None])
+def test_only_damage_in_a_table_is_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    """Storage that fails in the middle stops the run, or its rows would count as done."""
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": [b"x"] * 10}), table)
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError(number, "gone") if number else OSError("Couldn't deserialize thrift")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fails)
+    found = read_part(Part("parquet", (str(table),), 0, "image"))
+    if number:
+        with pytest.raises(DatasetError, match="gone"):
+            list(found)
+    else:
+        ((name, error),) = found
+        assert name == str(table) and isinstance(error, ImageError)
+        assert error.reason.startswith("cannot be read as Parquet (Couldn't")
+
+
+def test_too_large_a_member_is_not_read(folder: Path, tmp_path: Path) -> None:
+    shard = put_in_tar(folder, tmp_path / "x.tar")
+    with pytest.MonkeyPatch.context() as patch:
+        from passreid.bulk import sources
+
+        patch.setattr(sources, "DEFAULT_LIMITS", passreid.images.ImageLimits(max_bytes=10))
+        found = list(read_part(Part("tar", (str(shard),))))
+    assert len(found) == 7
+    assert all(isinstance(data, ImageError) and "larger" in data.reason for _, data in found)
+
+
+def test_a_storage_that_cannot_be_reached_is_named(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> bool:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    monkeypatch.setattr(type(memory), "isdir", refuse)
+    with pytest.raises(DatasetError, match="memory://bucket: cannot be reached"):
+        plan(["memory://bucket"], per_part=1)
+
+
+def test_what_cannot_be_planned_is_said(folder: Path) -> None:
+    for source, message in (
+        ("none", "no such file"),
+        ("memory://none", "no such object"),
+        ("nonsense://x", "cannot be reached"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plan([source], per_part=1)
+    with pytest.raises(UsageError, match="No picture"):
+        plan([], per_part=1)
+    with pytest.raises(UsageError, match="at least 1"):
+        plan([str(folder)], per_part=0)
+    table = folder / "t.parquet"
+    pq.write_table(pa.table({"x": [b"", b""]}), table)
+    with pytest.raises(DatasetError, match="--column: x"):
+        plan([str(table)], per_part=1)
+    assert plan([str(table)], per_part=1, column="x") == [Part("parquet", (str(table),), 0, "x")]
+    table.write_bytes(b"no table")
+    with pytest.raises(DatasetError, match="cannot be read as Parquet"):
+        plan([str(table)], per_part=1)
+    (folder / "l.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError, match="as a list"):
+        plan([str(folder / "l.txt")], per_part=1)
