@@ -128,6 +128,25 @@ def test_a_snapshot_is_a_gallery_again(tmp_path: Path) -> None:
         snapshot("http://localhost:6333/people", tmp_path / "s2.tar")
 
 
+def test_a_snapshot_and_what_is_made_of_it_take_no_more_disk(tmp_path: Path) -> None:
+    from passreid.gallery.folder import bytes_on_disk
+
+    with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
+        gallery.add(entries())
+    snapshot(tmp_path / "g", tmp_path / "s.tar")
+    restore(tmp_path / "s.tar", tmp_path / "again")
+    before, after = (bytes_on_disk(tmp_path / name) for name in ("g", "again"))
+    told = (tmp_path / "s.tar").stat()
+    assert max(after, told.st_blocks * 512) < before + 4 * 2**20
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        assert sum(member.size for member in tar) < told.st_size
+        for member in filter(tarfile.TarInfo.isreg, tar):
+            content = tar.extractfile(member)
+            assert content is not None
+            kept = (tmp_path / "again" / member.name).read_bytes()
+            assert content.read() == (tmp_path / "g" / member.name).read_bytes() == kept
+
+
 @pytest.mark.parametrize("name", ["../evil", "/evil", "shard/../../evil", "link"])
 def test_a_snapshot_cannot_reach_out(tmp_path: Path, name: str) -> None:
     file = tmp_path / "s.tar"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tarfile
@@ -17,6 +18,7 @@ from passreid.gallery.base import Added, Entry, Gallery, Where
 from passreid.storage import is_address, open_parquet, replacing
 
 _BATCH = 1024
+_CHUNK = 2**16
 _MODEL = b"passreid_model"
 _WORDS = ("id", "content_hash", "source", "camera", "person", "tracklet", "payload")
 _COLUMNS = (*_WORDS, "time", "thumbnail", "embedding")
@@ -134,7 +136,8 @@ def snapshot(place: str | Path, path: Path) -> None:
     with (
         open_gallery(folder),
         replacing(path) as temporary,
-        tarfile.open(temporary, "w") as tar,
+        _open_sparse(temporary) as stream,
+        tarfile.open(fileobj=stream, mode="w") as tar,
     ):
         from passreid.gallery.folder import LOCK
 
@@ -196,8 +199,29 @@ def _unpack(path: Path, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             content = tar.extractfile(member)
             assert content is not None
-            with content, target.open("wb") as file:
+            with content, _open_sparse(target) as file:
                 shutil.copyfileobj(content, file)
+
+
+class _Sparse(io.FileIO):
+    """A new file in which zeros take no place: the engine's are mostly pages yet to be filled."""
+
+    def write(self, data: Any) -> int:
+        """Write, or leave a hole."""
+        if bytes(data).count(0) < len(data):
+            return super().write(data)
+        self.seek(len(data), io.SEEK_CUR)
+        return len(data)
+
+    def close(self) -> None:
+        """Close; a hole at the end belongs to the file."""
+        if not self.closed:
+            self.truncate()
+        super().close()
+
+
+def _open_sparse(path: Path) -> io.BufferedWriter:
+    return io.BufferedWriter(_Sparse(path, "w"), _CHUNK)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
