@@ -76,6 +76,16 @@ def test_what_cannot_be_done_is_said(cli: Cli, people: ReIDDataset, tmp_path: Pa
     assert (flip.code, "+flip" in flip.err) == (1, True)
 
 
+def test_no_probability_of_embeddings_that_were_not_calibrated(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    box, picture = tmp_path / "p.gallery", people.query[0].path
+    assert cli("gallery", "add", box, picture, "--flip").code == 0
+    found = cli("gallery", "search", box, picture, "--flip", "--json")
+    assert json.loads(found.out)["probability"] is None
+    assert "without --flip" in found.err
+
+
 def test_galleries_go_out_and_in_again(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     box, folder = tmp_path / "p.gallery", people.gallery[0].path.parent

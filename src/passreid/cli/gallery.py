@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 
 from passreid.cli.app import ModelOptions, app, note, report_skipped, say, say_json
+from passreid.cli.use import calibration_of
 from passreid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def search(
             group_by=group_by,
             rerank=max(_RERANKED, top) if rerank else 0,
         )
-    calibration = embedder.calibration
+    calibration = calibration_of(embedder)
     for rank, hit in enumerate(hits, 1):
         probability = calibration.probability(hit.score) if calibration else None
         if json:
