@@ -45,6 +45,7 @@ FILTERS = [
     Where(until=1200.0, not_cameras=("c1", "c3"), people=("p0", "p1", "p2")),
     Where(ids=(entries()[4].id, entries()[8].id), cameras=("c0",)),
     Where(cameras=("nowhere",)),
+    Where(not_ids=(entries()[4].id,), not_cameras=("c1",)),
 ]
 
 
@@ -59,7 +60,7 @@ def fits(entry: Entry, where: Where) -> bool:
     ]
     if any(allowed and value not in allowed for allowed, value in one_of):
         return False
-    if entry.camera in where.not_cameras:
+    if entry.camera in where.not_cameras or entry.id in where.not_ids:
         return False
     if where.since is None and where.until is None:
         return True

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import Request, UploadFile
 from starlette.testclient import TestClient
 
 from passreid.embed import Embedder, load
+from passreid.errors import OutputError
 from passreid.gallery import Entry, identity, open_gallery
+from passreid.server import enrol_routes
+from passreid.server.audit import Audit
+from passreid.server.schemas import About
 from passreid.server.settings import Settings
 from tests.server.conftest import Start, png
 
@@ -69,6 +76,9 @@ def test_search_by_picture_and_by_entry_with_filters(client: TestClient) -> None
     assert sorted(hit["group"] for hit in grouped.json()["hits"]) == ["p0", "p1", "p2"]
     others = client.post("/v1/search", data={"entry": ids[2]}).json()["hits"]
     assert len(others) == 5 and ids[2] not in [hit["id"] for hit in others]
+    grouped = client.post("/v1/search", data={"entry": ids[2], "group_by": "person"}).json()["hits"]
+    assert {hit["group"]: hit["id"] for hit in grouped}["p1"] == ids[3]
+    assert len(grouped) == 3
     sure = client.post("/v1/search", files={"images": png(2)}, data={"min_score": 0.999})
     assert [hit["id"] for hit in sure.json()["hits"]] == [ids[2]]
 
@@ -98,10 +108,13 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
         ({"entry": "no"}, "entry"),
         ({"top_k": "0"}, "top_k"),
         ({"min_score": "nan"}, "min_score"),
+        ({"box": "[1, 2, 3, 4], [1, 2, 3, 4]"}, "box: "),
+        ({"box": "[1, 2, 3]"}, "box: "),
     ],
 )
 def test_bad_searches_are_problems(client: TestClient, data: dict[str, str], word: str) -> None:
-    answer = client.post("/v1/search", data=data)
+    files = {"images": png(1)} if "box" in data else None
+    answer = client.post("/v1/search", data=data, files=files)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert word in answer.json()["detail"]
@@ -125,11 +138,48 @@ def test_the_audit_log_says_what_was_done_without_pictures(
     assert len(text) < 2000 and (tmp_path / "audit.jsonl").stat().st_mode & 0o77 == 0
 
 
+def test_who_goes_in_the_middle_of_an_enrolment_is_recorded(
+    client: TestClient, tmp_path: Path
+) -> None:
+    scope = {"type": "http", "app": client.app, "client": ("10.0.0.9", 1)}
+    request = Request(scope | {"state": {"request_id": "gone"}})
+    files = [(UploadFile(io.BytesIO(png(1))), About.model_validate({}))] * 9
+
+    async def go_after_one_line() -> str:
+        engine = client.app.state.engine  # type: ignore[attr-defined]
+        lines = enrol_routes._enrol(request, engine, files, True)
+        first = await anext(lines)
+        await lines.aclose()
+        return first
+
+    assert client.portal is not None
+    line = json.loads(client.portal.call(go_after_one_line))
+    (told,) = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert (told["action"], told["client"], told["added"]) == ("enrolled", "10.0.0.9", 1)
+    assert line["id"] in told["ids"]
+
+
+def test_an_audit_line_is_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = Audit(tmp_path / "a.jsonl")
+    real, room = os.write, [7, 5]
+
+    def short(file: int, data: bytes) -> int:
+        return real(file, data[: room.pop()]) if room else real(file, data)
+
+    monkeypatch.setattr(os, "write", short)
+    audit.write("search", client="c", request="r")
+    audit.close()
+    assert json.loads((tmp_path / "a.jsonl").read_text())["request"] == "r"
+
+
 def test_a_wrong_method_is_told_all_right_ones(client: TestClient) -> None:
     (entry,) = [line["id"] for line in enrol(client, 1) if "id" in line]
     for path, methods in (("", "GET, POST"), (f"/{entry}", "DELETE, GET, PATCH")):
         answer = client.put(f"/v1/entries{path}")
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+        assert answer.json()["detail"] == f"This address takes {methods} alone."
+    answer = client.post("/v1/forget", content="{", headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "The body is no JSON.")
 
 
 def test_what_is_wrong_with_a_description_is_said_where_it_is(client: TestClient) -> None:
@@ -179,6 +229,31 @@ def test_retention_forgets_what_is_old(start: Start) -> None:
     assert (gallery["count"], gallery["name"]) == (1, "g.gallery")
 
 
+def test_a_compaction_that_failed_is_made_up_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(retention_days=1)
+    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    failures, done = [OutputError("full")], []
+
+    def compact() -> None:
+        if failures:
+            raise failures.pop()
+        done.append(1)
+
+    monkeypatch.setattr(engine.gallery, "compact", compact)
+    assert client.portal is not None
+    with pytest.raises(OutputError):
+        client.portal.call(engine.retain, 1.0)
+    for _ in range(2):
+        assert client.portal.call(engine.retain, 1.0) == 0
+    assert done == [1]
+    assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
+    assert client.portal.call(engine.retain, 1.0) == 0
+    assert done == [1, 1]
+
+
 def test_metrics_count_requests_by_route(client: TestClient) -> None:
     enrol(client, 1)
     client.get("/v1/entries/81f63fc9-21df-504a-ae92-26b5fb8e5ebf")
@@ -209,7 +284,8 @@ def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:
 def test_settings_that_would_never_work_are_refused() -> None:
     from passreid.errors import UsageError
 
-    for wrong in ({"retention_days": 0}, {"max_pending": 1}, {"host": "0.0.0.0"}, {"token": "a"}):
+    never: list[dict[str, Any]] = [{"retention_days": days} for days in (0, float("nan"), 1e300)]
+    for wrong in (*never, {"max_pending": 1}, {"host": "0.0.0.0"}, {"token": "a"}):
         with pytest.raises(UsageError):
             Settings(**wrong)
 

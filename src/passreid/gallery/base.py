@@ -66,11 +66,12 @@ class Where:
 
     Attributes:
         ids, cameras, people, tracklets, sources: One of these.
-        not_cameras: None of these; an entry without a camera passes.
+        not_ids, not_cameras: None of these; an entry without a camera passes.
         since, until: since <= time < until, Unix seconds; an entry without a time does not pass.
     """
 
     ids: tuple[str, ...] = ()
+    not_ids: tuple[str, ...] = ()
     cameras: tuple[str, ...] = ()
     not_cameras: tuple[str, ...] = ()
     people: tuple[str, ...] = ()

@@ -68,7 +68,7 @@ def condition(where: Where | None, words: Words) -> Any:
     """
     if where is None or where == Where():
         return None
-    check_ids(where.ids)
+    check_ids((*where.ids, *where.not_ids))
     for moment in (where.since, where.until):
         if moment is not None and not math.isfinite(moment):
             raise UsageError(f"{moment} is no time; give Unix seconds.")
@@ -81,5 +81,9 @@ def condition(where: Where | None, words: Words) -> Any:
             must.append(words.any_of(name, list(values)))
     if where.since is not None or where.until is not None:
         must.append(words.span("time", where.since, where.until))
-    barred = [words.any_of("camera", list(where.not_cameras))] if where.not_cameras else None
-    return words.whole(must or None, barred)
+    barred: list[Any] = []
+    if where.not_ids:
+        barred.append(words.has_id(list(where.not_ids)))
+    if where.not_cameras:
+        barred.append(words.any_of("camera", list(where.not_cameras)))
+    return words.whole(must or None, barred or None)

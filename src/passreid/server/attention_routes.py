@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry
-from passreid.server.forms import name_of, parse_boxes
+from passreid.server.forms import name_of, parse_box
 from passreid.server.problems import Refusal
 from passreid.server.schemas import AttentionAnswer
 
@@ -37,8 +37,7 @@ async def attention(
     if (image is None) == (entry is None) or (entry is not None and box):
         raise Refusal(422, "Send either image (and box, if it is a frame) or entry.")
     if image is not None:
-        boxes = parse_boxes(f"[{box}]") if box else []
-        crops = await engine.read(image.file, name_of(image, 0), boxes=boxes[:1])
+        crops = await engine.read(image.file, name_of(image, 0), boxes=parse_box(box))
     else:
         assert entry is not None  # one of the two is there
         found = await find_entry(engine, entry)

@@ -57,7 +57,8 @@ class Audit:
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             with self._lock:
-                os.write(self._file, data)
+                while data:  # a disk that fills up takes a part first and fails then
+                    data = data[os.write(self._file, data) :]
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written ({error.strerror}).") from None
 

@@ -52,6 +52,7 @@ class Engine:
         self.gallery = gallery
         self.settings = settings
         self.stopping = False
+        self._to_compact = False
         self.metrics = Metrics()
         self.audit = Audit(settings.audit)
         self.batcher = Batcher(
@@ -124,20 +125,23 @@ class Engine:
         return np.asarray(maps[0])
 
     async def forget(self, where: Where) -> int:
-        """Remove entries and give their place back."""
+        """Remove entries; the next `retain` takes their last bytes off the disk."""
         forgotten = await self.ask(self.gallery.remove, where)
         if forgotten:
+            self._to_compact = True
             self.metrics.events.labels("forgotten").inc(forgotten)
         return forgotten
 
     async def retain(self, days: float) -> int:
-        """Forget what is older than `days`, once."""
+        """Forget what is older than `days`, once, and compact if anything was forgotten."""
         until = time.time() - days * _DAY_S
         forgotten = await self.forget(Where(until=until))
         if forgotten:
             log.info("Retention: forgot %d entries older than %g days.", forgotten, days)
             self.audit.write("retention", client="", request="", forgotten=forgotten, until=until)
+        if self._to_compact:
             await self.ask(self.gallery.compact)
+            self._to_compact = False
         return forgotten
 
     async def _say_what_stays(self) -> None:
@@ -154,6 +158,6 @@ class Engine:
         while days is not None:
             try:
                 await self.retain(days)
-            except PassreidError as error:
+            except (PassreidError, OSError) as error:
                 log.error("Retention: %s", error)
             await asyncio.sleep(min(3600.0, days * _DAY_S / 10))

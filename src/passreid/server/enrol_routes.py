@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -66,7 +66,7 @@ async def enrol(
 
 async def _enrol(
     request: Request, engine: Engine, files: Sequence[tuple[UploadFile, About]], thumbnails: bool
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     tally = _Tally()
     event, reason = "done", None
     try:
@@ -80,14 +80,23 @@ async def _enrol(
                 yield _line(**line)
     except (PassreidError, Refusal) as error:
         event, reason = "stopped", str(error)
+    finally:  # also of a client that has gone
+        unrecorded = _record(request, engine, tally)
+    if unrecorded:
+        event, reason = "stopped", unrecorded
+    counts = {"added": tally.added, "known": tally.known, "skipped": tally.skipped}
+    yield _line(event=event, reason=reason, **counts)
+
+
+def _record(request: Request, engine: Engine, tally: _Tally) -> str | None:
+    """Count and record what was enrolled; why that could not be, if so."""
     if tally.added:
         engine.metrics.events.labels("enrolled").inc(tally.added)
     try:
         record(request, "enrolled", added=tally.added, known=tally.known, ids=tally.ids)
     except PassreidError as error:
-        event, reason = "stopped", str(error)
-    counts = {"added": tally.added, "known": tally.known, "skipped": tally.skipped}
-    yield _line(event=event, reason=reason, **counts)
+        return str(error)
+    return None
 
 
 async def _chunk(

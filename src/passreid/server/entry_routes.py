@@ -1,4 +1,4 @@
-"""Routes of the gallery's entries: list, show, change, forget; enrolling is in `enrolling`."""
+"""Routes of the gallery's entries: list, show, change, forget; enrolling is in `enrol_routes`."""
 
 from __future__ import annotations
 

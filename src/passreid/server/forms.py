@@ -73,6 +73,22 @@ def parse_boxes(text: str | None) -> list[Box]:
         ) from None
 
 
+def parse_box(text: str | None) -> list[Box]:
+    """Read `[left, top, right, bottom]`; no box where there is none.
+
+    Raises:
+        Refusal: 422, it is something else.
+    """
+    if not text:
+        return []
+    try:
+        return [_BOX.validate_json(text)]
+    except ValidationError:
+        raise Refusal(
+            422, "box: must be JSON like [left, top, right, bottom], four finite numbers."
+        ) from None
+
+
 def parse_about(text: str | None, files: int) -> list[About]:
     """Read what is said of each file: a JSON object for all, or a list with one for each.
 
@@ -98,7 +114,7 @@ def parse_about(text: str | None, files: int) -> list[About]:
 
 
 _Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
-_BOXES = TypeAdapter(
-    Annotated[list[tuple[_Number, _Number, _Number, _Number]], Field(max_length=MOST_BOXES)]
-)
+_Corners = tuple[_Number, _Number, _Number, _Number]
+_BOX = TypeAdapter(_Corners)
+_BOXES = TypeAdapter(Annotated[list[_Corners], Field(max_length=MOST_BOXES)])
 _ABOUTS = TypeAdapter(list[About])

@@ -138,7 +138,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
         Refusal: 421.
     """
     host = (urlsplit("//" + headers.get("host", "")).hostname or "") if _sane(headers) else ""
-    known = {"localhost", settings.host, *settings.allowed_hosts}
+    known = {name.lower() for name in ("localhost", settings.host, *settings.allowed_hosts)}
     if host in known or is_loopback(host):
         return
     if not settings.local and parse_address(host) is not None:

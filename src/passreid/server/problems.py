@@ -114,9 +114,12 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, Refusal):  # of the body, met while FastAPI read it
+            return await refused(request, error.__cause__)
         detail, headers = str(error.detail), error.headers
         if error.status_code == 405:
-            headers = {"Allow": ", ".join(_allowed(request))}
+            allowed = ", ".join(_allowed(request))
+            detail, headers = f"This address takes {allowed} alone.", {"Allow": allowed}
         if error.status_code == 404 and detail == HTTPStatus(404).phrase:
             detail = "There is nothing at this address; the API is described at /openapi.json."
         return respond(error.status_code, detail, headers)
@@ -143,6 +146,8 @@ def _first(error: RequestValidationError) -> str:
     found = error.errors()
     if not found:
         return "The request does not fit the API."
+    if found[0].get("type") == "json_invalid":
+        return "The body is no JSON."
     where = [str(part) for part in found[0].get("loc", ()) if part not in ("body", "query", "path")]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     name = ".".join(where)

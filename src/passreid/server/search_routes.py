@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from passreid.backends import F32
 from passreid.gallery.base import GroupBy, Hit
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry, record
-from passreid.server.forms import MOST_HITS, FormFilters, name_of, parse_boxes
+from passreid.server.forms import MOST_HITS, FormFilters, name_of, parse_box
 from passreid.server.model_routes import check_files
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
@@ -48,7 +49,10 @@ async def search(
     engine: Engine = request.app.state.engine
     if bool(images) == (entry is not None):
         raise Refusal(422, "Send either images or entry: exactly one of them says who is searched.")
+    fits = where.where()
     if entry is not None:
+        if group_by is not None:  # or it would stand for its own group, and that be left out
+            fits = replace(fits, not_ids=(str(entry),))
         found = await find_entry(engine, entry)
         query = np.asarray(found.embedding, np.float32)
     else:
@@ -57,7 +61,7 @@ async def search(
         engine.gallery.search,
         query,
         top_k=top_k + (entry is not None),
-        where=where.where(),
+        where=fits,
         min_score=min_score,
         group_by=group_by,
     )
@@ -78,12 +82,12 @@ async def search(
 async def _embed(engine: Engine, images: Sequence[UploadFile], box: str | None) -> F32:
     """The query: (D,) for one picture, (T, D) for a tracklet."""
     check_files(engine, len(images))
-    boxes = parse_boxes(f"[{box}]") if box else []
+    boxes = parse_box(box)
     if boxes and len(images) > 1:
         raise Refusal(422, "box: belongs to one frame; send one picture with it.")
     crops: list[Crop] = []
     for index, upload in enumerate(images):
-        crops += await engine.read(upload.file, name_of(upload, index), boxes=boxes[:1])
+        crops += await engine.read(upload.file, name_of(upload, index), boxes=boxes)
     rows = await engine.embed(crops)
     return rows[0] if len(rows) == 1 else rows
 

@@ -58,8 +58,8 @@ class Settings:
                 f"The token must be at least {SHORTEST_TOKEN} ASCII characters without spaces; "
                 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
             )
-        if self.retention_days is not None and self.retention_days <= 0:
-            raise UsageError("The retention must be more than 0 days.")
+        if self.retention_days is not None and not 0 < self.retention_days <= 1e6:
+            raise UsageError("The retention must be more than 0 days, and a million at most.")
         counts = (self.max_request_bytes, self.max_files, self.max_waiting)
         if min(counts) < 1 or self.max_pending < self.max_files:
             raise UsageError("Limits must be positive, and max_pending at least max_files.")
