@@ -77,7 +77,8 @@ def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
 
     Raises:
         MissingExtraError: fsspec is not installed.
-        UsageError: fsspec knows no such storage, or its own package is not installed.
+        UsageError: fsspec knows no such storage, its own package is not installed, or it does not
+            answer.
     """
     try:
         from fsspec.core import url_to_fs
@@ -85,7 +86,7 @@ def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
         raise MissingExtraError("Reading from object storage", extra) from error
     try:
         system, path = url_to_fs(place)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:  # some connect here already
         raise UsageError(f"{place}: cannot be reached ({error})") from None
     return system, str(path)
 

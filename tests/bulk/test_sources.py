@@ -173,6 +173,9 @@ def test_a_storage_that_cannot_be_reached_is_named(
     monkeypatch.setattr(type(memory), "isdir", refuse)
     with pytest.raises(DatasetError, match="memory://bucket: cannot be reached"):
         plan(["memory://bucket"], per_part=1)
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(UsageError, match="memory://bucket: cannot be reached"):
+        plan(["memory://bucket"], per_part=1)
 
 
 def test_what_cannot_be_planned_is_said(folder: Path) -> None:
