@@ -118,6 +118,7 @@ def test_what_cannot_go_out_or_in_is_said(cli: Cli, tmp_path: Path) -> None:
         (("restore", tmp_path / "file", tmp_path), 2, "is there already"),
         (("snapshot", "http://host/people", tmp_path / "s"), 2, "snapshots of its own"),
         (("copy", tmp_path / "none", tmp_path / "g"), 1, "there is no gallery here"),
+        (("copy", tmp_path / "g", tmp_path / "x" / ".." / "g"), 2, "name another one"),
         (("info", "http://host/a/b"), 2, "write a server's gallery as"),
     ):
         ran = cli("gallery", *words)

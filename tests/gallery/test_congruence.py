@@ -124,12 +124,25 @@ def test_embeddings_that_cannot_be_kept(everywhere: Gallery, embedding: Any, mes
         with pytest.raises(EmbeddingError, match=message):
             everywhere.search(embedding)
     assert everywhere.count() == 60
+
+
+def test_numbers_and_places_that_mean_nothing(everywhere: Gallery) -> None:
     with pytest.raises(UsageError, match="after is 'x', which is no earlier page's end"):
         everywhere.page(after="x")
-    with pytest.raises(UsageError, match="at least one hit"):
-        everywhere.search(VECTORS[0], top_k=0)
-    with pytest.raises(UsageError, match="rerank is -1"):
-        everywhere.search(VECTORS[0], rerank=-1)
+    for many in (0, 10**30):
+        with pytest.raises(UsageError, match=f"limit is {many}"):
+            everywhere.page(limit=many)
+        with pytest.raises(UsageError, match=f"top_k is {many}"):
+            everywhere.search(VECTORS[0], top_k=many)
+    for many in (-1, 10**30):
+        with pytest.raises(UsageError, match=f"rerank is {many}"):
+            everywhere.search(VECTORS[0], rerank=many)
+    with pytest.raises(UsageError, match="min_score is nan"):
+        everywhere.search(VECTORS[0], min_score=np.nan)
+    with pytest.raises(UsageError, match="'7' is no id of an entry"):
+        everywhere.get(["7"])
+    with pytest.raises(UsageError, match="'7' is no id of an entry"):
+        everywhere.update(["7"], person="p")
     assert everywhere.search(VECTORS[0], rerank=9, where=Where(cameras=("nowhere",))) == []
 
 

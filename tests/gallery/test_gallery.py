@@ -122,6 +122,15 @@ def test_what_is_no_gallery_is_said(tmp_path: Path) -> None:
     (tmp_path / "photos" / "gallery.json").write_text('{"format": 1, "model": "m", "dim": 3}')
     with pytest.raises(GalleryError, match="shard is gone"):
         open_gallery(tmp_path / "photos")
+    for card, message in (
+        ("[]", "is not what a gallery says"),
+        ('{"format": 1, "dim": 3}', "does not say whose"),
+        ('{"format": 1, "model": "m", "dim": "3"}', "does not say whose"),
+    ):
+        (tmp_path / "photos" / "gallery.json").write_text(card)
+        with pytest.raises(GalleryError, match=message):
+            open_gallery(tmp_path / "photos")
+    (tmp_path / "photos" / "gallery.json").write_text('{"format": 1, "model": "m", "dim": 3}')
     (tmp_path / "photos" / "shard").mkdir()
     with pytest.raises(GalleryError, match="cannot be opened"):
         open_gallery(tmp_path / "photos")
@@ -183,6 +192,20 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
         assert len(found) == len(set(found))
         assert set(range(acknowledged + 1)) <= set(found)
         assert max(found) <= acknowledged + 1  # at most the one it died with
+
+
+def test_a_thumbnail_that_cannot_be_removed(tmp_path: Path) -> None:
+    with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
+        entry = Entry(content_hash="x", embedding=np.ones(DIM), thumbnail=b"x")
+        gallery.add([entry])
+        thumbnail = next((tmp_path / "g" / "thumbnails").rglob("*.jpg"))
+        thumbnail.unlink()
+        thumbnail.mkdir()
+        with pytest.raises(OutputError, match="a thumbnail cannot be removed"):
+            gallery.remove(Where(ids=(entry.id,)))
+        assert gallery.count() == 1
+        thumbnail.rmdir()
+        assert gallery.remove(Where(ids=(entry.id,))) == 1
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from passreid.cli.app import note
 from passreid.cli.gallery import Filters, gallery
+from passreid.errors import UsageError
 
 
 @gallery.command
@@ -72,6 +73,8 @@ def copy(
     from passreid.gallery import open_gallery
 
     where = filters.where()
+    if Path(source).resolve() == Path(target).resolve():
+        raise UsageError(f"{target}: is the gallery to be copied; name another one.")
     with (
         open_gallery(source, read_only=True) as old,
         open_gallery(target, model=old.model, dim=old.dim, create=True) as new,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from passreid.errors import OutputError, PassreidError, UsageError
+from passreid.errors import OutputError, PassreidError
 from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.folder import (
@@ -35,7 +35,7 @@ from passreid.gallery.folder import (
     read_card,
     told,
 )
-from passreid.gallery.points import Words, condition, entry_of, is_id, payload
+from passreid.gallery.points import Words, check_ids, condition, entry_of, is_id, payload
 from passreid.gallery.shard import LiveShard
 from passreid.similarity import F32
 from passreid.storage import write
@@ -158,6 +158,7 @@ class EmbeddedGallery(Engine):
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
         """Return the entries among `ids` that exist, in their order, whole."""
+        check_ids(ids)
         with self._live.reading() as shard:
             records = {str(r.id): r for r in shard.retrieve(list(ids), True, True)}
             return [self._whole(records[id]) for id in dict.fromkeys(ids) if id in records]
@@ -171,15 +172,14 @@ class EmbeddedGallery(Engine):
         self, where: Where | None, limit: int, after: str | None, whole: bool
     ) -> tuple[list[Entry], Any]:
         with self._live.reading() as shard:
-            with told(UsageError, f"after is '{after}', which is no earlier page's end"):
-                request = edge.ScrollRequest(
-                    offset=after,
-                    limit=limit,
-                    filter=condition(where, _WORDS),
-                    with_payload=True,
-                    with_vector=whole,
-                )
-                records, following = shard.scroll(request)
+            request = edge.ScrollRequest(
+                offset=after,
+                limit=limit,
+                filter=condition(where, _WORDS),
+                with_payload=True,
+                with_vector=whole,
+            )
+            records, following = shard.scroll(request)
             return [self._whole(r) if whole else entry_of(r) for r in records], following
 
     def count(self, where: Where | None = None) -> int:
@@ -191,6 +191,7 @@ class EmbeddedGallery(Engine):
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
+        check_ids(ids)
         changeable(values)
         with self._live.changing() as shard:
             there = [str(record.id) for record in shard.retrieve(list(ids), False, False)]
@@ -213,8 +214,9 @@ class EmbeddedGallery(Engine):
             )[0]:
                 ids = [str(record.id) for record in records]
                 # Pictures first: killed in between, the entry is still there to be removed again.
-                for id in ids:
-                    self._thumbnail(id).unlink(missing_ok=True)
+                with told(OutputError, f"{self.folder}: a thumbnail cannot be removed"):
+                    for id in ids:
+                        self._thumbnail(id).unlink(missing_ok=True)
                 self._live.change(edge.UpdateOperation.delete_points([*ids]), ids)
                 removed += len(ids)
         return removed
@@ -231,9 +233,10 @@ class EmbeddedGallery(Engine):
             with self._live.changing() as shard:
                 ids = [picture.stem for picture in some if is_id(picture.stem)]
                 kept = {str(record.id) for record in shard.retrieve([*ids], False, False)}
-                for picture in some:
-                    if picture.stem not in kept:  # its entry never came, for a kill
-                        picture.unlink()
+                with told(OutputError, f"{self.folder}: a thumbnail cannot be removed"):
+                    for picture in some:
+                        if picture.stem not in kept:  # its entry never came, for a kill
+                            picture.unlink()
 
     def close(self) -> None:
         """Write everything and let go; an index that is being built is given up."""

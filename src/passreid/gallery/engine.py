@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
@@ -24,7 +25,7 @@ from passreid.gallery.base import (
     pooled,
     unit_vector,
 )
-from passreid.gallery.points import check_ids, entry_of
+from passreid.gallery.points import check_ids, entry_of, is_id
 from passreid.reranking import rerank as reranked
 from passreid.similarity import F32
 
@@ -34,6 +35,9 @@ Ask = Callable[[list[float], int], Sequence[Any]]
 LOOKED_AT = 256
 """Candidates a search by the index keeps: of a million entries it finds 99 % of the nearest, and
 97 % with the engine's own 100, at twice the time."""
+
+MOST = 2**31 - 1
+"""Entries that can be asked for at once."""
 
 _E = TypeVar("_E", bound="Engine")
 
@@ -85,10 +89,12 @@ class Engine(ABC):
         rerank: int = 0,
     ) -> list[Hit]:
         """Find the most alike entries, best first; equal scores in the order of their ids."""
-        if top_k < 1:
-            raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
-        if rerank < 0:
+        if not 1 <= top_k <= MOST:
+            raise UsageError(f"top_k is {top_k}; ask for 1 to {MOST:,} hits.")
+        if not 0 <= rerank <= MOST:
             raise UsageError(f"rerank is {rerank}; it is how many hits are ordered anew.")
+        if min_score is not None and not math.isfinite(min_score):
+            raise UsageError(f"min_score is {min_score}; it is a cosine, such as 0.5.")
         queries = pooled(embedding, self.dim, pooling)
         ask, limit = self._asking(where, min_score, exact), max(top_k, rerank)
         while True:
@@ -98,7 +104,7 @@ class Engine(ABC):
             ended = max(map(len, answers)) < limit
             if group_by is None or ended or len(_grouped(hits)) >= top_k:
                 break
-            limit *= 4
+            limit = min(4 * limit, MOST)
         if rerank:
             hits = self._reranked(queries, hits[:rerank]) + hits[rerank:]
         return (hits if group_by is None else _grouped(hits))[:top_k]
@@ -112,8 +118,10 @@ class Engine(ABC):
         whole: bool = False,
     ) -> Page:
         """List entries, without embeddings and thumbnails unless they are wanted whole."""
-        if limit < 1:
-            raise UsageError(f"limit is {limit}; a page has at least one entry.")
+        if not 1 <= limit <= MOST:
+            raise UsageError(f"limit is {limit}; a page has 1 to {MOST:,} entries.")
+        if after is not None and not is_id(after):
+            raise UsageError(f"after is '{after}', which is no earlier page's end.")
         entries, following = self._scroll(where, limit, after, whole)
         return Page(entries, None if following is None else str(following))
 

@@ -75,8 +75,12 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise GalleryError(f"{path}: cannot be read ({error}).") from None
+    if not isinstance(card, dict):
+        raise GalleryError(f"{path}: is not what a gallery says of itself.")
     if card.get("format") != FORMAT:
         raise GalleryError(f"{folder}: format {card.get('format')}, this passreid reads {FORMAT}.")
+    if not isinstance(card.get("model"), str) or not isinstance(card.get("dim"), int):
+        raise GalleryError(f"{path}: does not say whose embeddings these are and how wide.")
     return card
 
 

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from passreid.errors import GalleryError, UsageError
+from passreid.errors import GalleryError
 from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
 from passreid.gallery.connection import repeated
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
-from passreid.gallery.points import INDEXED, Words, condition, entry_of, is_id, payload
+from passreid.gallery.points import INDEXED, Words, check_ids, condition, entry_of, payload
 from passreid.similarity import F32
 
 _BATCH = 256
@@ -158,6 +158,7 @@ class RemoteGallery(Engine):
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
         """Return the entries among `ids` that exist, in their order, whole."""
+        check_ids(ids)
         found = {str(r.id): r for r in self._records(ids, whole=True)}
         return [_whole(found[id]) for id in dict.fromkeys(ids) if id in found]
 
@@ -168,8 +169,6 @@ class RemoteGallery(Engine):
     def _scroll(
         self, where: Where | None, limit: int, after: str | None, whole: bool
     ) -> tuple[list[Entry], Any]:
-        if after is not None and not is_id(after):
-            raise UsageError(f"after is '{after}', which is no earlier page's end")
         records, following = self._call(
             self._client.scroll,
             scroll_filter=condition(where, _WORDS),
@@ -187,6 +186,7 @@ class RemoteGallery(Engine):
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
+        check_ids(ids)
         changeable(values)
         there: list[Any] = [str(record.id) for record in self._records(ids)]
         if there and values:

@@ -19,9 +19,13 @@ let asking = null;
 function askToken() {
   asking ??= new Promise((resolve) => {
     const dialog = document.querySelector("#login");
+    const field = document.querySelector("#token");
+    const empty = () => { field.value = ""; };
+    empty();  // what was refused is not sent again
+    dialog.oncancel = empty;
     dialog.addEventListener("close", () => {
       asking = null;
-      const token = document.querySelector("#token").value.trim();
+      const token = field.value.trim();
       if (token) sessionStorage.setItem(KEY, token);
       resolve(Boolean(token));
     }, { once: true });
