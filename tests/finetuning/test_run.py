@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from passreid.data import ReIDDataset, make_synthetic
 from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, OutputError, TrainingError, UsageError
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.run import finetune
+from passreid.finetuning.train import Finetuning
 from passreid.training.runfolder import RunFolder
 from tests import several, small
 
@@ -294,6 +296,24 @@ def test_unreadable_crops_are_found_before_the_first_step(
     assert finetune(
         recipe(people, start, tmp_path / "b", on_error="skip", epochs=1), progress=False
     )
+
+
+def test_weights_of_a_loss_that_is_no_number_are_not_saved(
+    people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Finetuning._step
+
+    def broken(self: Finetuning, images: Tensor, labels: Tensor) -> bool:
+        moved = real(self, images, labels)
+        self._waiting[-1] = self._waiting[-1] * torch.nan
+        return moved
+
+    monkeypatch.setattr(Finetuning, "_step", broken)
+    # Asked to leave after the first step, long before the log is due.
+    monkeypatch.setattr("passreid.training.loop._anyone", lambda *_: True)
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        finetune(recipe(people, start, tmp_path / "run"), progress=False)
+    assert not [*(tmp_path / "run" / "checkpoint").glob("*.pt")]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(

@@ -196,7 +196,7 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
 
 def test_a_thumbnail_that_cannot_be_removed(tmp_path: Path) -> None:
     with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
-        entry = Entry(content_hash="x", embedding=np.ones(DIM), thumbnail=b"x")
+        entry = Entry(content_hash="x", embedding=np.ones(DIM, np.float32), thumbnail=b"x")
         gallery.add([entry])
         thumbnail = next((tmp_path / "g" / "thumbnails").rglob("*.jpg"))
         thumbnail.unlink()

@@ -213,9 +213,9 @@ class Adaptation:
 
     def _line(self, rate: float, speed: float) -> dict[str, Any]:
         """Average what was not yet logged."""
+        check_finite(self._waiting, self.position.step)
         loss = float(torch.stack(self._waiting).mean())
         self._waiting = []
-        check_finite(loss, self.position.step)
         return {
             "step": self.position.step,
             "epoch": self.position.epoch,
@@ -227,7 +227,12 @@ class Adaptation:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs (random numbers need nothing, see `training`)."""
+        """Return all that a resumed run needs (random numbers need nothing, see `training`).
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        check_finite(self._waiting, self.position.step)
         return {
             "step": self.position.step,
             "epoch": self.position.epoch,

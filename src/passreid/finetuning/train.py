@@ -177,9 +177,9 @@ class Finetuning:
 
     def _line(self, rate: float, speed: float) -> dict[str, Any]:
         """Average what was not yet logged."""
+        check_finite(self._waiting, self.position.step)
         total, identity, triplet, accuracy = torch.stack(self._waiting).mean(dim=0).tolist()
         self._waiting = []
-        check_finite(total, self.position.step)
         return {
             "step": self.position.step,
             "epoch": self.position.epoch,
@@ -192,7 +192,12 @@ class Finetuning:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs (random numbers need nothing, see `training`)."""
+        """Return all that a resumed run needs (random numbers need nothing, see `training`).
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        check_finite(self._waiting, self.position.step)
         return {
             "step": self.position.step,
             "epoch": self.position.epoch,

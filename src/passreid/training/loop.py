@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from passreid.errors import TrainingError
 from passreid.training.process import Process
@@ -171,12 +172,17 @@ class StopSignal:
         signal.signal(number, self._previous[number])
 
 
-def check_finite(loss: float, step: int) -> None:
-    """Stop a run whose loss is no number any more.
+def check_finite(losses: Sequence[Tensor], step: int) -> None:
+    """Stop a run whose loss is no number any more, before it is logged or saved.
+
+    Args:
+        losses: Of the steps since the last look, each the total alone or in front of its terms.
+        step: Where the run is.
 
     Raises:
-        TrainingError: The loss is NaN or infinite.
+        TrainingError: A loss is NaN or infinite.
     """
+    loss = float(sum(values.flatten()[0] for values in losses))
     if not math.isfinite(loss):
         raise TrainingError(
             f"The loss is {loss} at step {step}. Lower the learning rate or use --precision "
