@@ -117,6 +117,7 @@ CARD = ModelCard(
         different_pairs=10,
         data="test",
     ),
+    scores={"mAP": 0.5},
 )
 
 
@@ -157,11 +158,13 @@ def test_half_is_half_the_size_and_keeps_the_necks_statistics(tmp_path: Path) ->
         save_folder(model, CARD, tmp_path / "half", half=True)
 
 
-def test_another_input_size_drops_the_calibration(tmp_path: Path) -> None:
+def test_what_was_measured_of_another_network_is_dropped(tmp_path: Path) -> None:
     save_folder(PartViT(OWN), CARD, tmp_path)
+    merging = load_checkpoint(tmp_path, merge=2).card
+    assert merging.calibration is None and not merging.scores
     model, card, report = load_checkpoint(tmp_path, image_size=(96, 32))
-    assert card.calibration is None and report.resized == ((4, 2), (6, 2))
-    assert "calibration: none" in str(report)
+    assert card.calibration is None and not card.scores and report.resized == ((4, 2), (6, 2))
+    assert "calibration and scores: none" in str(report)
     assert model.forward(torch.zeros(1, 3, 96, 32)).shape == (1, 128)
 
 

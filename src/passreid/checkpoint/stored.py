@@ -237,7 +237,7 @@ def _check_fit(
 
 
 def _complete(stored: Stored) -> Stored:
-    """Fill what the file has not: a neck, as new; and drop a calibration that no longer holds."""
+    """Fill what the file has not: a neck, as new; and drop what was measured of another network."""
     final, fresh = stored.card.architecture, []
     card = stored.card
     if "neck.weight" not in stored.state:
@@ -250,9 +250,9 @@ def _complete(stored: Stored) -> Stored:
             {f"neck.{name}": t for name, t in nn.BatchNorm1d(width).state_dict().items()}
         )
         fresh.append("neck: new, the file has none")
-    if card.calibration and final != stored.architecture:
-        card = replace(card, calibration=None)
-        fresh.append("calibration: none, it was fitted at the stored size and feature")
+    if (card.calibration or card.scores) and final != stored.architecture:
+        card = replace(card, calibration=None, scores={})
+        fresh.append("calibration and scores: none, they are those of the network as stored")
     return stored._replace(card=card, report=replace(stored.report, initialised=tuple(fresh)))
 
 
