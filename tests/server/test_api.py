@@ -251,6 +251,9 @@ def test_a_compaction_that_failed_is_made_up_for(
     assert done == [1]
     assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
     assert client.portal.call(engine.retain, 1.0) == 0
+    assert done == [1]  # not every hour
+    engine._compact_from -= 8640.0  # a tenth of a day later
+    assert client.portal.call(engine.retain, 1.0) == 0
     assert done == [1, 1]
 
 

@@ -53,6 +53,7 @@ class Engine:
         self.settings = settings
         self.stopping = False
         self._to_compact = False
+        self._compact_from = 0.0  # by the monotonic clock
         self.metrics = Metrics()
         self.audit = Audit(settings.audit)
         self.batcher = Batcher(
@@ -125,7 +126,7 @@ class Engine:
         return np.asarray(maps[0])
 
     async def forget(self, where: Where) -> int:
-        """Remove entries; the next `retain` takes their last bytes off the disk."""
+        """Remove entries; a later `retain` takes their last bytes off the disk."""
         forgotten = await self.ask(self.gallery.remove, where)
         if forgotten:
             self._to_compact = True
@@ -133,15 +134,20 @@ class Engine:
         return forgotten
 
     async def retain(self, days: float) -> int:
-        """Forget what is older than `days`, once, and compact if anything was forgotten."""
+        """Forget what is older than `days`, once, and compact if anything was forgotten.
+
+        Compacting writes a gallery and its index anew, so that waits for a day, or for a tenth of
+        `days` where that is less.
+        """
         until = time.time() - days * _DAY_S
         forgotten = await self.forget(Where(until=until))
         if forgotten:
             log.info("Retention: forgot %d entries older than %g days.", forgotten, days)
             self.audit.write("retention", client="", request="", forgotten=forgotten, until=until)
-        if self._to_compact:
+        if self._to_compact and time.monotonic() >= self._compact_from:
             await self.ask(self.gallery.compact)
             self._to_compact = False
+            self._compact_from = time.monotonic() + min(days / 10, 1.0) * _DAY_S
         return forgotten
 
     async def _say_what_stays(self) -> None:
