@@ -133,7 +133,7 @@ def test_a_graph_that_differs_is_not_kept(copy: Path, monkeypatch: pytest.Monkey
         return rows * np.float32(1.001) if len(images) == 7 else rows
 
     monkeypatch.setattr(OnnxSession, "run", wrong)
-    with pytest.raises(CheckpointError, match=r"batch of 7: cosine 1\.000000.*was not kept"):
+    with pytest.raises(CheckpointError, match=r"batch of 7: worst cosine 1\.000000.*was not kept"):
         write_graph(copy)
     assert (copy / "model.onnx").read_bytes() == before
     assert len(list(copy.iterdir())) == 4

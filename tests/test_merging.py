@@ -17,6 +17,7 @@ from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import load_checkpoint, save_as
 from passreid.errors import CheckpointError
 from passreid.exporting import write_graph
+from passreid.exporting.graph import too_far
 from passreid.merging import merge_alike
 from passreid.model import PartViT
 from tests import small
@@ -106,6 +107,14 @@ def test_engines_agree_with_torch(tmp_path: Path) -> None:
         expected = model(pixels(6)).numpy()
     for engine in (OnnxBackend(folder, card, threads=1), OpenVinoBackend(folder, card, threads=1)):
         np.testing.assert_allclose(engine.run(pixels(6).numpy()), expected, atol=1e-4)
+
+
+def test_a_choice_between_equals_is_no_fault_of_a_file() -> None:
+    exact = np.random.default_rng(0).standard_normal((3, 64))
+    for noise, alone, merging in ((1e-6, False, False), (0.02, True, False), (0.2, True, True)):
+        found = exact + noise * np.random.default_rng(1).standard_normal((3, 64))
+        assert bool(too_far(exact, found, "float32", merges=False)) == alone
+        assert bool(too_far(exact, found, "float32", merges=True)) == merging
 
 
 def test_other_layouts_have_no_place_for_it(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from passreid.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from passreid.exporting import variants, write_variant
+from passreid.exporting import graph, write_variant
 from tests import small
 
 PICTURES = np.stack([small.picture(n) for n in range(40, 45)])
@@ -80,9 +80,9 @@ def test_a_file_is_loaded_by_its_precision_and_is_close(
 def test_a_file_that_is_too_far_is_not_kept(
     folder: Path, crops: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(variants.WORST_COSINE, "int8", 1.1)
+    monkeypatch.setitem(graph.WORST_COSINE, "int8", 1.1)
     before = sorted(folder.iterdir())
-    with pytest.raises(CheckpointError, match=r"int8 onnx file .*worst cosine of 12 crops"):
+    with pytest.raises(CheckpointError, match=r"int8 onnx file .*12 crops: worst cosine"):
         write_variant(folder, crops=crops)
     assert sorted(folder.iterdir()) == before
 

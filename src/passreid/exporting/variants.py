@@ -30,7 +30,7 @@ from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
 from passreid.embed.embedder import read_crop
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
-from passreid.exporting.graph import MAX_DIFFERENCE, MIN_COSINE, agreement, trace
+from passreid.exporting.graph import too_far, trace
 from passreid.images import normalise as normalised
 from passreid.model import PartViT
 from passreid.storage import replacing
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["float32", "float16", "int8"]
-
-WORST_COSINE = {"float32": MIN_COSINE, "float16": 0.9999, "int8": 0.99}
-"""A file whose embedding of any crop is further from torch's float32 is not kept."""
 
 _CROPS = 128
 _BATCH = 8
@@ -73,7 +70,7 @@ def write_variant(
 
     Raises:
         ModelNotFoundError, CheckpointError, ConfigError: As `load_folder`; also when the embedding
-            of a crop has a cosine with torch's below `WORST_COSINE`. No file is left then.
+            of a crop has a cosine with torch's below `graph.WORST_COSINE`. No file is left then.
         ImageError: A crop cannot be read.
         UsageError: int8 without crops.
         MissingExtraError: The extra "onnx", "openvino" or "int8" is not installed.
@@ -99,7 +96,7 @@ def write_variant(
         else:
             _write_onnx(graph, made, precision, fed)
             opened = OnnxBackend(folder, card, own=precision, graph=made)
-        _check(opened, fed, TorchBackend(model, device="cpu"), exact, card.name)
+        _check(opened, fed, TorchBackend(model, device="cpu"), exact, card)
         _keep(folder, sorted(Path(scratch).glob(f"{made.stem}.*")))
     return folder / name
 
@@ -233,19 +230,16 @@ def _check(
     fed: list[NDArray[Any]],
     exact: Backend,
     batches: list[NDArray[Any]],
-    model: str,
+    card: ModelCard,
 ) -> None:
     """Hold what a file makes of the crops it is fed against what torch makes of the same crops."""
     expected = np.concatenate([exact.run(batch) for batch in batches])
     found = np.concatenate([opened.run(batch) for batch in fed])
-    cosine, difference = agreement(expected, found)
-    bound = WORST_COSINE[opened.precision]
-    exactly = opened.precision != "float32" or difference <= MAX_DIFFERENCE
-    if not (cosine >= bound and exactly):
+    merges = card.architecture.merge > 0
+    if far := too_far(expected, found, opened.precision, merges=merges):
         raise CheckpointError(
-            f"The {opened.precision} {opened.name} file of '{model}' is too far from torch in "
-            f"float32 (worst cosine of {len(found)} crops {cosine:.5f}, bound {bound}; largest "
-            f"difference {difference:.1e}), so it was not kept."
+            f"The {opened.precision} {opened.name} file of '{card.name}' is too far from torch in "
+            f"float32 ({len(found)} crops: {far}), so it was not kept."
         )
 
 
