@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from passreid.card import IMAGENET_MEAN, IMAGENET_STD, PRESETS, Architecture
-from passreid.config import suggest
+from passreid.config import require, suggest
 from passreid.errors import ConfigError
 
 
@@ -131,28 +131,26 @@ class PretrainRecipe:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
-        for name in ("epochs", "batch_size", "accumulate", "hidden", "bottleneck"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("areas", "crops", "clip_grad", "workers", "save_every", "save_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
-        if self.out_dim < 2:
-            raise ConfigError(f"out_dim must be at least 2, not {self.out_dim}")
+        counts = ("epochs", "batch_size", "accumulate", "hidden", "bottleneck")
+        require(self, lambda v: v >= 1, "be at least 1", *counts)
+        require(self, lambda v: v >= 2, "be at least 2", "out_dim")
+        lengths = ("warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer")
+        every = ("watch_every", "save_every", "save_steps", "workers", "seed")
+        rates = ("min_lr", "weight_decay", "weight_decay_end", "clip_grad")
+        require(
+            self, lambda v: v >= 0, "not be negative", "areas", "crops", *lengths, *every, *rates
+        )
+        positive = ("lr", "student_temp", "teacher_temp", "warmup_teacher_temp", "std")
+        require(self, lambda v: v > 0, "be positive", "image_size", "local_size", *positive)
+        shares = ("momentum", "center_momentum", "drop_path", "color_strength")
+        require(self, lambda v: 0 <= v <= 1, "lie between 0 and 1", *shares)
+        require(self, lambda v: 0 < v <= 1, "lie above 0 and at most at 1", "area_height")
         if self.areas and not self.crops:
             raise ConfigError("crops must be at least 1: an area is seen in local views only")
         if self.batch_size % self.accumulate:
             raise ConfigError(
                 f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})"
             )
-        for name in ("lr", "student_temp", "teacher_temp", "warmup_teacher_temp"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("momentum", "center_momentum", "drop_path", "color_strength"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.area_height <= 1:
-            raise ConfigError(f"area_height must lie in (0, 1], not {self.area_height}")
         for name in ("global_scale", "local_scale", "crop_ratio"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name != "crop_ratio" and high > 1):
