@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,12 @@ def tuned_for_cpu(device: torch.device) -> Iterator[None]:
 def outlive_signals(worker: int) -> None:
     """Let a data worker (a `worker_init_fn`) live through a signal sent to the whole process group.
 
-    The main process needs its batches to finish the step, and ends it after its checkpoint.
+    The main process needs its batches to finish the step, and ends it after its checkpoint: by
+    SIGTERM where it must, so the second one is obeyed.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _obey_the_next)
+
+
+def _obey_the_next(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
