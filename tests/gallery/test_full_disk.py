@@ -121,6 +121,9 @@ def test_what_is_added_counts(gallery: Gallery, monkeypatch: pytest.MonkeyPatch)
         gallery.add([one("thumbnail", thumbnail=bytes(1000))])
     with pytest.raises(OutputError, match="nearly full"):
         gallery.add([one("payload", payload={"said": "x" * 1000})])
+    assert gallery.add([one("small")]) == (0, 1)  # nothing comes
+    room(monkeypatch, 0)
+    assert gallery.add([one("small")]) == (0, 1)
     assert gallery.count() == before + 1
 
 

@@ -116,6 +116,8 @@ class EmbeddedGallery(Engine):
         with self._live.changing() as shard:
             for record in shard.retrieve(list(entries), False, False):
                 del entries[str(record.id)]
+            if not entries:
+                return 0
             # What comes is written to the log and once more in its place, with room to grow.
             need_room(self.folder, MUCH + 4 * sum(map(self._bytes_of, entries.values())))
             for entry in entries.values():
