@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_operations_of_a_vit_b() -> None:
     block = 2 * (12 * tokens * width**2 + 2 * tokens**2 * width)
     assert operations(card) == 12 * block + 2 * 128 * width * 768
     assert 22e9 < operations(card) < 24e9
+
+
+def test_merged_patches_take_no_operations() -> None:
+    """Two blocks of four patches, CLS and a part: the first one's MLP and the second see three."""
+    a = Architecture(
+        image_size=(16, 16), patch_size=8, stride=(8, 8), width=64, heads=1, depth=2, parts=1
+    )
+    saved = 2 * (8 * 64**2 + 12 * 64**2 + 2 * (6**2 - 5**2) * 64)
+    cards = [ModelCard(name="a", architecture=replace(a, merge=merge)) for merge in (0, 1)]
+    assert operations(cards[0]) - operations(cards[1]) == saved
 
 
 def test_a_stem_counts_as_nothing() -> None:

@@ -179,15 +179,21 @@ def _measure(
 def operations(card: ModelCard) -> float:
     """Return the floating point operations of one crop's matrix products, two a multiplication.
 
-    The blocks' four projections, attention's two products and the patch projection; a stem, a few
-    per cent, is left out.
+    The blocks' four projections, attention's two products and the patch projection; a stem, and the
+    products that find what to merge, a few per cent, are left out.
     """
     a = card.architecture
     patches = a.grid[0] * a.grid[1]
-    tokens = patches + 1 + a.parts
-    block = tokens * a.width**2 * (4 + 2 * a.mlp_ratio) + 2 * tokens**2 * a.width
-    patch = patches * a.width * 3 * a.patch_size**2 if a.stem == "none" else 0
-    return 2.0 * (a.depth * block + patch)
+    products = patches * a.width * 3 * a.patch_size**2 if a.stem == "none" else 0.0
+    for number in range(a.depth):
+        seen = patches + 1 + a.parts
+        if number + 1 < a.depth:
+            patches -= min(a.merge, patches // 2)
+        left = patches + 1 + a.parts
+        # Merging lies between attention and the MLP.
+        products += 4 * seen * a.width**2 + 2 * seen**2 * a.width
+        products += 2 * left * a.mlp_ratio * a.width**2
+    return 2.0 * products
 
 
 def peak_memory() -> float | None:
