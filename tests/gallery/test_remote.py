@@ -209,6 +209,44 @@ def test_a_folder_has_no_shards(tmp_path: Any) -> None:
     assert not (tmp_path / "g").exists()
 
 
+def test_a_layout_that_a_gallery_has_not_is_refused(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from passreid.gallery import Layout
+
+    make = partial(open_gallery, model=MODEL, dim=DIM, create=True)
+    pytest.importorskip("qdrant_edge")
+    make(tmp_path / "g").close()
+    with pytest.raises(GalleryError, match="made without int8 and stays so"):
+        make(tmp_path / "g", layout=Layout(int8=True))
+    make(tmp_path / "g", layout=Layout()).close()  # the refused one has let go of the folder
+    make(tmp_path / "small", layout=Layout(int8=True)).close()
+    for layout in (Layout(int8=True), Layout(), None):  # asked for again, or left out
+        make(tmp_path / "small", layout=layout).close()
+
+    client = qdrant_client.QdrantClient(":memory:")
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(connection, "connect", lambda *_: client)
+    real = client.get_collection
+
+    def as_a_server_tells(name: str) -> Any:
+        told = real(name)
+        told.config.params.shard_number, told.config.params.replication_factor = 6, 2
+        return told
+
+    monkeypatch.setattr(client, "get_collection", as_a_server_tells)
+    url = "http://host/people"
+    make(url, layout=Layout(shards=6, replicas=2)).close()
+    make(url).close()
+    for layout, said in (
+        (Layout(shards=12), "with 6 shards, not 12,"),
+        (Layout(replicas=3), "with 2 replicas, not 3,"),
+        (Layout(int8=True), "without int8"),
+    ):
+        with pytest.raises(GalleryError, match=f"was made {said} and stays so"):
+            make(url, layout=layout)
+
+
 def test_int8_finds_the_same(tmp_path: Any) -> None:
     from passreid.gallery import Layout
 

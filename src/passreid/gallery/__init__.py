@@ -16,6 +16,7 @@ exchange.py   Parquet files, copies, snapshots
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from passreid.errors import GalleryError, MissingExtraError, PassreidError, UsageError
 from passreid.gallery.base import Entry, Gallery, Hit, Layout, Where, identity
@@ -29,6 +30,10 @@ from passreid.gallery.exchange import (
     snapshot,
 )
 from passreid.storage import is_address
+
+if TYPE_CHECKING:
+    from passreid.gallery.embedded import EmbeddedGallery
+    from passreid.gallery.remote import RemoteGallery
 
 __all__ = [
     "Entry",
@@ -68,11 +73,11 @@ def open_gallery(
         create: Make the gallery if there is none.
         read_only: Refuse every change.
         api_key: Of the server; else from the environment, PASSREID_QDRANT_API_KEY.
-        layout: Of a gallery that is made.
+        layout: Of a gallery that is made; one that is there and has another is refused.
 
     Raises:
-        GalleryError: There is no gallery, of another model, damaged, in use by another process, or
-            the server does not answer.
+        GalleryError: There is no gallery, of another model or layout, damaged, in use by another
+            process, or the server does not answer.
         UsageError: `create` without `model` and `dim`, no such address, or shards in a folder.
         OutputError: It cannot be made.
         MissingExtraError: qdrant-edge-py, or qdrant-client for a server, is not installed.
@@ -84,7 +89,7 @@ def open_gallery(
         raise UsageError(
             f"{place}: shards and replicas are for a gallery on a server; a folder has neither."
         )
-    gallery: Gallery
+    gallery: EmbeddedGallery | RemoteGallery
     if is_address(str(place)):
         gallery = _on_server(str(place), made, read_only, api_key)
     else:
@@ -95,13 +100,32 @@ def open_gallery(
             f"{place} holds embeddings of {gallery.model}, not of {model}: use that model, or "
             "make another gallery."
         )
+    if layout is not None and (differs := _contradiction(layout, gallery.layout)):
+        gallery.close()
+        raise GalleryError(
+            f"{place} was made {differs} and stays so: leave that option out, or make another "
+            "gallery with it and copy the entries there (`passreid gallery copy`)."
+        )
     return gallery
 
 
 _New = tuple[str, int, Layout | None]
 
 
-def _in_folder(folder: Path, made: _New | None, read_only: bool) -> Gallery:
+def _contradiction(asked: Layout, there: Layout) -> str | None:
+    """Say what a gallery does not have of a layout; what is not asked for may be as it is."""
+    if asked.int8 and not there.int8:
+        return "without int8"
+    for wanted, number, name in (
+        (asked.shards, there.shards, "shards"),
+        (asked.replicas, there.replicas, "replicas"),
+    ):
+        if wanted is not None and wanted != number:
+            return f"with {number} {name}, not {wanted},"
+    return None
+
+
+def _in_folder(folder: Path, made: _New | None, read_only: bool) -> EmbeddedGallery:
     try:
         from passreid.gallery.embedded import EmbeddedGallery
         from passreid.gallery.folder import CARD, SHARD
@@ -117,7 +141,7 @@ def _in_folder(folder: Path, made: _New | None, read_only: bool) -> Gallery:
     return EmbeddedGallery(folder, read_only=read_only)
 
 
-def _on_server(url: str, made: _New | None, read_only: bool, api_key: str | None) -> Gallery:
+def _on_server(url: str, made: _New | None, read_only: bool, api_key: str | None) -> RemoteGallery:
     try:
         from passreid.gallery.connection import address, connect
         from passreid.gallery.remote import RemoteGallery

@@ -73,10 +73,10 @@ class EmbeddedGallery(Engine):
         self.folder, self.name, self.read_only = folder, str(folder), read_only
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
-        self.int8 = bool(card.get("int8", False))
+        self.layout = Layout(int8=bool(card.get("int8", False)))
         self._lock = locked(folder)
         try:
-            self._live = LiveShard(folder, dim=self.dim, int8=self.int8)
+            self._live = LiveShard(folder, dim=self.dim, int8=self.layout.int8)
         except PassreidError:
             self._lock.close()
             raise

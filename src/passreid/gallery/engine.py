@@ -18,6 +18,7 @@ from passreid.gallery.base import (
     Entry,
     GroupBy,
     Hit,
+    Layout,
     Page,
     Pooling,
     Where,
@@ -48,6 +49,7 @@ class Engine(ABC):
     Attributes:
         name: Of the gallery, for people.
         model, dim: Identity of the model and width of its embeddings.
+        layout: How it keeps its vectors.
         read_only: Refuse every change.
         batch: Entries that are stored at once.
     """
@@ -55,6 +57,7 @@ class Engine(ABC):
     name: str
     model: str
     dim: int
+    layout: Layout
     read_only: bool
     batch: int
 

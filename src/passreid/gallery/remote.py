@@ -57,9 +57,14 @@ class RemoteGallery(Engine):
         if not self._call(client.collection_exists):
             raise GalleryError(f"{name}: there is no such gallery; add pictures to make one.")
         config = _ours(client, name).config
-        vectors = config.params.vectors
+        params, vectors = config.params, config.params.vectors
         assert isinstance(vectors, models.VectorParams)
         self.model, self.dim = str((config.metadata or {})["model"]), vectors.size
+        self.layout = Layout(
+            int8=config.quantization_config is not None,
+            shards=params.shard_number,
+            replicas=params.replication_factor,
+        )
 
     @staticmethod
     def create(
