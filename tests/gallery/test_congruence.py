@@ -150,6 +150,7 @@ def test_numbers_and_places_that_mean_nothing(everywhere: Gallery) -> None:
     ("said", "message"),
     [
         ({"id": "7"}, "'7' is no id of an entry"),
+        ({"id": entries()[0].id.upper()}, "is no id of an entry.*small letters"),
         ({"time": np.nan}, "nan is no time"),
         ({"time": 1e30}, "1e\\+30 is no time"),
         ({"camera": "half \ud800"}, "half characters"),

@@ -37,7 +37,7 @@ class Entry:
     Attributes:
         content_hash: Of the picture (`images.content_hash`); enrolling it again changes nothing.
         embedding: (D,) float32; None where it was not asked for. Stored at unit length in float16.
-        id: A UUID; from the content hash when not given.
+        id: A UUID in small letters; from the content hash when not given.
         source: Where the picture came from.
         camera, person, tracklet: Labels; None is unknown.
         time: When it was taken, Unix seconds in UTC; None is unknown.

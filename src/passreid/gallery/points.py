@@ -13,6 +13,8 @@ from passreid.gallery.base import Entry, Where
 INDEXED = ("camera", "person", "tracklet", "source")
 """Fields a filter names by their words; "time" is the one it names by a span."""
 
+_ID = "6f1b0f5e-8f0a-4c39-9a53-1d6c2f3f7a10"  # an example
+
 
 class Words(NamedTuple):
     """An engine's own classes for the parts of a filter.
@@ -31,23 +33,24 @@ class Words(NamedTuple):
 
 
 def is_id(text: str) -> bool:
-    """Whether an entry may be called so: a UUID."""
+    """Whether an entry may be called so: a UUID, written as the engines write it anyway."""
     try:
-        uuid.UUID(text)
+        return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-    return True
 
 
 def check_ids(ids: Iterable[str]) -> None:
     """Refuse ids no entry can have.
 
     Raises:
-        UsageError: One is no UUID.
+        UsageError: One is no UUID in small letters.
     """
     for id in ids:
         if not is_id(id):
-            raise UsageError(f"'{id}' is no id of an entry; ids are UUIDs.")
+            raise UsageError(
+                f"'{id}' is no id of an entry; ids are UUIDs in small letters, such as {_ID}."
+            )
 
 
 def payload(entry: Entry) -> dict[str, Any]:
