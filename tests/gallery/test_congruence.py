@@ -106,6 +106,12 @@ def test_labels_can_be_changed(everywhere: Gallery) -> None:
     assert everywhere.get(ids)[1].camera == "c1"
     with pytest.raises(UsageError, match="content_hash cannot be changed"):
         everywhere.update(ids, content_hash="x")
+    everywhere.update(ids[:2], person=None, camera=None, time=None)
+    for entry in everywhere.get(ids[:2]):
+        assert (entry.person, entry.camera, entry.time) == (None, None, None)
+    assert [e.id for e in everywhere.page(Where(people=("found",))).entries] == ids[2:]
+    assert everywhere.count(Where(not_cameras=("c1",), ids=tuple(ids))) == 3
+    assert everywhere.count(Where(since=-1e9, ids=tuple(ids))) == 1
 
 
 @pytest.mark.parametrize(

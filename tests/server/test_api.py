@@ -76,6 +76,8 @@ def test_search_by_picture_and_by_entry_with_filters(client: TestClient) -> None
     assert sorted(hit["group"] for hit in grouped.json()["hits"]) == ["p0", "p1", "p2"]
     others = client.post("/v1/search", data={"entry": ids[2]}).json()["hits"]
     assert len(others) == 5 and ids[2] not in [hit["id"] for hit in others]
+    boxed = client.post("/v1/search", data={"entry": ids[2], "box": "[0, 0, 9, 9]"})
+    assert (boxed.status_code, boxed.json()["detail"][:5]) == (422, "box: ")
     grouped = client.post("/v1/search", data={"entry": ids[2], "group_by": "person"}).json()["hits"]
     assert {hit["group"]: hit["id"] for hit in grouped}["p1"] == ids[3]
     assert len(grouped) == 3
@@ -94,6 +96,11 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
     assert thumbnail.content.startswith(b"\xff\xd8") and thumbnail.headers["content-type"]
     changed = client.patch(f"/v1/entries/{ids[0]}", json={"person": "Ada"}).json()
     assert changed["person"] == "Ada"
+    client.patch(f"/v1/entries/{ids[0]}", json={"camera": "door", "payload": {"a": 1}})
+    cleared = {"person": None, "payload": None}
+    changed = client.patch(f"/v1/entries/{ids[0]}", json=cleared).json()
+    assert (changed["person"], changed["payload"], changed["camera"]) == (None, {}, "door")
+    assert changed["time"] is not None
     assert client.delete(f"/v1/entries/{ids[0]}").json() == {"forgotten": 1}
     assert client.get(f"/v1/entries/{ids[0]}").status_code == 404
     assert client.post("/v1/forget", json={}).status_code == 422

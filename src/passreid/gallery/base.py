@@ -213,7 +213,10 @@ class Gallery(Protocol):
         """Count entries."""
 
     def update(self, ids: Sequence[str], **values: Any) -> int:
-        """Set camera, time, person, tracklet or payload of entries; return how many there were."""
+        """Set camera, time, person, tracklet or payload of entries; return how many there were.
+
+        None makes a label or the time unknown again.
+        """
 
     def remove(self, where: Where) -> int:
         """Forget entries; return how many. `compact` takes their last bytes off the disk."""

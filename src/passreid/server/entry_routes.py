@@ -57,11 +57,13 @@ async def thumbnail(request: Request, entry: UUID) -> Response:
 
 @router.patch("/entries/{entry}", response_model=Stored, summary="Change what is known of an entry")
 async def change(request: Request, entry: UUID, body: Change) -> Any:
-    """Set the fields that are given."""
+    """Set the fields that are given; null makes one unknown again."""
     engine: Engine = request.app.state.engine
     await find_entry(engine, entry)
-    given = body.model_dump(exclude_none=True)
+    given = body.model_dump(exclude_unset=True)
     if given:
+        if given.get("payload", {}) is None:
+            given["payload"] = {}
         await engine.ask(engine.gallery.update, [str(entry)], **given)
         record(request, "update", ids=[str(entry)], fields=sorted(given))
     return stored(await find_entry(engine, entry))

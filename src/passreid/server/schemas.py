@@ -46,13 +46,13 @@ class About(Model):
 
 
 class Change(Model):
-    """What to change of an entry; fields left out stay as they are."""
+    """What to change of an entry: fields left out stay as they are, null clears them."""
 
     camera: Label | None = Field(None, description="The camera that took it.")
     time: Time | None = Field(None, description="Unix seconds (UTC) when it was taken.")
     person: Label | None = Field(None, description="Who it shows.")
     tracklet: Label | None = Field(None, description="The track it belongs to.")
-    payload: Payload | None = Field(None, description="Replaces what was there.")
+    payload: Payload | None = Field(None, description="Replaces what was there; null empties it.")
 
 
 class Stored(Model):

@@ -49,6 +49,8 @@ async def search(
     engine: Engine = request.app.state.engine
     if bool(images) == (entry is not None):
         raise Refusal(422, "Send either images or entry: exactly one of them says who is searched.")
+    if entry is not None and box:
+        raise Refusal(422, "box: belongs to a picture that is sent; an entry is searched as it is.")
     fits = where.where()
     if entry is not None:
         if group_by is not None:  # or it would stand for its own group, and that be left out
