@@ -136,6 +136,45 @@ def test_what_is_no_gallery_is_said(tmp_path: Path) -> None:
         open_gallery(tmp_path / "photos")
 
 
+def test_a_making_that_was_killed_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qdrant_edge
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(qdrant_edge.UpdateOperation, "create_field_index", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True)
+    (half,) = (tmp_path / "g").iterdir()
+    for file in half.rglob("*.json"):
+        file.unlink()
+    with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
+        assert gallery.add(entries()).added == 60
+    assert not half.exists()
+
+
+def test_a_thumbnail_that_goes_while_its_entry_is_read(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry(content_hash="s", embedding=VECTORS[0], thumbnail=b"jpeg")
+    gallery.add([entry])
+    real = Path.is_file
+
+    def looked_at(path: Path) -> bool:
+        there = real(path)
+        path.unlink()
+        return there
+
+    monkeypatch.setattr(Path, "is_file", looked_at)
+    assert gallery.get([entry.id])[0].thumbnail == b"jpeg"
+    monkeypatch.undo()
+    next(Path(gallery.info().name).rglob("*.jpg")).unlink()
+    assert gallery.get([entry.id])[0].thumbnail is None
+
+
 @pytest.mark.parametrize("moment", ["building", "between", "after"])
 def test_a_killed_compaction_is_settled(tmp_path: Path, moment: str) -> None:
     with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:

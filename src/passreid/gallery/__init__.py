@@ -134,7 +134,8 @@ def _in_folder(folder: Path, made: _New | None, read_only: bool) -> EmbeddedGall
     if made and not (folder / CARD).exists():
         if folder.is_file():
             raise GalleryError(f"{folder}: is a file; a gallery is a folder, name a new one.")
-        if folder.exists() and any(folder.iterdir()) and not (folder / SHARD).exists():
+        others = (p for p in folder.glob("*") if not p.name.startswith(f"{SHARD}."))
+        if any(others) and not (folder / SHARD).exists():
             raise GalleryError(f"{folder}: is a folder of other things; name a new one.")
         model, dim, layout = made
         EmbeddedGallery.create(folder, model=model, dim=dim, layout=layout)

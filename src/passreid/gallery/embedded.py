@@ -12,6 +12,7 @@ Vectors are stored at unit length and compared by their dot product, so nothing 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -93,7 +94,10 @@ class EmbeddedGallery(Engine):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / SHARD).exists():
                 need_room(folder, MUCH)
-                new_shard(folder / SHARD, dim, int8=int8).close()
+                # Under another name until it is whole: one that a kill left half made opens never.
+                fresh = folder / f"{SHARD}.{uuid.uuid4().hex}"
+                new_shard(fresh, dim, int8=int8).close()
+                fresh.rename(folder / SHARD)
         # Last: a folder with a card is a whole gallery.
         card = {"format": FORMAT, "model": model, "dim": dim, "int8": int8}
         write(folder / CARD, json.dumps(card).encode())
@@ -253,9 +257,10 @@ class EmbeddedGallery(Engine):
         return self.folder / THUMBNAILS / id[:2] / f"{id}.jpg"
 
     def _whole(self, record: Any) -> Entry:
-        path = self._thumbnail(str(record.id))
+        try:
+            thumbnail = self._thumbnail(str(record.id)).read_bytes()
+        except FileNotFoundError:  # it has none, or is being forgotten
+            thumbnail = None
         return entry_of(
-            record,
-            embedding=np.asarray(record.vector, np.float32),
-            thumbnail=path.read_bytes() if path.is_file() else None,
+            record, embedding=np.asarray(record.vector, np.float32), thumbnail=thumbnail
         )
