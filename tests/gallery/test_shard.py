@@ -211,3 +211,29 @@ def test_holes_are_not_copied(tmp_path: Path) -> None:
     old.write_bytes(b"")
     shard.copy_sparse(str(old), str(new))
     assert new.read_bytes() == b""
+
+
+def test_what_changes_while_a_copy_ends_can_be_noted(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of changes may not be taken away from who holds the lock on changes."""
+    live: Any = gallery._live  # type: ignore[attr-defined]
+    real, held, seen = live._exchange, threading.Event(), []
+
+    def change() -> None:
+        with live._changes:
+            seen.append(live._changed)
+            held.set()
+            time.sleep(0.2)
+            seen.append(live._changed)
+
+    def exchange(*arguments: Any) -> None:
+        real(*arguments)
+        threading.Thread(target=change).start()
+        assert held.wait(10)
+
+    monkeypatch.setattr(live, "_exchange", exchange)
+    gallery.add(some(range(20)))
+    gallery.compact()
+    wait_until(lambda: len(seen) == 2)
+    assert seen[0] is not None and seen[1] is seen[0]

@@ -167,7 +167,8 @@ class LiveShard:
                 self._build(copy, stopping)
             self._exchange(copy, stopping)
         finally:
-            self._changed = None
+            with self._changes:  # or it would be gone while a change is being noted in it
+                self._changed = None
             shutil.rmtree(copy, ignore_errors=True)
 
     def _build(self, copy: Path, stopping: threading.Event | None) -> None:
