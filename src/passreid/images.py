@@ -114,7 +114,7 @@ def read_image(
         _check_size(source.size, name, limits)
         with _damage_named(name, "picture"):
             return _to_rgb(source, name)
-    return _decode(_encoded(source, limits), name, limits)
+    return _decode(read_encoded(source, limits), name, limits)
 
 
 def describe(source: object) -> str:
@@ -149,7 +149,7 @@ def content_hash(source: ImageInput, *, limits: ImageLimits = DEFAULT_LIMITS) ->
             data = f"image {source.mode} {source.size}".encode() + source.tobytes()
             data += bytes(source.getpalette() or ())
     else:
-        data = _encoded(source, limits)
+        data = read_encoded(source, limits)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -218,8 +218,8 @@ def _is_url(source: object) -> bool:
     return isinstance(source, str) and re.match(r"[a-z][a-z0-9+.-]+://", source, re.I) is not None
 
 
-def _encoded(source: object, limits: ImageLimits) -> bytes:
-    """The file behind a path, a URL or bytes, held to `limits.max_bytes`."""
+def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """Return the file behind a path, a URL or bytes; ImageError if it cannot be had."""
     name = describe(source)
     if isinstance(source, bytes):
         data = source

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import passreid
+from passreid import images
 from passreid.data import make_synthetic
 from passreid.errors import GalleryError, ImageError
 from passreid.evaluation import evaluate
@@ -44,6 +46,33 @@ def test_a_gallery_is_made_of_pictures(tmp_path: Path) -> None:
             assert picture.height <= 192
         with pytest.raises(ImageError, match="damaged"):
             enrol(gallery, embedder, [NewImage(image=damaged)], on_error="raise")
+
+
+def test_a_picture_is_read_once_and_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there a moment later may be another picture than the one whose hash was taken."""
+    embedder = passreid.load(small.folder(tmp_path / "model"))
+    path, short = tmp_path / "a.png", tmp_path / "short.png"
+    Image.fromarray(small.picture(1)).save(path)
+    short.write_bytes(path.read_bytes()[:-30])
+    real, reads = images._read_file, []
+
+    def read(where: Path, *more: Any) -> bytes:
+        reads.append(where.name)
+        return real(where, *more)
+
+    monkeypatch.setattr(images, "_read_file", read)
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        new = [NewImage(image=each) for each in (path, short, path.read_bytes())]
+        done = enrol(gallery, embedder, new)
+        assert (done.added, done.known) == (1, 1)
+        assert [each.name for each in done.skipped] == [str(short)]
+        with pytest.raises(ImageError, match=r"short\.png: is a PNG file that is damaged"):
+            enrol(gallery, embedder, new[1:2], on_error="raise")
+    assert reads == ["a.png", "short.png", "short.png"]
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

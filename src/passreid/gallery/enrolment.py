@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from PIL import Image
 from passreid.embed import Embedder, OnError, Skipped
 from passreid.errors import GalleryError, ImageError
 from passreid.gallery.base import Entry, Gallery, Where, entry_id, identity
-from passreid.images import ImageInput, content_hash, describe, read_image
+from passreid.images import ImageInput, content_hash, describe, read_encoded, read_image
 
 THUMBNAIL = (128, 256)
 """Width and height of a thumbnail, at most: sharp on a phone's screen."""
@@ -70,21 +71,34 @@ def enrol(
     skipped: list[Skipped] = []
     remaining = iter(images)
     while batch := list(islice(remaining, 4 * embedder.batch_size)):
-        fresh: dict[str, NewImage] = {}
+        fresh: dict[str, _Read] = {}
         for new in batch:
             try:
-                digest = content_hash(new.image)
+                content = _content(new.image)
+                digest = content_hash(content)
             except ImageError as error:
                 _note(error, on_error, skipped)
                 continue
             known += digest in fresh
-            fresh.setdefault(digest, new)
+            fresh.setdefault(digest, _Read(new, content))
         there = _known(gallery, fresh)
         known += len(there)
-        fresh = {digest: new for digest, new in fresh.items() if digest not in there}
+        fresh = {digest: read for digest, read in fresh.items() if digest not in there}
         done = gallery.add(_entries(fresh, embedder, thumbnails, on_error, skipped))
         added, known = added + done.added, known + done.known
     return Enrolled(added, known, tuple(skipped))
+
+
+class _Read(NamedTuple):
+    """A picture to enrol, and what was read of it: its name is not asked a second time."""
+
+    new: NewImage
+    content: ImageInput
+
+
+def _content(image: ImageInput) -> ImageInput:
+    """Read the file a path or an address names."""
+    return read_encoded(image) if isinstance(image, (str, os.PathLike)) else image
 
 
 def _known(gallery: Gallery, hashes: Iterable[str]) -> set[str]:
@@ -96,19 +110,25 @@ def _known(gallery: Gallery, hashes: Iterable[str]) -> set[str]:
 
 
 def _entries(
-    images: Mapping[str, NewImage],
+    images: Mapping[str, _Read],
     embedder: Embedder,
     thumbnails: bool,
     on_error: OnError,
     skipped: list[Skipped],
 ) -> list[Entry]:
-    readable: list[tuple[str, NewImage, Image.Image]] = []
-    for digest, new in images.items():
-        try:
-            readable.append((digest, new, read_image(new.image)))
-        except ImageError as error:
-            _note(error, on_error, skipped)
-    rows = embedder([picture for *_, picture in readable])
+    readable: list[tuple[str, NewImage, bytes | None]] = []
+
+    def pictures() -> Iterator[Image.Image]:
+        for digest, (new, content) in images.items():
+            try:
+                picture = read_image(content)
+            except ImageError as error:
+                _note(ImageError(describe(new.image), error.reason), on_error, skipped)
+                continue
+            readable.append((digest, new, draw_thumbnail(picture) if thumbnails else None))
+            yield picture
+
+    rows = embedder(pictures())
     return [
         Entry(
             content_hash=digest,
@@ -119,9 +139,9 @@ def _entries(
             person=new.person,
             tracklet=new.tracklet,
             payload=new.payload,
-            thumbnail=draw_thumbnail(picture) if thumbnails else None,
+            thumbnail=thumbnail,
         )
-        for (digest, new, picture), row in zip(readable, rows, strict=True)
+        for (digest, new, thumbnail), row in zip(readable, rows, strict=True)
     ]
 
 
