@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from passreid.errors import GalleryError
 from passreid.gallery import Entry, Gallery, Where, open_gallery
 from tests.gallery.drawn import DIM, MODEL
 
@@ -141,6 +142,36 @@ def test_a_compaction_ends_the_build_and_lets_others_go_on(
     check(gallery, range(1, MANY + 5))
     files = [path for path in (tmp_path / "g").rglob("*") if path.is_file()]
     assert not any(b'"source-0"' in path.read_bytes() for path in files)
+
+
+def test_closing_gives_a_compaction_up(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A service that stops cannot wait for an index that takes an hour."""
+    begun, errors = threading.Event(), []
+
+    def start_long(copy: Path) -> Any:
+        begun.set()
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stderr=-1)
+
+    def compact() -> None:
+        try:
+            gallery.compact()
+        except GalleryError as error:
+            errors.append(str(error))
+
+    monkeypatch.setattr("passreid.gallery.shard.start_build", start_long)
+    gallery.add(some(range(20)))
+    waiting = [threading.Thread(target=compact) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    assert begun.wait(60)
+    gallery.close()
+    for thread in waiting:
+        thread.join(60)
+    assert [error.endswith("was closed before it was compacted.") for error in errors] == [True] * 2
+    with open_gallery(tmp_path / "g") as again:
+        check(again, range(20))
 
 
 INDEX = """

@@ -245,7 +245,7 @@ class EmbeddedGallery(Engine):
                             picture.unlink()
 
     def close(self) -> None:
-        """Write everything and let go; an index that is being built is given up."""
+        """Write everything and let go; an index or a copy that is being made is given up."""
         if not self._lock.closed:
             self._live.close()
             self._lock.close()

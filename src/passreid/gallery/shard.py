@@ -73,6 +73,7 @@ class LiveShard:
         self._changed: set[str] | None = None  # since a copy was begun
         self._background: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._closing = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._tried = 0  # entries there were when an index was begun
 
@@ -106,11 +107,15 @@ class LiveShard:
 
         Raises:
             OutputError: It cannot be written; the shard is as it was.
+            GalleryError: It is being closed; the shard is as it was.
         """
         self._take_over()
         try:
+            _go_on(self._closing)
             with told(OutputError, f"{self.folder}: cannot be compacted"):
-                self._renew(self._written, None)
+                self._renew(self._written, self._closing)
+        except _StoppedError:
+            raise GalleryError(f"{self.folder}: was closed before it was compacted.") from None
         finally:
             self._renewing.release()
 
@@ -127,10 +132,15 @@ class LiveShard:
         self._background.start()
 
     def close(self) -> None:
-        """Give up an index that is being built, write everything and let go."""
+        """Give up a copy that is being made, write everything and let go."""
+        self._closing.set()
+        self._stopping.set()
+        if (child := self._child) is not None:
+            child.kill()
         self._take_over()
         with self._changes, self._guard:
             self._shard.close()
+        self._renewing.release()  # who waits for it hears that it is too late
 
     def _index(self) -> None:
         try:
@@ -154,7 +164,7 @@ class LiveShard:
                 thread.join()
                 self._background = None
 
-    def _renew(self, copied: Any, stopping: threading.Event | None) -> None:
+    def _renew(self, copied: Any, stopping: threading.Event) -> None:
         copy = self.folder / f"{SHARD}.{uuid.uuid4().hex}"
         # The copy, and beside it the copy with its index.
         need_room(self.folder, 2 * bytes_on_disk(self.folder / SHARD) + MUCH)
@@ -171,10 +181,10 @@ class LiveShard:
                 self._changed = None
             shutil.rmtree(copy, ignore_errors=True)
 
-    def _build(self, copy: Path, stopping: threading.Event | None) -> None:
+    def _build(self, copy: Path, stopping: threading.Event) -> None:
         self._child = start_build(copy)
         try:
-            if stopping is not None and stopping.is_set():  # it was, before there was a child
+            if stopping.is_set():  # it was, before there was a child
                 self._child.kill()
             finish_build(self._child)
         except OutputError:
@@ -207,12 +217,15 @@ class LiveShard:
                 fresh.update(_upsert(records))
             if after is None:
                 break
+            if self._closing.is_set():
+                fresh.close()
+                raise _StoppedError
         fresh.flush()
         count = int(fresh.info().points_count)
         fresh.close()
         return count
 
-    def _exchange(self, copy: Path, stopping: threading.Event | None) -> None:
+    def _exchange(self, copy: Path, stopping: threading.Event) -> None:
         """Bring to the copy what changed since, some at a time; then let it be the shard."""
         fresh = edge.EdgeShard.load(str(copy))
         try:
@@ -292,6 +305,6 @@ def _upsert(records: list[Any]) -> Any:
     )
 
 
-def _go_on(stopping: threading.Event | None) -> None:
-    if stopping is not None and stopping.is_set():
+def _go_on(stopping: threading.Event) -> None:
+    if stopping.is_set():
         raise _StoppedError
