@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,11 @@ def png(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture(seed)).save(file, "PNG")
     return file.getvalue()
+
+
+def enrol(client: TestClient, *seeds: int, about: Any = None) -> list[dict[str, Any]]:
+    files = [("files", (f"{seed}.png", png(seed))) for seed in seeds]
+    data = {} if about is None else {"about": json.dumps(about)}
+    answer = client.post("/v1/entries", files=files, data=data)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]

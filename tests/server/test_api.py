@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,11 @@ from fastapi import Request, UploadFile
 from starlette.testclient import TestClient
 
 from passreid.embed import Embedder, load
-from passreid.errors import OutputError
-from passreid.gallery import Entry, identity, open_gallery
 from passreid.server import enrol_routes
 from passreid.server.audit import Audit
 from passreid.server.schemas import About
 from passreid.server.settings import Settings
-from tests.server.conftest import Start, png
-
-
-def enrol(client: TestClient, *seeds: int, about: Any = None) -> list[dict[str, Any]]:
-    files = [("files", (f"{seed}.png", png(seed))) for seed in seeds]
-    data = {} if about is None else {"about": json.dumps(about)}
-    answer = client.post("/v1/entries", files=files, data=data)
-    assert answer.status_code == 200, answer.text
-    return [json.loads(line) for line in answer.text.splitlines()]
+from tests.server.conftest import enrol, png
 
 
 def test_embeddings_are_those_of_the_embedder(client: TestClient, embedder: Embedder) -> None:
@@ -197,81 +186,12 @@ def test_what_is_wrong_with_a_description_is_said_where_it_is(client: TestClient
         assert answer.json()["detail"].startswith(said), answer.text
 
 
-def test_entries_that_no_retention_reaches_are_counted(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, embedder: Embedder
-) -> None:
-    gallery = open_gallery(
-        str(tmp_path / "g.gallery"), model=identity(embedder), dim=embedder.dim, create=True
-    )
-    rows = embedder([png(1), png(2)])
-    gallery.add(
-        Entry(content_hash=str(n), embedding=row, time=time.time() if n else None)
-        for n, row in enumerate(rows)
-    )
-    gallery.close()
-    with caplog.at_level("WARNING"):
-        client = start(retention_days=1)
-        assert client.get("/readyz").status_code == 200
-        until = time.monotonic() + 10
-        while not caplog.records and time.monotonic() < until:
-            time.sleep(0.01)
-    assert "Retention: 1 entries have no time and are kept." in caplog.text
-
-
 def test_forgetting_takes_no_other_type_for_a_time(client: TestClient) -> None:
     enrol(client, 1)
     for said in (True, "9e9"):
         assert client.post("/v1/forget", json={"until": said}).status_code == 422
     assert client.get("/v1/info").json()["gallery"]["count"] == 1
     assert client.post("/v1/forget", json={"until": 9_000_000_000}).json() == {"forgotten": 1}
-
-
-def test_retention_forgets_what_is_old(start: Start) -> None:
-    client = start(retention_days=1)
-    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
-    engine = client.app.state.engine  # type: ignore[attr-defined]
-    assert client.portal is not None
-    assert client.portal.call(engine.retain, 1.0) == 1
-    gallery = client.get("/v1/info").json()["gallery"]
-    assert (gallery["count"], gallery["name"]) == (1, "g.gallery")
-
-
-def test_a_compaction_that_failed_is_made_up_for(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = start(retention_days=1)
-    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
-    engine = client.app.state.engine  # type: ignore[attr-defined]
-    failures, done = [OutputError("full")], []
-
-    def compact() -> None:
-        if failures:
-            raise failures.pop()
-        done.append(1)
-
-    monkeypatch.setattr(engine.gallery, "compact", compact)
-    assert client.portal is not None
-    with pytest.raises(OutputError):
-        client.portal.call(engine.retain, 1.0)
-    for _ in range(2):
-        assert client.portal.call(engine.retain, 1.0) == 0
-    assert done == [1]
-    assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
-    assert client.portal.call(engine.retain, 1.0) == 0
-    assert done == [1]  # not every hour
-    engine._compact_from -= 8640.0  # a tenth of a day later
-    assert client.portal.call(engine.retain, 1.0) == 0
-    assert done == [1, 1]
-
-
-def test_metrics_count_requests_by_route(client: TestClient) -> None:
-    enrol(client, 1)
-    client.get("/v1/entries/81f63fc9-21df-504a-ae92-26b5fb8e5ebf")
-    text = client.get("/metrics").text
-    assert (
-        'passreid_requests_total{method="GET",route="/v1/entries/{entry}",status="404"} 1' in text
-    )
-    assert "passreid_gallery_entries 1.0" in text
 
 
 def test_the_page_and_the_description_are_served(client: TestClient) -> None:
@@ -282,13 +202,6 @@ def test_the_page_and_the_description_are_served(client: TestClient) -> None:
     for model in schema["components"]["schemas"].values():
         fields = model.get("properties", {}).values()
         assert all("description" in field or "$ref" in field for field in fields), model["title"]
-
-
-def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:
-    assert client.get("/readyz").status_code == 200
-    client.app.state.engine.stopping = True  # type: ignore[attr-defined]
-    assert client.get("/readyz").status_code == 503
-    assert client.get("/healthz").status_code == 200
 
 
 def test_settings_that_would_never_work_are_refused() -> None:

@@ -111,8 +111,7 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     )
     async def metrics(request: Request) -> Response:
         """Counts, latencies and queues for Prometheus."""
-        text = await engine.ask(engine.metrics.render)
-        return Response(text, media_type="text/plain; version=0.0.4")
+        return Response(await engine.measure(), media_type="text/plain; version=0.0.4")
 
 
 def _describe(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,6 @@ import numpy as np
 
 from passreid.backends import F32
 from passreid.embed import Embedder
-from passreid.errors import PassreidError
 from passreid.gallery.base import Gallery, Where, identity
 from passreid.server.audit import Audit
 from passreid.server.batching import Batcher
@@ -30,6 +30,7 @@ _DAY_S = 86400.0
 _EVER_S = 1e15
 _DECODERS = 2
 _GALLERY_THREADS = 4
+_COUNTING_S = 2.0  # a scraper gives up after ten
 
 T = TypeVar("T")
 
@@ -63,9 +64,12 @@ class Engine:
         self._readers = Readers(_DECODERS, timeout_s=settings.decode_timeout_s)
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="passreid-attention")
         self._shelf = ThreadPoolExecutor(_GALLERY_THREADS, thread_name_prefix="passreid-gallery")
-        self._retention: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+        self._counting: asyncio.Future[int] | None = None
+        self._entries = math.nan
         watch = self.metrics.watch
-        watch("gallery_entries", "Entries in the gallery.", gallery.count)
+        watch("gallery_up", "1 while the gallery answers.", lambda: not math.isnan(self._entries))
+        watch("gallery_entries", "Entries; NaN while it does not.", lambda: self._entries)
         watch("crops_waiting", "Crops that wait for the network.", lambda: self.batcher.pending)
         watch("requests_under_way", "Requests with a body.", lambda: self.room.taken)
         watch("requests_refused", "Requests answered 429 at the door.", lambda: self.room.refused)
@@ -79,16 +83,15 @@ class Engine:
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
         self.batcher.start()
-        if self.settings.retention_days is not None:
-            self._retention = asyncio.get_running_loop().create_task(self._retain())
+        self._upkeep = asyncio.get_running_loop().create_task(self._keep_up())
 
     async def stop(self) -> None:
         """Finish what runs, refuse what waits, close the gallery."""
         self.stopping = True
-        if self._retention is not None:
-            self._retention.cancel()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
             with suppress(asyncio.CancelledError):
-                await self._retention
+                await self._upkeep
         await self.batcher.stop()
         self._readers.stop()
         self._looks.shutdown(cancel_futures=True)
@@ -99,6 +102,17 @@ class Engine:
     async def ask(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call something of the gallery in a thread."""
         return await asyncio.wrap_future(self._shelf.submit(function, *args, **options))
+
+    async def measure(self) -> bytes:
+        """Return the metrics, also while the gallery does not answer: they are wanted then."""
+        if self._counting is None or self._counting.done():
+            # One question at a time: however often it is asked, a dead gallery holds one thread.
+            self._counting = asyncio.wrap_future(self._shelf.submit(self.gallery.count))
+        counting = self._counting
+        await asyncio.wait([counting], timeout=_COUNTING_S)
+        answered = counting.done() and counting.exception() is None
+        self._entries = counting.result() if answered else math.nan
+        return self.metrics.render()
 
     async def read(
         self, file: BinaryIO, name: str, *, boxes: Sequence[Box] = (), thumbnail: bool = False
@@ -126,7 +140,7 @@ class Engine:
         return np.asarray(maps[0])
 
     async def forget(self, where: Where) -> int:
-        """Remove entries; a later `retain` takes their last bytes off the disk."""
+        """Remove entries; a later `compact` takes their last bytes off the disk."""
         forgotten = await self.ask(self.gallery.remove, where)
         if forgotten:
             self._to_compact = True
@@ -134,36 +148,47 @@ class Engine:
         return forgotten
 
     async def retain(self, days: float) -> int:
-        """Forget what is older than `days`, once, and compact if anything was forgotten.
-
-        Compacting writes a gallery and its index anew, so that waits for a day, or for a tenth of
-        `days` where that is less.
-        """
+        """Forget what is older than `days`, once, and compact within a tenth of them."""
         until = time.time() - days * _DAY_S
         forgotten = await self.forget(Where(until=until))
         if forgotten:
             log.info("Retention: forgot %d entries older than %g days.", forgotten, days)
             self.audit.write("retention", client="", request="", forgotten=forgotten, until=until)
-        if self._to_compact and time.monotonic() >= self._compact_from:
-            await self.ask(self.gallery.compact)
-            self._to_compact = False
-            self._compact_from = time.monotonic() + min(days / 10, 1.0) * _DAY_S
+        await self.compact(days / 10)
         return forgotten
+
+    async def compact(self, every: float = 1.0) -> None:
+        """Compact if anything was forgotten.
+
+        That writes the gallery and its index anew, so it waits for a day, or for `every` days where
+        that is less.
+        """
+        if self._to_compact and time.monotonic() >= self._compact_from:
+            self._to_compact = False  # what is forgotten from now on may come too late for it
+            try:
+                await self.ask(self.gallery.compact)
+            except BaseException:
+                self._to_compact = True
+                raise
+            self._compact_from = time.monotonic() + min(every, 1.0) * _DAY_S
 
     async def _say_what_stays(self) -> None:
         """Warn of entries that no retention reaches: those without a time."""
         timed = Where(since=-_EVER_S, until=_EVER_S)
-        with suppress(PassreidError):
+        try:
             untimed = await self.ask(self.gallery.count) - await self.ask(self.gallery.count, timed)
             if untimed:
                 log.warning("Retention: %d entries have no time and are kept.", untimed)
+        except Exception as error:  # noqa: BLE001
+            log.error("Retention: %s", error)
 
-    async def _retain(self) -> None:
+    async def _keep_up(self) -> None:
         days = self.settings.retention_days
-        await self._say_what_stays()
-        while days is not None:
+        if days is not None:
+            await self._say_what_stays()
+        while True:
             try:
-                await self.retain(days)
-            except (PassreidError, OSError) as error:
-                log.error("Retention: %s", error)
-            await asyncio.sleep(min(3600.0, days * _DAY_S / 10))
+                await (self.compact() if days is None else self.retain(days))
+            except Exception as error:  # noqa: BLE001 - the engine's too: the next hour must come
+                log.error("Upkeep: %s", error)
+            await asyncio.sleep(3600.0 if days is None else min(3600.0, days * _DAY_S / 10))

@@ -1,0 +1,152 @@
+"""Retention, upkeep, metrics and readiness: what whoever runs the service relies on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from passreid.embed import Embedder
+from passreid.errors import GalleryError, OutputError
+from passreid.gallery import Entry, identity, open_gallery
+from passreid.server import engine as server_engine
+from tests.server.conftest import Start, enrol, png
+
+
+def test_entries_that_no_retention_reaches_are_counted(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, embedder: Embedder
+) -> None:
+    gallery = open_gallery(
+        str(tmp_path / "g.gallery"), model=identity(embedder), dim=embedder.dim, create=True
+    )
+    rows = embedder([png(1), png(2)])
+    gallery.add(
+        Entry(content_hash=str(n), embedding=row, time=time.time() if n else None)
+        for n, row in enumerate(rows)
+    )
+    gallery.close()
+    with caplog.at_level("WARNING"):
+        client = start(retention_days=1)
+        assert client.get("/readyz").status_code == 200
+        until = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < until:
+            time.sleep(0.01)
+    assert "Retention: 1 entries have no time and are kept." in caplog.text
+
+
+def test_retention_forgets_what_is_old(start: Start) -> None:
+    client = start(retention_days=1)
+    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    assert client.portal is not None
+    assert client.portal.call(engine.retain, 1.0) == 1
+    gallery = client.get("/v1/info").json()["gallery"]
+    assert (gallery["count"], gallery["name"]) == (1, "g.gallery")
+
+
+def test_a_compaction_that_failed_is_made_up_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(retention_days=1)
+    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    failures, done = [OutputError("full")], []
+
+    def compact() -> None:
+        if failures:
+            raise failures.pop()
+        done.append(1)
+
+    monkeypatch.setattr(engine.gallery, "compact", compact)
+    assert client.portal is not None
+    with pytest.raises(OutputError):
+        client.portal.call(engine.retain, 1.0)
+    for _ in range(2):
+        assert client.portal.call(engine.retain, 1.0) == 0
+    assert done == [1]
+    assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
+    assert client.portal.call(engine.retain, 1.0) == 0
+    assert done == [1]  # not every hour
+    engine._compact_from -= 8640.0  # a tenth of a day later
+    assert client.portal.call(engine.retain, 1.0) == 0
+    assert done == [1, 1]
+
+
+def test_metrics_count_requests_by_route(client: TestClient) -> None:
+    enrol(client, 1)
+    client.get("/v1/entries/81f63fc9-21df-504a-ae92-26b5fb8e5ebf")
+    text = client.get("/metrics").text
+    assert (
+        'passreid_requests_total{method="GET",route="/v1/entries/{entry}",status="404"} 1' in text
+    )
+    assert "passreid_gallery_entries 1.0" in text
+
+
+def test_metrics_are_told_while_the_gallery_does_not_answer(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    assert "passreid_gallery_up 1.0" in client.get("/metrics").text
+    monkeypatch.setattr(server_engine, "_COUNTING_S", 0.05)
+    answers, asked = threading.Event(), []
+
+    def hang() -> int:
+        asked.append(1)
+        answers.wait(60)
+        raise GalleryError("gone")
+
+    monkeypatch.setattr(engine.gallery, "count", hang)
+    for _ in range(6):  # more than the gallery has threads
+        answer = client.get("/metrics")
+        assert answer.status_code == 200
+        assert "passreid_gallery_up 0.0" in answer.text
+        assert "passreid_gallery_entries NaN" in answer.text
+    assert len(asked) == 1
+    answers.set()
+    monkeypatch.setattr(server_engine, "_COUNTING_S", 10)
+    for _ in range(2):
+        assert "passreid_gallery_up 0.0" in client.get("/metrics").text  # it refuses
+    monkeypatch.undo()
+    assert "passreid_gallery_up 1.0" in client.get("/metrics").text
+
+
+def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    assert client.portal is not None
+    client.portal.call(engine._upkeep.cancel)
+    done: list[int] = []
+    slept: list[float] = []
+
+    async def until_the_fourth(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 4:
+            raise asyncio.CancelledError
+
+    def compact() -> None:
+        done.append(1)
+        if len(done) == 1:
+            raise RuntimeError("as the engine raises")
+
+    monkeypatch.setattr(engine.gallery, "compact", compact)
+    enrol(client, 1)
+    assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
+    monkeypatch.setattr(asyncio, "sleep", until_the_fourth)
+    with pytest.raises(CancelledError):
+        client.portal.call(engine._keep_up)
+    assert slept == [3600.0] * 4
+    assert len(done) == 2  # again after it failed, and not without need
+
+
+def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:
+    assert client.get("/readyz").status_code == 200
+    client.app.state.engine.stopping = True  # type: ignore[attr-defined]
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
