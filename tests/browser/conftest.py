@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from passreid.data import make_synthetic
 from passreid.embed import Embedder
 
 pytest.importorskip("fastapi")
@@ -87,3 +88,18 @@ def shoot(page: Any, name: str) -> None:
             page.wait_for_timeout(200)
             kind = "phone" if width == PHONE[0] else "desktop"
             page.screenshot(path=f"{folder}/{name}-{kind}-{look}.png")
+
+
+def crops_of(folder: Path, *, people: int) -> list[str]:
+    made = make_synthetic(folder / "people", people=people, cameras=2, per_camera=2)
+    return [str(sample.path) for sample in (*made.gallery, *made.query)]
+
+
+def enrol(page: Any, files: list[str], **fields: str) -> Any:
+    page.click("#open-enrol")
+    for name, text in fields.items():
+        page.fill(f"#enrol-{name}", text)
+    page.set_input_files("#files", files)
+    told = page.locator("#enrol-status")
+    sync_api.expect(told).to_contain_text("Done: ", timeout=60_000)
+    return told

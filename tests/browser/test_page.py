@@ -13,29 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from passreid.data import make_synthetic
 from passreid.embed import Embedder
-from tests.browser.conftest import PHONE, Serve, shoot, sync_api
+from tests.browser.conftest import PHONE, Serve, crops_of, enrol, shoot, sync_api
 
 pytestmark = [pytest.mark.slow, pytest.mark.loopback, pytest.mark.enable_socket]
 
 expect = sync_api.expect
 TOKEN = "a-token-that-is-long-enough"
-
-
-def crops_of(folder: Path, *, people: int) -> list[str]:
-    made = make_synthetic(folder / "people", people=people, cameras=2, per_camera=2)
-    return [str(sample.path) for sample in (*made.gallery, *made.query)]
-
-
-def enrol(page: Any, files: list[str], **fields: str) -> Any:
-    page.click("#open-enrol")
-    for name, text in fields.items():
-        page.fill(f"#enrol-{name}", text)
-    page.set_input_files("#files", files)
-    told = page.locator("#enrol-status")
-    expect(told).to_contain_text("Done: ", timeout=60_000)
-    return told
 
 
 def bring(page: Any, kind: str, target: str, file: str) -> None:

@@ -196,7 +196,16 @@ def test_forgetting_takes_no_other_type_for_a_time(client: TestClient) -> None:
 
 def test_the_page_and_the_description_are_served(client: TestClient) -> None:
     assert "<h1>passreid</h1>" in client.get("/").text
-    for name in ("page.js", "cards.js", "api.js", "query.js", "looks.js", "enrol.js", "page.css"):
+    for name in (
+        "page.js",
+        "cards.js",
+        "api.js",
+        "query.js",
+        "looks.js",
+        "enrol.js",
+        "labels.js",
+        "page.css",
+    ):
         assert client.get(f"/page/{name}").status_code == 200
     schema = client.get("/openapi.json").json()
     for model in schema["components"]["schemas"].values():

@@ -6,7 +6,7 @@ import { addLooks } from "./looks.js";
 const find = (selector) => document.querySelector(selector);
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-export const selected = new Set();
+export const selected = new Map(); // id -> entry
 
 export const percent = (share) => (share >= 0.995 ? ">99 %" : share < 0.01 ? "<1 %" : `${Math.round(share * 100)} %`);
 
@@ -43,16 +43,23 @@ function card(entry, again) {
   const box = item.querySelector("input");
   box.setAttribute("aria-label", `Select ${name}`);
   box.addEventListener("change", () => {
-    box.checked ? selected.add(entry.id) : selected.delete(entry.id);
+    box.checked ? selected.set(entry.id, entry) : selected.delete(entry.id);
     countSelected();
   });
   const button = item.querySelector(".again");
   button.setAttribute("aria-label", `Search with this: ${name}`);
-  button.addEventListener("click", () => again(entry.id, async () => (await call(entry.thumbnail)).blob()));
+  button.addEventListener("click", () => again(entry.id, async () => (await call(entry.thumbnail).catch(none))?.blob()));
   return item;
 }
 
+// An entry without a thumbnail can be searched with all the same.
+function none(error) {
+  if (error.status !== 404) throw error;
+  return null;
+}
+
 function countSelected() {
-  find("#forget").hidden = !selected.size;
+  find("#forget").hidden = find("#label").hidden = !selected.size;
+  find("#label").textContent = `Label ${selected.size} selected`;
   find("#forget").textContent = `Forget ${selected.size} selected`;
 }

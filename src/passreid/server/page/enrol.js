@@ -6,6 +6,8 @@ import { onDrop } from "./query.js";
 const find = (selector) => document.querySelector(selector);
 const PART = 16;
 
+export const tooLarge = ({ file_bytes: most }) => `is larger than the ${(most / 2 ** 20).toLocaleString()} MiB that a picture may have`;
+
 export function setUpEnrolment({ limits, changed }) {
   const dialog = find("#enrol");
   let running = null;
@@ -16,6 +18,7 @@ export function setUpEnrolment({ limits, changed }) {
     dialog.showModal();
   });
   find("#stop").addEventListener("click", () => running?.abort());
+  find("#enrol-close").addEventListener("click", () => dialog.close()); // no submit button: Enter in a field closes nothing
   dialog.addEventListener("close", () => running?.abort());
   const take = async (files) => {
     if (running || !files.length) return;
@@ -57,17 +60,18 @@ async function enrol(files, limits, signal) {
     item.textContent = `${name}: ${reason}`;
     skipped.append(item);
   };
+  const about = described(); // of all of them, whatever is typed meanwhile
   skipped.replaceChildren();
   Object.assign(bar, { hidden: false, value: 0, max: files.length });
   find("#stop").hidden = false;
   const small = files.filter((file) => file.size <= limits.file_bytes);
-  for (const file of files) if (file.size > limits.file_bytes) skip(file.name, "is too large");
+  for (const file of files) if (file.size > limits.file_bytes) skip(file.name, tooLarge(limits));
   const told = () => `${tally.added} added, ${tally.known} known already, ${tally.skipped} skipped`;
   let ended = "Done";
   status.textContent = `Sending ${files.length === 1 ? "one picture" : `${files.length} pictures`}…`;
   try {
     for (const part of parts(small, limits)) {
-      for await (const line of getLines("v1/entries", { method: "POST", body: form(part), signal })) {
+      for await (const line of getLines("v1/entries", { method: "POST", body: form(part, about), signal })) {
         if (line.event === "stopped") throw new Error(line.reason);
         if (line.event === "done") continue;
         if (line.event === "skipped") skip(line.source, line.reason);
@@ -82,13 +86,17 @@ async function enrol(files, limits, signal) {
   status.textContent = `${ended}: ${told()}.`;
 }
 
-function form(files) {
-  const body = new FormData();
+function described() {
   const about = {};
   const [camera, person, time] = ["camera", "person", "time"].map((name) => find(`#enrol-${name}`).value.trim());
   if (camera) about.camera = camera;
   if (person) about.person = person;
   if (time) about.time = new Date(time).getTime() / 1000;
+  return about;
+}
+
+function form(files, about) {
+  const body = new FormData();
   for (const file of files) body.append("files", file);
   body.append("about", JSON.stringify(about));
   return body;

@@ -2,7 +2,8 @@
 
 import { getJson } from "./api.js";
 import { percent, selected, showCards } from "./cards.js";
-import { setUpEnrolment } from "./enrol.js";
+import { setUpEnrolment, tooLarge } from "./enrol.js";
+import { setUpLabels } from "./labels.js";
 import { lookAtQuery, setUpLooks } from "./looks.js";
 import { clearBox, forgetQuery, onBox, onDrop, query, showQuery } from "./query.js";
 
@@ -95,7 +96,8 @@ async function search() {
   body.append("top_k", 60);
   find("#status").textContent = "Searching…";
   const answer = await attempt(() => getJson("v1/search", { method: "POST", body }));
-  if (!answer || mine !== turn) return;
+  if (mine !== turn) return;
+  if (!answer) return show("Most alike", [], { fresh: true, more: false }); // the last picture's hits are no answer to this one
   lookAtQuery();
   show("Most alike", answer.hits, { fresh: true, more: false });
   find("#status").textContent = `${count(answer.hits.length, "result", "results")} among ${count(answer.searched, "picture", "pictures")}, ${answer.seconds.toFixed(2)} s.`;
@@ -109,7 +111,8 @@ async function browse({ more = false } = {}) {
   const wanted = conditions(new URLSearchParams({ limit: 60 }));
   if (more && after) wanted.append("after", after);
   const answer = await attempt(() => getJson(`v1/entries?${wanted}`));
-  if (!answer || mine !== turn) return;
+  if (mine !== turn || (!answer && more)) return;
+  if (!answer) return show("In the gallery", [], { fresh: true, more: false });
   after = answer.next;
   show("In the gallery", answer.entries, { fresh: !more, more: Boolean(after) });
   find("#status").textContent = answer.count ? `${count(answer.count, "picture", "pictures")}.` : "";
@@ -152,6 +155,7 @@ const again = (entry, picture) => attempt(async () => {
 
 async function take([file]) {
   find("#alert").hidden = true;
+  if (file.size > info.limits.file_bytes) return complain(new Error(`${file.name}: ${tooLarge(info.limits)}.`));
   try {
     await showQuery(file, { file });
   } catch {
@@ -167,7 +171,7 @@ function askToForget() {
   find("#confirm-text").textContent = `${many === 1 ? "It is" : "They are"} deleted with all that is known of ${many === 1 ? "it" : "them"}. This cannot be undone.`;
   dialog.returnValue = "";
   dialog.addEventListener("close", () => dialog.returnValue === "yes" && attempt(async () => {
-    const ids = [...selected];
+    const ids = [...selected.keys()];
     const { forgotten } = await getJson("v1/forget", { method: "POST", json: { ids } });
     await refreshInfo();
     if (ids.includes(query.entry)) forgetQuery();
@@ -200,6 +204,11 @@ filters.addEventListener("change", refresh);
 filters.addEventListener("input", showFilters);
 filters.addEventListener("reset", () => setTimeout(() => { showFilters(); refresh(); }));
 find("#forget").addEventListener("click", askToForget);
+setUpLabels({ attempt, changed: async (many) => {
+  await refresh();
+  find("#status").textContent = `${count(many, "picture was", "pictures were")} labelled. ${find("#status").textContent}`;
+  find("#results").focus();
+} });
 narrow.addEventListener("change", () => { find("#filter-box").open = !narrow.matches; });
 find("#filter-box").open = !narrow.matches;
 setUpEnrolment({ limits: () => info.limits, changed: () => attempt(async () => { await refreshInfo(); await refresh(); }) });

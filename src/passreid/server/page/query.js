@@ -37,7 +37,7 @@ export function onBox(told) {
 }
 
 export async function showQuery(blob, { file = null, entry = null }) {
-  picture = await createImageBitmap(blob);
+  picture = blob ? await createImageBitmap(blob) : blank();
   shade = null;
   Object.assign(query, { file, entry, box: null });
   [canvas.width, canvas.height] = [picture.width, picture.height];
@@ -49,6 +49,16 @@ export async function showQuery(blob, { file = null, entry = null }) {
   find("#drop-hint").hidden = true;
   find("#box-hint").hidden = Boolean(entry);
   draw();
+}
+
+function blank() {
+  const sheet = Object.assign(document.createElement("canvas"), { width: 128, height: 256 });
+  const ink = sheet.getContext("2d");
+  ink.fillStyle = "#6f7b89";
+  ink.fillRect(0, 0, sheet.width, sheet.height);
+  Object.assign(ink, { fillStyle: "#fff", font: "18px sans-serif", textAlign: "center" });
+  ink.fillText("no thumbnail", 64, 132);
+  return sheet;
 }
 
 export function forgetQuery() {

@@ -1,0 +1,101 @@
+"""The page over what is in the gallery: labels, missing thumbnails, a search that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.browser.conftest import Serve, crops_of, enrol, shoot, sync_api
+
+pytestmark = [pytest.mark.slow, pytest.mark.loopback, pytest.mark.enable_socket]
+
+expect = sync_api.expect
+
+
+def test_pictures_are_labelled_and_a_label_is_taken_back(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops = crops_of(tmp_path, people=3)[:3]
+    page.goto(serve())
+    page.click("#open-enrol")
+    page.fill("#enrol-camera", "door")
+    page.keyboard.press("Enter")
+    expect(page.locator("#enrol")).to_be_visible()  # it is filled in before the pictures come
+    page.click("#enrol >> text=Close")
+    enrol(page, crops, camera="door")
+    page.click("#enrol >> text=Close")
+    expect(page.locator(".card")).to_have_count(3)
+    boxes, names = page.locator(".card input"), page.locator(".card .name")
+    files = names.all_text_contents()
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    page.click("#label")
+    shoot(page, "label")
+    expect(page.locator("#label-camera")).to_have_value("door")
+    page.fill("#label-person", "Ada")
+    page.fill("#label-camera", "")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("2 pictures were labelled.")
+    expect(names).to_have_text(["Ada", "Ada", files[2]])
+    expect(page.locator(".card .where:visible")).to_have_text(["camera door"])
+
+    for index in range(3):
+        boxes.nth(index).check()
+    page.click("#label")
+    for name in ("person", "camera"):
+        field = page.locator(f"#label-{name}")
+        expect(field).to_have_value("")
+        expect(field).to_have_attribute("placeholder", "several, kept")
+    page.fill("#label-tracklet", "7")
+    page.click("#labels >> text=Save")
+    expect(page.locator("#status")).to_contain_text("3 pictures were labelled.")
+    expect(names).to_have_text(["Ada", "Ada", files[2]])
+
+    boxes.nth(0).check()
+    page.click("#label")
+    page.fill("#label-person", "nobody")
+    page.click("#labels >> text=Cancel")
+    page.click("#label")
+    expect(page.locator("#label-tracklet")).to_have_value("7")
+    page.fill("#label-person", "")
+    page.click("#labels >> text=Save")
+    expect(names).to_have_text([files[0], "Ada", files[2]])
+
+
+def test_what_an_older_search_found_does_not_stand_beside_a_new_picture(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops = crops_of(tmp_path, people=3)
+    large = tmp_path / "large.png"
+    large.write_bytes(Path(crops[0]).read_bytes() + bytes(17 * 2**20))
+    page.goto(serve())
+    enrol(page, [*crops[:2], str(large)])
+    expect(page.locator("#skipped")).to_contain_text("large.png: is larger than the 16 MiB")
+    page.click("#enrol >> text=Close")
+    page.set_input_files("#file", crops[0])
+    expect(page.locator("#results-title")).to_have_text("Most alike")
+    expect(page.locator(".card")).to_have_count(2)
+    page.set_input_files("#file", str(large))
+    expect(page.locator("#alert")).to_contain_text("large.png: is larger than the 16 MiB")
+    expect(page.locator(".card")).to_have_count(2)  # it was not taken
+    page.route("**/v1/search", lambda route: route.abort())
+    page.set_input_files("#file", crops[1])
+    expect(page.locator("#alert")).to_contain_text("does not answer")
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_an_entry_without_a_thumbnail_is_searched_with(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops, address = crops_of(tmp_path, people=3), serve()
+    for path in crops[:3]:
+        files = {"files": ("a.jpg", Path(path).read_bytes())}
+        assert httpx.post(f"{address}v1/entries", files=files, data={"thumbnails": "false"}).text
+    page.goto(address)
+    page.click(".card:nth-child(2) .again")
+    expect(page.locator("#results-title")).to_have_text("Most alike")
+    expect(page.locator(".card")).to_have_count(2)
+    shoot(page, "without")
