@@ -116,6 +116,55 @@ def test_bad_searches_are_problems(client: TestClient, data: dict[str, str], wor
     assert word in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("route", ["search", "entries", "embed", "compare", "attention"])
+def test_a_field_that_a_form_has_not_is_refused(client: TestClient, route: str) -> None:
+    """A filter with a slip in its name would let everybody through."""
+    files = {"images": png(1), "files": png(1), "image": png(1), "a": png(1), "b": png(1)}
+    wanted = {"search": ["images"], "entries": ["files"], "embed": ["images"]}
+    wanted |= {"compare": ["a", "b"], "attention": ["image"]}
+    sent = {name: files[name] for name in wanted[route]}
+    answer = client.post(f"/v1/{route}", files=sent, data={"camera": "door"})
+    assert answer.status_code == 422
+    said = answer.json()["detail"]
+    assert said.startswith("camera: is no field of this form; it has ")
+    assert all(name in said for name in wanted[route])
+    assert ("not_cameras" in said) == (route == "search")
+    name = wanted[route][0]
+    answer = client.post(f"/v1/{route}?{name}=x", files=sent)
+    assert answer.json()["detail"] == f"{name}: belongs in the form, not in the address."
+    if route != "attention":
+        assert client.post(f"/v1/{route}", files=sent).status_code == 200
+        answer = client.post(f"/v1/{route}", data=dict.fromkeys(sent, "text"))
+        assert "must be a file, not text" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("said", ["2026", True])
+def test_a_time_is_a_number(client: TestClient, said: Any) -> None:
+    (line, _) = enrol(client, 1)
+    answer = client.patch(f"/v1/entries/{line['id']}", json={"time": said})
+    assert answer.status_code == 422
+    data = {"about": json.dumps({"time": said})}
+    answer = client.post("/v1/entries", files={"files": png(2)}, data=data)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("about.time: ")
+
+
+def test_an_enrolment_that_fails_says_so_on_its_last_line(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.gallery, "add", lambda entries: 1 / 0)
+        (last,) = enrol(client, 1)
+    assert (last["event"], last["added"]) == ("stopped", 0)
+    assert "internal error" in last["reason"]
+    (tmp_path / "g.gallery").rename(tmp_path / "unplugged")
+    (last,) = enrol(client, 1)
+    (tmp_path / "unplugged").rename(tmp_path / "g.gallery")
+    assert last["event"] == "stopped"
+    assert "cannot be written (No such file or directory)" in last["reason"]
+
+
 def test_payloads_that_json_cannot_carry_are_refused(client: TestClient) -> None:
     for about in ('{"payload": {"a": NaN}}', '{"payload": {"a": "\\ud800"}}', "[", '{"x": 1}'):
         files = {"files": ("a.png", png(1))}

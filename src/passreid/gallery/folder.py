@@ -50,9 +50,12 @@ def need_room(folder: Path, room: int) -> None:
     process (SIGBUS). Another program can still take the room a moment later.
 
     Raises:
-        OutputError: Fewer than `room` bytes are free.
+        OutputError: Fewer than `room` bytes are free, or the folder is gone.
     """
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}).") from None
     if free < room:
         raise OutputError(
             f"{folder}: the disk is nearly full, {free // 2**20} MiB are free where "

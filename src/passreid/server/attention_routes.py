@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry
-from passreid.server.forms import name_of, parse_box
+from passreid.server.forms import FORM, name_of, parse_box
 from passreid.server.problems import Refusal
 from passreid.server.schemas import AttentionAnswer
 
@@ -18,7 +18,10 @@ router = APIRouter(prefix="/v1", tags=["model"])
 
 
 @router.post(
-    "/attention", response_model=AttentionAnswer, summary="Where CLS and the part tokens look"
+    "/attention",
+    response_model=AttentionAnswer,
+    summary="Where CLS and the part tokens look",
+    dependencies=FORM,
 )
 async def attention(
     request: Request,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from passreid.errors import ImageError, PassreidError
 from passreid.gallery.base import Entry
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import record
-from passreid.server.forms import Uploads, name_of, parse_about
+from passreid.server.forms import FORM, Uploads, name_of, parse_about
 from passreid.server.model_routes import check_files
 from passreid.server.pictures import Crop
-from passreid.server.problems import Refusal
+from passreid.server.problems import UNEXPECTED, Refusal
 from passreid.server.schemas import About, EnrolLine
 
 _CHUNK = 8  # files between two lines: a searcher waits for no more of an enrolment than this
+log = logging.getLogger("passreid.server")
 NDJSON = "application/x-ndjson"
 
 router = APIRouter(prefix="/v1", tags=["gallery"])
@@ -37,6 +39,7 @@ class _Tally:
 @router.post(
     "/entries",
     summary="Enrol pictures",
+    dependencies=FORM,
     response_class=StreamingResponse,
     responses={
         200: {
@@ -80,6 +83,9 @@ async def _enrol(
                 yield _line(**line)
     except (PassreidError, Refusal) as error:
         event, reason = "stopped", str(error)
+    except Exception:  # the answer has begun: only its last line can say so
+        log.exception("Enrolment")
+        event, reason = "stopped", UNEXPECTED
     finally:  # also of a client that has gone
         unrecorded = _record(request, engine, tally)
     if unrecorded:

@@ -6,12 +6,13 @@ import json
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, File, Form, Query, UploadFile
+from fastapi import Depends, File, Form, Query, Request, UploadFile
+from fastapi.dependencies.models import Dependant
 from pydantic import Field, TypeAdapter, ValidationError
 
 from passreid.images import describe
 from passreid.server.pictures import Box
-from passreid.server.problems import Refusal
+from passreid.server.problems import Refusal, printable
 from passreid.server.schemas import About, Filters, Labels, Time
 
 MOST_BOXES = 64
@@ -48,6 +49,31 @@ def filters(
 
 
 FormFilters = Annotated[Filters, Depends(filters)]
+
+
+async def known_fields(request: Request) -> None:
+    """Refuse what a route with a form does not take: a filter with a slip in its name is no filter.
+
+    Raises:
+        Refusal: 422.
+    """
+    names = _fields(request.scope["route"].dependant)
+    for given in [*request.query_params, *await request.form()]:
+        if given not in names:
+            raise Refusal(
+                422,
+                f"{printable(given)}: is no field of this form; it has {', '.join(names)}.",
+            )
+        if given in request.query_params:
+            raise Refusal(422, f"{given}: belongs in the form, not in the address.")
+
+
+def _fields(dependant: Dependant) -> list[str]:
+    more = [name for each in dependant.dependencies for name in _fields(each)]
+    return [field.alias for field in dependant.body_params] + more
+
+
+FORM = [Depends(known_fields)]
 
 
 def name_of(upload: UploadFile, index: int) -> str:
@@ -102,8 +128,7 @@ def parse_about(text: str | None, files: int) -> list[About]:
         told = _ABOUTS.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        shown = "".join(c if c.isprintable() else "?" for c in where)[:100]
+        shown = printable(".".join(str(part) for part in first["loc"]))
         place = f"about.{shown}" if shown else "about"
         raise Refusal(422, f"{place}: {first['msg']}.") from None
     except (ValueError, RecursionError):

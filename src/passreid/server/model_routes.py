@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 
 from passreid.server.engine import Engine
-from passreid.server.forms import Upload, Uploads, name_of, parse_boxes
+from passreid.server.forms import FORM, Upload, Uploads, name_of, parse_boxes
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
 from passreid.server.schemas import CompareAnswer, EmbedAnswer, ServiceInfo
@@ -17,7 +17,12 @@ from passreid.verify import cosine
 router = APIRouter(prefix="/v1", tags=["model"])
 
 
-@router.post("/embed", response_model=EmbedAnswer, summary="Embed pictures, or boxes of a frame")
+@router.post(
+    "/embed",
+    response_model=EmbedAnswer,
+    summary="Embed pictures, or boxes of a frame",
+    dependencies=FORM,
+)
 async def embed(
     request: Request,
     images: Uploads,
@@ -48,7 +53,9 @@ async def embed(
     return {"model": model, "dim": engine.embedder.dim, "embeddings": items}
 
 
-@router.post("/compare", response_model=CompareAnswer, summary="Same person or not?")
+@router.post(
+    "/compare", response_model=CompareAnswer, summary="Same person or not?", dependencies=FORM
+)
 async def compare(
     request: Request,
     a: Upload,

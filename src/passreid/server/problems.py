@@ -27,6 +27,7 @@ from passreid.errors import (
 log = logging.getLogger("passreid.server")
 
 MEDIA_TYPE = "application/problem+json"
+UNEXPECTED = "The service met an internal error; its log says more."
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 # The first class that fits decides.
@@ -127,7 +128,7 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The server's own middleware logs the traceback; a reply never carries it.
-        return respond(500, "The service met an internal error; its log says more.")
+        return respond(500, UNEXPECTED)
 
 
 def _allowed(request: Request) -> list[str]:
@@ -150,6 +151,12 @@ def _first(error: RequestValidationError) -> str:
         return "The body is no JSON."
     where = [str(part) for part in found[0].get("loc", ()) if part not in ("body", "query", "path")]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    name = ".".join(where)
-    shown = "".join(c if c.isprintable() else "?" for c in name)[:100]
-    return f"{shown or 'The request'}: {found[0].get('msg', 'is not valid')}{more}."
+    said = str(found[0].get("msg", "is not valid"))
+    if "Expected UploadFile" in said:
+        said = "must be a file, not text"
+    return f"{printable('.'.join(where)) or 'The request'}: {said}{more}."
+
+
+def printable(name: str) -> str:
+    """Return a name that somebody sent, fit to be shown in a message."""
+    return "".join(c if c.isprintable() else "?" for c in name)[:100]

@@ -38,7 +38,9 @@ class About(Model):
     )
     camera: Label | None = Field(None, description="The camera that took it.")
     time: Time | None = Field(
-        None, description="Unix seconds (UTC) when it was taken; now if left out when enrolling."
+        None,
+        strict=True,
+        description="Unix seconds (UTC) when it was taken; now if left out when enrolling.",
     )
     person: Label | None = Field(None, description="Who it shows, if that is known.")
     tracklet: Label | None = Field(None, description="The track of one person it belongs to.")
@@ -49,7 +51,9 @@ class Change(Model):
     """What to change of an entry: fields left out stay as they are, null clears them."""
 
     camera: Label | None = Field(None, description="The camera that took it.")
-    time: Time | None = Field(None, description="Unix seconds (UTC) when it was taken.")
+    time: Time | None = Field(
+        None, strict=True, description="Unix seconds (UTC) when it was taken."
+    )
     person: Label | None = Field(None, description="Who it shows.")
     tracklet: Label | None = Field(None, description="The track it belongs to.")
     payload: Payload | None = Field(None, description="Replaces what was there; null empties it.")

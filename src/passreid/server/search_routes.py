@@ -15,7 +15,7 @@ from passreid.backends import F32
 from passreid.gallery.base import GroupBy, Hit
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry, record
-from passreid.server.forms import MOST_HITS, FormFilters, name_of, parse_box
+from passreid.server.forms import FORM, MOST_HITS, FormFilters, name_of, parse_box
 from passreid.server.model_routes import check_files
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
@@ -24,7 +24,9 @@ from passreid.server.schemas import SearchAnswer, stored
 router = APIRouter(prefix="/v1", tags=["gallery"])
 
 
-@router.post("/search", response_model=SearchAnswer, summary="Search for a person")
+@router.post(
+    "/search", response_model=SearchAnswer, summary="Search for a person", dependencies=FORM
+)
 async def search(
     request: Request,
     where: FormFilters,
