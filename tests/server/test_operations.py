@@ -12,9 +12,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from passreid.embed import Embedder
-from passreid.errors import GalleryError, OutputError
+from passreid.errors import GalleryError, OutputError, UsageError
 from passreid.gallery import Entry, identity, open_gallery
 from passreid.server import engine as server_engine
+from passreid.server.serving import listen
 from tests.server.conftest import Start, enrol, png
 
 
@@ -150,3 +151,12 @@ def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:
     client.app.state.engine.stopping = True  # type: ignore[attr-defined]
     assert client.get("/readyz").status_code == 503
     assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.loopback
+@pytest.mark.enable_socket
+def test_a_port_that_is_taken_is_said_once() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(UsageError, match=r"cannot listen there \(Address already in use\);"):
+            listen("127.0.0.1", port)

@@ -42,7 +42,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         opened = socket.create_server((host.strip("[]"), port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise UsageError(
             f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host."
         ) from None
