@@ -89,13 +89,14 @@ class BulkOptions:
         workers: Processes on this machine, or actors of the Ray cluster.
         ray: Address of a Ray cluster (auto, ray://host:10001), or local for one on this machine.
         column: Column of Parquet sources that holds pictures or their paths.
-        gallery: A gallery all are enrolled in when they are embedded; made if there is none.
+        gallery: A gallery's folder or address; all are enrolled in it when they are embedded, and
+            it is made if there is none.
     """
 
     workers: int = 1
     ray: str | None = None
     column: str | None = None
-    gallery: Path | None = None
+    gallery: str | None = None
 
 
 @app.command
@@ -178,14 +179,14 @@ def _embed_in_bulk(
     return 1
 
 
-def _enrol_in(path: Path, folder: Path, options: ModelOptions) -> None:
+def _enrol_in(place: str, folder: Path, options: ModelOptions) -> None:
     from passreid.bulk import add_to_gallery
     from passreid.gallery import identity, open_gallery
 
     embedder = options.load()
-    with open_gallery(path, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
+    with open_gallery(place, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
         added = add_to_gallery(folder, gallery)
-    note(f"{added.added} enrolled in {path}, {added.known} were there before.")
+    note(f"{added.added} enrolled in {place}, {added.known} were there before.")
 
 
 @app.command
