@@ -41,6 +41,7 @@ def test_pictures_are_labelled_and_a_label_is_taken_back(
     expect(page.locator("#status")).to_contain_text("2 pictures were labelled.")
     expect(names).to_have_text(["Ada", "Ada", files[2]])
     expect(page.locator(".card .where:visible")).to_have_text(["camera door"])
+    expect(names.first).to_have_attribute("title", f"Ada ({files[0]})")
 
     for index in range(3):
         boxes.nth(index).check()
@@ -99,3 +100,7 @@ def test_an_entry_without_a_thumbnail_is_searched_with(
     expect(page.locator("#results-title")).to_have_text("Most alike")
     expect(page.locator(".card")).to_have_count(2)
     shoot(page, "without")
+    assert page.evaluate(  # the words in place of the picture are not under the box to select it
+        "parseFloat(getComputedStyle(document.querySelector('.card img')).paddingTop)"
+        " >= document.querySelector('.card .pick').offsetHeight"
+    )

@@ -36,7 +36,7 @@ function card(entry, again) {
   write(".score", known ? `${percent(entry.probability)} same person` : cosine);
   write(".cosine", known ? cosine : "");
   write(".name", name);
-  item.querySelector(".name").title = entry.source;
+  item.querySelector(".name").title = entry.person ? `${entry.person} (${entry.source})` : entry.source;
   write(".where", entry.camera ? `camera ${entry.camera}` : "");
   write(".when", entry.time === null ? "" : clock.format(entry.time * 1000));
   item.classList.toggle("same", known && entry.probability >= 0.5);
