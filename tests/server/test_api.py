@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fastapi import Request, UploadFile
 from starlette.testclient import TestClient
 
 from passreid.embed import Embedder, load
+from passreid.gallery import Entry
 from passreid.server import enrol_routes
 from passreid.server.audit import Audit
 from passreid.server.schemas import About
@@ -202,6 +205,40 @@ def test_who_goes_in_the_middle_of_an_enrolment_is_recorded(
     (told,) = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
     assert (told["action"], told["client"], told["added"]) == ("enrolled", "10.0.0.9", 1)
     assert line["id"] in told["ids"]
+
+
+def test_who_goes_while_an_entry_is_written_is_recorded_with_it(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    scope = {"type": "http", "app": client.app, "client": ("10.0.0.9", 1)}
+    request = Request(scope | {"state": {"request_id": "gone"}})
+    begun, gone, written = threading.Event(), threading.Event(), threading.Event()
+    real = engine.gallery.add
+
+    def slow(entries: list[Entry]) -> Any:
+        begun.set()
+        gone.wait(60)
+        added = real(entries)
+        written.set()
+        return added
+
+    async def go() -> None:
+        files = [(UploadFile(io.BytesIO(png(1))), About.model_validate({}))]
+        line = asyncio.ensure_future(anext(enrol_routes._enrol(request, engine, files, True)))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        line.cancel()
+        await asyncio.wait([line])
+        gone.set()
+
+    monkeypatch.setattr(engine.gallery, "add", slow)
+    assert client.portal is not None
+    client.portal.call(go)
+    assert written.wait(60)
+    (there,) = client.get("/v1/entries").json()["entries"]
+    (told,) = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert told["ids"] == [there["id"]]
 
 
 def test_an_audit_line_is_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

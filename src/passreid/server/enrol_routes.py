@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -130,7 +131,11 @@ async def _chunk(
         rows = await engine.embed([crop for _, crop, _ in read], patient=True)
         for (line, crop, about), row in zip(read, rows, strict=True):
             entry = _entry(crop, about, row, line["source"])
-            done = await engine.ask(engine.gallery.add, [entry])
+            try:
+                done = await engine.ask(engine.gallery.add, [entry])
+            except asyncio.CancelledError:  # the client has gone, the gallery's thread goes on
+                tally.ids.append(entry.id)
+                raise
             line |= {"event": "added" if done.added else "known", "id": entry.id}
             tally.added += done.added
             tally.known += done.known
