@@ -173,6 +173,17 @@ def test_words_that_cannot_be_kept(everywhere: Gallery, said: Any, message: str)
     assert everywhere.count() == 60
 
 
+def test_everybody_is_forgotten_only_where_that_is_said(everywhere: Gallery) -> None:
+    """A filter made of a list that turned out empty lets all through."""
+    for where in (Where(), Where(ids=())):
+        with pytest.raises(UsageError, match="would forget everybody: say everything=True"):
+            everywhere.remove(where)
+    assert everywhere.count() == 60
+    assert everywhere.remove(Where(cameras=("c1",)), everything=True) < 60
+    assert everywhere.remove(Where(), everything=True) > 0
+    assert everywhere.count() == 0
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [

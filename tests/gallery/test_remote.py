@@ -134,7 +134,7 @@ def test_read_only_and_thumbnails() -> None:
     for change in changes:
         with pytest.raises(GalleryError, match="read-only"):
             change()
-    assert gallery.remove(Where()) == 1
+    assert gallery.remove(Where(), everything=True) == 1
     assert gallery.count() == 0
     gallery.compact()
 

@@ -252,7 +252,7 @@ def remove(
     if where == Where() and not everything:
         raise UsageError("No filter is given, which would forget everybody: say --everything.")
     with open_gallery(place) as opened:
-        removed = opened.remove(where)
+        removed = opened.remove(where, everything=everything)
         if removed:
             opened.compact()
         note(f"Forgot {removed} entries; {place} holds {opened.count()}.")

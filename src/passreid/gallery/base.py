@@ -218,8 +218,13 @@ class Gallery(Protocol):
         None makes a label or the time unknown again.
         """
 
-    def remove(self, where: Where) -> int:
-        """Forget entries; return how many. `compact` takes their last bytes off the disk."""
+    def remove(self, where: Where, *, everything: bool = False) -> int:
+        """Forget entries; return how many. `compact` takes their last bytes off the disk.
+
+        Raises:
+            UsageError: The filter is empty, as one made of a list that turned out empty, and
+                `everything` is not said.
+        """
 
     def compact(self) -> None:
         """Write what is left anew, without anything that was removed, and index it."""

@@ -205,9 +205,9 @@ class EmbeddedGallery(Engine):
                 self._live.change(edge.UpdateOperation.set_payload([*there], values), there)
         return len(there)
 
-    def remove(self, where: Where) -> int:
+    def remove(self, where: Where, *, everything: bool = False) -> int:
         """Forget entries and their thumbnails."""
-        self._writable()
+        self._removable(where, everything)
         removed = 0
         with self._live.changing() as shard:
             while records := shard.scroll(

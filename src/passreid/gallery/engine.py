@@ -172,6 +172,14 @@ class Engine(ABC):
     def _vectors(self, ids: list[str]) -> dict[str, F32]:
         """Return the embeddings (D,) of those entries that exist."""
 
+    def _removable(self, where: Where, everything: bool) -> None:
+        """Refuse to forget everybody by a filter that lets all through, unless that is said."""
+        self._writable()
+        if where == Where() and not everything:
+            raise UsageError(
+                "No filter is given, which would forget everybody: say everything=True to do so."
+            )
+
     def _writable(self) -> None:
         if self.read_only:
             raise GalleryError(f"{self.name} was opened read-only; open it for writing.")

@@ -198,9 +198,9 @@ class RemoteGallery(Engine):
             self._call(self._client.set_payload, values, there, wait=True)
         return len(there)
 
-    def remove(self, where: Where) -> int:
+    def remove(self, where: Where, *, everything: bool = False) -> int:
         """Forget entries and their thumbnails."""
-        self._writable()
+        self._removable(where, everything)
         removed = self.count(where)
         chosen = models.FilterSelector(filter=condition(where, _WORDS) or models.Filter())
         if removed:

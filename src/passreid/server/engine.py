@@ -139,9 +139,9 @@ class Engine:
         maps = await asyncio.wrap_future(looks)
         return np.asarray(maps[0])
 
-    async def forget(self, where: Where) -> int:
+    async def forget(self, where: Where, *, everything: bool = False) -> int:
         """Remove entries; a later `compact` takes their last bytes off the disk."""
-        forgotten = await self.ask(self.gallery.remove, where)
+        forgotten = await self.ask(self.gallery.remove, where, everything=everything)
         if forgotten:
             self._to_compact = True
             self.metrics.events.labels("forgotten").inc(forgotten)

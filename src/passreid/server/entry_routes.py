@@ -88,7 +88,7 @@ async def forget(request: Request, body: Forget) -> Any:
             422, "No filter is given, which would forget everything: say everything=true to do so."
         )
     record(request, "forget", filter=body.model_dump(mode="json", exclude_defaults=True))
-    return {"forgotten": await engine.forget(where)}
+    return {"forgotten": await engine.forget(where, everything=body.everything)}
 
 
 async def find_entry(engine: Engine, entry: UUID) -> Entry:
