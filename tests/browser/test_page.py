@@ -269,3 +269,16 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(page: Any, serve: Serve) -> N
     expect(page.locator("#empty")).to_contain_text("The gallery is empty")
     page.reload()
     expect(page.locator("#empty")).to_contain_text("The gallery is empty")
+
+
+@pytest.mark.parametrize(
+    ("token", "written"),
+    [("twenty/per/cent:20%!", "twenty%2Fper%2Fcent%3A20%25!"), ("20%-of-all-tokens", None)],
+)
+def test_a_token_in_the_address_leaves_it_and_lets_in(
+    page: Any, serve: Serve, token: str, written: str | None
+) -> None:
+    address = serve(token=token)
+    page.goto(f"{address}#token={written or token}")
+    expect(page.locator("#empty")).to_contain_text("The gallery is empty")
+    assert "token" not in page.url

@@ -3,8 +3,16 @@
 const KEY = "passreid-token";
 
 if (location.hash.startsWith("#token=")) {
-  sessionStorage.setItem(KEY, decodeURIComponent(location.hash.slice(7)));
+  sessionStorage.setItem(KEY, decoded(location.hash.slice(7)));
   history.replaceState(null, "", location.pathname);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a token with a bare "%" in it, typed as it is
+  }
 }
 
 export class Problem extends Error {
