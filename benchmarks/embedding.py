@@ -6,7 +6,7 @@ CROPS is a folder of pictures. Model folders are written to MODELS, which takes 
 and found there by the next run. The peer runs in its own environment (pip install modelscope torch
 timm ...), on the same weights and files, one image a call, as its pipeline works. Runs alternate;
 the medians of `--rounds` and their ratios are printed, with the worst cosine of an embedding with
-ONNX Runtime's in float32. Processor seconds are of the process.
+OpenVINO's in float32. Processor seconds are of the process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ PRODUCTS = 100
 """Matrix products timed together: one alone takes 7 ms, which anything can disturb."""
 
 MODES = (
-    ("onnx", "float32", 0),
     ("openvino", "float32", 0),
     ("openvino", "bfloat16", 0),
     ("openvino", "int8", 0),
