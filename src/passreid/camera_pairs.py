@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,26 +18,30 @@ class CameraPair:
     """How well one camera's queries find their people among another camera's pictures.
 
     Attributes:
-        query, gallery: The cameras.
+        query, gallery: The cameras, as the data set's files call them.
         num_query: Queries whose person the other camera saw; the others do not count.
         mAP, rank1: Fractions.
     """
 
-    query: int
-    gallery: int
+    query: str
+    gallery: str
     num_query: int
     mAP: float  # noqa: N815 - the field's own spelling
     rank1: float
 
 
 def measure_camera_pairs(
-    labels: Labels, measure_part: Callable[[I64, I64, Labels], Metrics]
+    labels: Labels,
+    measure_part: Callable[[I64, I64, Labels], Metrics],
+    *,
+    names: Mapping[int, str],
 ) -> list[CameraPair]:
     """Measure every ordered pair of two known cameras that saw a person both.
 
     Args:
         labels: People and cameras of all queries and gallery images.
         measure_part: Measures the queries and gallery images of these indices, with their labels.
+        names: camid -> name of cameras that are not called by that number.
     """
     pairs = []
     for here in np.unique(labels.query_camids).tolist():
@@ -52,5 +56,6 @@ def measure_camera_pairs(
                 continue
             found = measure_part(rows, columns, part)
             counted = int(np.count_nonzero(found.valid))
-            pairs.append(CameraPair(here, there, counted, found.mAP, found.rank(1)))
+            query, gallery = (names.get(camid, str(camid)) for camid in (here, there))
+            pairs.append(CameraPair(query, gallery, counted, found.mAP, found.rank(1)))
     return pairs

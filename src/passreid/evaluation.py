@@ -7,7 +7,8 @@ calibrate(embedder, dataset)  -> Calibration   what the model's cosines mean
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ class Report:
         notes: Whatever a reader of the figures should know, one sentence each.
         distances: (Q, G) float32 of k-reciprocal re-ranking, where the order is theirs.
         flip: Whether embeddings were averaged with those of the mirrored images.
+        people, cameras: Names of those that the set does not call by their pid or camid.
     """
 
     model: str
@@ -85,6 +87,8 @@ class Report:
     notes: tuple[str, ...] = ()
     distances: NDArray[np.float32] | None = None
     flip: bool = False
+    people: Mapping[int, str] = field(default_factory=dict)
+    cameras: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def reranked(self) -> bool:
@@ -172,7 +176,7 @@ class Report:
                 return measure_distances(self.distances[np.ix_(rows, columns)], labels=labels)
             return measure(self.query.rows[rows], self.gallery.rows[columns], labels=labels)
 
-        return measure_camera_pairs(self.labels, part)
+        return measure_camera_pairs(self.labels, part, names=self.cameras)
 
     def table(self) -> Table:
         """Draw the figures as a rich table."""
@@ -250,6 +254,8 @@ def evaluate(
         labels=labels,
         distances=distances,
         flip=embedder.flip,
+        people=dataset.people,
+        cameras=dataset.cameras,
         notes=(*dataset.notes, *_settings(rerank, camera_filter, dataset)),
     )
     return replace(report, notes=(*report.notes, *_left_out(report)))

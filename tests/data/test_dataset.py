@@ -64,9 +64,10 @@ def test_cameras_are_known_only_if_every_one_is() -> None:
 
 
 def test_a_dataset_is_frozen_and_survives_pickling() -> None:
-    dataset = build(train=samples((1, 0)), people={1: "Ada"}, notes=("a note",))
+    names: dict[str, Any] = {"people": {1: "Ada"}, "cameras": {0: "gate"}}
+    dataset = build(train=samples((1, 0)), notes=("a note",), **names)
     assert pickle.loads(pickle.dumps(dataset)) == dataset  # noqa: S301
-    assert replace(dataset, name="other").people == {1: "Ada"}
+    assert replace(dataset, name="other").cameras == {0: "gate"}
     with pytest.raises(TypeError):
         dataset.people[2] = "Bob"  # type: ignore[index]
     with pytest.raises(AttributeError):

@@ -46,6 +46,7 @@ def test_market_is_read_sorted_with_cameras_from_0_and_without_junk(tmp_path: Pa
         ("0000_c3s1_000401_03.jpg", 0, 2),
         ("0002_c2s1_000451_03.jpg", 2, 1),
     ]
+    assert dataset.cameras == {0: "1", 1: "2", 2: "3"}
     assert dataset.notes == ("gallery: 1 junk images (pid -1) left out",)
 
 
@@ -53,7 +54,9 @@ def test_cameras_that_start_at_0_are_not_made_unknown(tmp_path: Path) -> None:
     root = touch(
         tmp_path, "bounding_box_train/0001_c0s1_1.jpg", "bounding_box_train/0001_c2s1_1.jpg"
     )
-    assert [camid for _, _, camid in labels(read_dataset(root), "train")] == [0, 2]
+    dataset = read_dataset(root)
+    assert [camid for _, _, camid in labels(dataset, "train")] == [0, 2]
+    assert dataset.cameras == {}
 
 
 def test_any_number_of_people_and_cameras_is_read(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_lists_give_people_and_names_cameras(tmp_path: Path) -> None:
         (Path(VAL[0]).name, 0, 1),
         (Path(TRAIN[1]).name, 1, 14),
     ]
+    assert dataset.cameras[14] == "15"
     assert labels(dataset, "query") == [(Path(QUERY[0]).name, 0, 2)]
     assert labels(dataset, "gallery") == [(Path(GALLERY[0]).name, 0, 13)]
 

@@ -26,6 +26,7 @@ def test_folders_without_a_split_are_for_searching(tmp_path: Path) -> None:
     dataset = read_dataset(root)
     assert (dataset.kind, dataset.name) == ("folders", "people")
     assert dataset.people == {1: "ada", 2: "bob"}
+    assert dataset.cameras == {0: "1", 1: "2"}
     assert labels(dataset, "query") == [("a_c1.jpg", 1, 0), ("c_c2.jpg", 1, 1)]
     assert labels(dataset, "gallery") == [
         ("b_c1.jpg", 1, 0),
@@ -48,6 +49,16 @@ def test_folders_that_are_called_by_numbers_keep_them(tmp_path: Path) -> None:
 def test_two_names_of_one_number_are_two_people(tmp_path: Path) -> None:
     root = touch(tmp_path, "012/a.jpg", "12/a.jpg", "12/b.jpg")
     assert read_dataset(root).people == {1: "012", 2: "12"}
+
+
+def test_notes_call_people_by_their_names(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/ada/1.jpg", "query/ada/2_c1.jpg", "gallery/ada/3_c1.jpg")
+    dataset = read_dataset(root)
+    for part in (
+        "are also in train (pid ada)",
+        "whom no other camera shows in the gallery (pid ada",
+    ):
+        assert note(dataset, part)
 
 
 def test_folders_may_be_split(tmp_path: Path) -> None:
@@ -144,6 +155,7 @@ def test_csv_cameras_may_have_names(tmp_path: Path) -> None:
         ("b.jpg", 0),
         ("c.jpg", 1),
     }
+    assert dataset.cameras == {0: "door", 1: "hall"}
 
 
 def test_csv_paths_may_be_absolute(tmp_path: Path) -> None:

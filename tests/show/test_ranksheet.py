@@ -98,9 +98,11 @@ def test_cosines_labels_and_title_are_written(
         tmp_path / "sheet.png",
         title="Hello",
         people={9: "Ada"},
+        cameras={0: "gate"},
     )
     for text in ("Hello", "query", "1", "2", "0.988", "-0.100", "pid 7, cam 2", "Ada", "a.png"):
         assert text in texts
+    assert "pid 7, cam gate" in texts
     assert texts.count("no match") == 1
     assert "same person" in texts and "own camera, does not count" not in texts
 

@@ -60,7 +60,8 @@ def evaluate(
             of people, or a CSV file.
         rerank: Also score the order after k-reciprocal re-ranking.
         camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
-        camera_pairs: Also score each camera's queries among each other camera's pictures alone.
+        camera_pairs: Also score each camera's queries among each other camera's pictures alone;
+            cameras go by the names or numbers that the set's files give them.
         sheet: A .png of queries spread over the set, right and wrong answers marked.
         worst: Show the queries with the lowest average precision on the sheet instead.
         json: One object with mAP, mINP, rank1, rank5, rank10 (fractions) and counts.
@@ -170,6 +171,8 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = Fa
         hits,
         output,
         title=title,
+        people=report.people,
+        cameras=report.cameras,
         camera_filter=report.labels.camera_filter,
     )
 
@@ -180,16 +183,19 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
     from rich.table import Table
 
     found = {(pair.query, pair.gallery): pair for pair in pairs}
-    cameras = sorted({camera for both in found for camera in both})
+    cameras = sorted(
+        {camera for both in found for camera in both},
+        key=lambda name: (name.isdecimal() and int(name), name),
+    )
     title = "mAP/Rank-1 in percent (queries), by camera of the query and of the gallery"
-    table = Table("query", *map(str, cameras), title=title, box=box.MINIMAL, pad_edge=False)
+    table = Table("query", *cameras, title=title, box=box.MINIMAL, pad_edge=False)
     for here in cameras:
         cells = []
         for there in cameras:
             pair = found.get((here, there))
             rates = f"{100 * pair.mAP:.1f}/{100 * pair.rank1:.1f}" if pair else "–"
             cells.append(f"{rates}\n({pair.num_query})" if pair else rates)
-        table.add_row(str(here), *cells)
+        table.add_row(here, *cells)
     return table
 
 

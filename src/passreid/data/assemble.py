@@ -72,18 +72,23 @@ def require_files(paths: Iterable[Path], listed_in: Path) -> None:
         )
 
 
-def from_zero(subsets: Subsets) -> dict[str, list[Sample]]:
+def from_zero(subsets: Subsets) -> tuple[dict[str, list[Sample]], dict[int, str]]:
     """Turn camera numbers as file names count them, from 1, into camids, which start at 0.
 
     A set whose names start at camera 0 keeps its numbers: 0 - 1 would read as unknown.
+
+    Returns:
+        The samples, and camid -> number in the file names where these differ.
     """
     numbers = {sample.camid for samples in subsets.values() for sample in samples}
-    first = min(numbers - {UNKNOWN_CAMERA}, default=0)
-    step = 1 if first > 0 else 0
-    return {
-        name: [s if s.camid < 0 else replace(s, camid=s.camid - step) for s in samples]
+    numbers -= {UNKNOWN_CAMERA}
+    if min(numbers, default=0) == 0:
+        return {name: list(samples) for name, samples in subsets.items()}, {}
+    counted = {
+        name: [s if s.camid < 0 else replace(s, camid=s.camid - 1) for s in samples]
         for name, samples in subsets.items()
     }
+    return counted, {number - 1: str(number) for number in sorted(numbers)}
 
 
 def split_query(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -114,6 +119,7 @@ def assemble(
     name: str = "",
     notes: Sequence[str] = (),
     people: Mapping[int, str] | None = None,
+    cameras: Mapping[int, str] | None = None,
     one_numbering: bool = True,
 ) -> ReIDDataset:
     """Sort the samples, drop junk, and say in notes what a reader of a result should know.
@@ -125,6 +131,7 @@ def assemble(
         name: Default: the folder's name.
         notes: What the reader itself noticed.
         people: pid -> name in the source.
+        cameras: camid -> name in the source.
         one_numbering: A pid of train is the same person in query and gallery.
 
     Raises:
@@ -146,6 +153,7 @@ def assemble(
         query=parts["query"],
         gallery=parts["gallery"],
         people=people or {},
+        cameras=cameras or {},
     )
     said += _empty_parts(dataset)
     said += _overlaps(dataset, one_numbering)
@@ -175,8 +183,9 @@ def _overlaps(dataset: ReIDDataset, one_numbering: bool) -> list[str]:
     tested = {sample.pid for sample in dataset.query}
     shared = sorted(tested & {sample.pid for sample in dataset.train}) if one_numbering else []
     if shared:
+        who = few(dataset.people.get(pid, pid) for pid in shared)
         notes.append(
-            f"{len(shared):,} people of query are also in train (pid {few(shared)}): a model "
+            f"{len(shared):,} people of query are also in train (pid {who}): a model "
             "trained on this set knows them, and its score says little about new people"
         )
     both = sorted({s.path for s in dataset.query} & {s.path for s in dataset.gallery})
@@ -200,10 +209,10 @@ def _unanswerable(dataset: ReIDDataset) -> list[str]:
     ]
     if not lost:
         return []
-    pids = sorted({query.pid for query in lost})
+    who = few(dataset.people.get(pid, pid) for pid in sorted({query.pid for query in lost}))
     return [
         f"{len(lost):,} of {len(dataset.query):,} queries show a person whom no other camera shows "
-        f"in the gallery (pid {few(pids)}): they do not count while the same-camera rule is on"
+        f"in the gallery (pid {who}): they do not count while the same-camera rule is on"
     ]
 
 

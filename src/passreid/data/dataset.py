@@ -52,6 +52,7 @@ class ReIDDataset:
         gallery: Images to search in. Market-1501's distractors carry pid 0.
         notes: Whatever a reader of a result should know, one sentence each.
         people: pid -> the name in the source, where that is not a number.
+        cameras: camid -> the name in the source, where that is not this number.
 
     Raises:
         DatasetError: No images at all, only one of query and gallery, a negative pid, a camera
@@ -66,9 +67,11 @@ class ReIDDataset:
     gallery: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
     people: Mapping[int, str] = field(default_factory=dict)
+    cameras: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "people", MappingProxyType(dict(self.people)))
+        for name in ("people", "cameras"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         if bool(self.query) != bool(self.gallery):
             has, lacks = ("query", "gallery") if self.query else ("gallery", "query")
             raise DatasetError(
@@ -81,8 +84,9 @@ class ReIDDataset:
 
     def __reduce__(self) -> tuple[type[ReIDDataset], tuple[object, ...]]:
         """Survive pickling between processes, which a mapping proxy does not."""
-        parts = (self.train, self.query, self.gallery, self.notes, dict(self.people))
-        return type(self), (self.name, self.kind, self.root, *parts)
+        parts = (self.train, self.query, self.gallery, self.notes)
+        names = dict(self.people), dict(self.cameras)
+        return type(self), (self.name, self.kind, self.root, *parts, *names)
 
     def subset(self, name: str) -> tuple[Sample, ...]:
         """The samples of ``"train"``, ``"query"`` or ``"gallery"``."""

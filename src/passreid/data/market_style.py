@@ -131,7 +131,8 @@ def _read(root: Path, kind: str, *, name: str = "", notes: list[str] | None = No
         for subset, names in unreadable.items()
         if names
     ]
-    return assemble(root, kind, from_zero(subsets), name=name, notes=notes)
+    counted, cameras = from_zero(subsets)
+    return assemble(root, kind, counted, name=name, notes=notes, cameras=cameras)
 
 
 def _listed(root: Path, subset: str) -> list[Path]:

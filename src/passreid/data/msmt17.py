@@ -75,7 +75,8 @@ def _read(root: Path, kind: str, folders: tuple[str, str], notes: list[str]) -> 
     if (root / "list_val.txt").is_file():
         notes = [*notes, _VAL]
     # Train and test both number their people from 0: the same pid is not the same person.
-    return assemble(root, kind, from_zero(subsets), notes=notes, one_numbering=False)
+    counted, cameras = from_zero(subsets)
+    return assemble(root, kind, counted, notes=notes, cameras=cameras, one_numbering=False)
 
 
 def _read_list(listing: Path, folder: Path) -> list[Sample]:

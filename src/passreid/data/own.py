@@ -49,6 +49,14 @@ class _Row(NamedTuple):
     split: str
 
 
+class _Numbered(NamedTuple):
+    """The samples of each split, and number -> name of people and of cameras that have names."""
+
+    subsets: dict[str, list[Sample]]
+    people: dict[int, str]
+    cameras: dict[int, str]
+
+
 def is_folders(root: Path) -> bool:
     """Folders that hold images directly: people, or a split whose folders are people."""
     return any(map(images_in, folders_in(root))) or any(_split_folders(root))
@@ -77,11 +85,12 @@ def read_folders(root: Path) -> ReIDDataset:
         for path in images_below(person)
         for match in [_CAMERA.search(path.stem)]
     ]
-    subsets, people = _number(rows)
+    numbered = _number(rows)
     if not rows:
         raise DatasetError(f"{root} has no folders with images: put each person into a folder.")
-    subsets = from_zero({split: subsets[split] for split in SPLITS})
-    return _finish(root, "folders", subsets, people)
+    subsets, counted = from_zero(numbered.subsets)
+    cameras = counted or numbered.cameras
+    return _finish(root, "folders", _Numbered(subsets, numbered.people, cameras))
 
 
 def read_csv(root: Path) -> ReIDDataset:
@@ -106,8 +115,7 @@ def read_csv(root: Path) -> ReIDDataset:
     if not rows:
         raise DatasetError(f"{file} lists no images.")
     require_files((row.path for row in rows), file)
-    subsets, people = _number(rows)
-    return _finish(root, "csv", subsets, people, name=file.stem)
+    return _finish(root, "csv", _number(rows), name=file.stem)
 
 
 def _split_folders(root: Path) -> Iterator[tuple[Path, str]]:
@@ -120,13 +128,13 @@ def _split_folders(root: Path) -> Iterator[tuple[Path, str]]:
 def _finish(
     root: Path,
     kind: str,
-    subsets: dict[str, list[Sample]],
-    people: dict[int, str],
+    numbered: _Numbered,
     *,
     name: str = "",
 ) -> ReIDDataset:
     """Split what is to be split, and assemble."""
     notes = []
+    subsets, people, cameras = numbered
     test = [sample for sample in subsets.pop("test") if sample.pid != JUNK]
     if test:
         query, gallery = split_query(test)
@@ -137,19 +145,19 @@ def _finish(
             raise DatasetError(
                 f"{root}: no person has two images, so there is nothing to search for."
             )
-    return assemble(root, kind, subsets, name=name, notes=notes, people=people)
+    return assemble(root, kind, subsets, name=name, notes=notes, people=people, cameras=cameras)
 
 
-def _number(rows: Iterable[_Row]) -> tuple[dict[str, list[Sample]], dict[int, str]]:
-    """Samples of each split with numbers for people and cameras, and the people's names."""
+def _number(rows: Iterable[_Row]) -> _Numbered:
+    """Give people and cameras numbers."""
     rows = list(rows)
     pids, people = _numbers((row.person for row in rows), first=1)
-    camids, _ = _numbers((row.camera for row in rows if row.camera), first=0)
+    camids, cameras = _numbers((row.camera for row in rows if row.camera), first=0)
     camids[""] = UNKNOWN_CAMERA
     subsets: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     for row in rows:
         subsets[row.split].append(Sample(row.path, pids[row.person], camids[row.camera]))
-    return subsets, people
+    return _Numbered(subsets, people, cameras)
 
 
 def _numbers(names: Iterable[str], *, first: int) -> tuple[dict[str, int], dict[int, str]]:

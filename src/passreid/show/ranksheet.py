@@ -53,6 +53,7 @@ def rank_sheet(
     *,
     title: str = "",
     people: Mapping[int, str] | None = None,
+    cameras: Mapping[int, str] | None = None,
     camera_filter: bool = True,
     height: int = 192,
 ) -> Path:
@@ -64,6 +65,7 @@ def rank_sheet(
         output: The file to write; an existing one is replaced.
         title: A line above the rows.
         people: pid -> name, for people who are not called by numbers.
+        cameras: camid -> name, for cameras that are not called by this number.
         camera_filter: Whether hits of the query's person by its own camera do not count.
         height: Of a picture on the sheet in pixels; everything else scales with it.
 
@@ -86,7 +88,7 @@ def rank_sheet(
         ]
         for query, hits in zip(queries, results, strict=True)
     ]
-    sheet = _Sheet(cells, people or {}, title, height).draw()
+    sheet = _Sheet(cells, _Names(people or {}, cameras or {}), title, height).draw()
     path = Path(output)
     with replacing(path) as temporary:
         sheet.save(temporary, "PNG")
@@ -125,18 +127,33 @@ def _verdict(query: SheetImage, hit: SheetImage, camera_filter: bool) -> Verdict
     return "own camera" if own and camera_filter else "right"
 
 
+@dataclass(frozen=True)
+class _Names:
+    """pid -> name and camid -> name of those not called by these numbers."""
+
+    people: Mapping[int, str]
+    cameras: Mapping[int, str]
+
+    def label(self, sample: Sample) -> str:
+        """Person and, where it is known, camera."""
+        person = self.people.get(sample.pid, f"pid {sample.pid}")
+        if sample.camid == UNKNOWN_CAMERA:
+            return person
+        return f"{person}, cam {self.cameras.get(sample.camid, sample.camid)}"
+
+
 class _Sheet:
     """Measures of one sheet, and the drawing of its parts."""
 
     def __init__(
         self,
         rows: Sequence[Sequence[_Cell]],
-        people: Mapping[int, str],
+        names: _Names,
         title: str,
         height: int,
     ) -> None:
         self.rows = rows
-        self.people = people
+        self.names = names
         self.title = title
         self.height = height
         images = [cell.image for row in rows for cell in row if cell.image]
@@ -234,8 +251,7 @@ class _Sheet:
     def label(self, source: SheetImage) -> str:
         """Person and camera, or the file's name where there are no labels."""
         if isinstance(source, Sample):
-            name = self.people.get(source.pid, f"pid {source.pid}")
-            return name if source.camid == UNKNOWN_CAMERA else f"{name}, cam {source.camid}"
+            return self.names.label(source)
         return Path(describe(source)).name if isinstance(source, (str, os.PathLike)) else ""
 
     def mark(self, verdict: Verdict, x: int, y: int) -> None:
