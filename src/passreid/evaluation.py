@@ -180,10 +180,11 @@ class Report:
 
     def table(self) -> Table:
         """Draw the figures as a rich table."""
+        from rich.markup import escape
         from rich.table import Table
 
         values = self.to_json()
-        table = Table("figure", "value", title=f"{self.model} on {self.data}")
+        table = Table("figure", "value", title=escape(f"{self.model} on {self.data}"))
         names = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
         for key in ("mAP", "mINP", "rank1", "rank5", "rank10"):
             table.add_row(names.get(key, key), f"{values[key]:.2%}")

@@ -59,6 +59,24 @@ def test_a_sheet_calls_people_and_cameras_as_the_files_do(
     assert not any("cam 0" in text for text in written)
 
 
+def test_names_in_brackets_and_colons_are_shown_as_they_are(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "a"
+    passreid.make_synthetic(root, people=3, kind="csv", train_fraction=0, cameras=2)
+    listed = (root / "dataset.csv").read_text()
+    (root / "dataset.csv").unlink()
+    file = root / "[b] :dog:.csv"
+    file.write_text(listed.replace(",0,", ",[/hall],"))
+    ran = cli("evaluate", file, "--camera-pairs")
+    assert ran.code == 0
+    assert "[b] :dog:" in ran.out
+    assert "[/hall]" in ran.out
+    ran = cli("calibrate", file, "--output", tmp_path / "model")
+    assert ran.code == 0
+    assert "pairs of [b] :dog:" in ran.out
+    ran = cli("compare", *sorted(root.glob("images/*"))[:2], "--model", tmp_path / "model")
+    assert "[b] :dog:" in ran.out or "No threshold" in ran.err
+
+
 def test_the_worst_queries_are_those_found_last(
     cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

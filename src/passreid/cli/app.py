@@ -58,7 +58,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run` says that it stopped
     help_epilogue="Exit codes: 0 done, 1 a failure the message explains, 2 wrong usage.",
 )
-console = Console(highlight=False)
+# Names are shown as they are: `:dog:` in a path is no picture of one.
+console = Console(highlight=False, emoji=False)
 
 
 @Parameter(name="*")

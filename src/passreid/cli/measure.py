@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from cyclopts import Parameter
+from rich.markup import escape
 
 from passreid import storage
 from passreid.cli.app import (
@@ -188,14 +189,14 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
         key=lambda name: (name.isdecimal() and int(name), name),
     )
     title = "mAP/Rank-1 in percent (queries), by camera of the query and of the gallery"
-    table = Table("query", *cameras, title=title, box=box.MINIMAL, pad_edge=False)
+    table = Table("query", *map(escape, cameras), title=title, box=box.MINIMAL, pad_edge=False)
     for here in cameras:
         cells = []
         for there in cameras:
             pair = found.get((here, there))
             rates = f"{100 * pair.mAP:.1f}/{100 * pair.rank1:.1f}" if pair else "–"
             cells.append(f"{rates}\n({pair.num_query})" if pair else rates)
-        table.add_row(here, *cells)
+        table.add_row(escape(here), *cells)
     return table
 
 
@@ -237,7 +238,7 @@ def read(root: Path, kind: str, *, quiet: bool = False) -> ReIDDataset:
 def _say_calibration(calibration: Calibration) -> None:
     say(
         f"Fitted on {calibration.same_pairs:,} same-person and "
-        f"{calibration.different_pairs:,} different-person pairs of {calibration.data}; "
+        f"{calibration.different_pairs:,} different-person pairs of {escape(calibration.data)}; "
         f"equal error rate {calibration.equal_error_rate:.2%} at cosine "
         f"{calibration.equal_error_threshold:.3f}."
     )

@@ -143,7 +143,8 @@ def embed(
     if output is not None:
         note(f"Wrote {len(paths)} embeddings of {embedder.dim} numbers to {output}.")
     elif not json:
-        say(f"{len(paths)} pictures, {embedder.dim} numbers each, from {embedder.card.name}.")
+        name = escape(embedder.card.name)
+        say(f"{len(paths)} pictures, {embedder.dim} numbers each, from {name}.")
         note("Nothing was written: add --output F.npz, or --json to print them.")
     return report_skipped(done.skipped)
 
@@ -236,7 +237,7 @@ def compare(
     if json:
         say_json(values)
     else:
-        say(text)
+        say(escape(text))
 
 
 @app.command
