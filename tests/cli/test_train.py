@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import tomli_w
 from PIL import Image
 
-from passreid.config import read_toml
+from passreid.adapting.config import AdaptConfig
+from passreid.config import plain, read_toml
 from passreid.data import make_synthetic
 from passreid.embed import load
 from passreid.exporting import write_graph, write_variant
+from passreid.finetuning.config import FinetuneConfig
+from passreid.pretraining.config import PretrainConfig
 from tests import small
 from tests.cli.conftest import Cli
 
+OLD = Path("old")
 RECIPE = """
 epochs = 2
 warmup_epochs = 1
@@ -86,6 +94,35 @@ def test_adapting_needs_no_labels_and_leaves_a_model(cli: Cli, tmp_path: Path) -
     wrong = cli("adapt", people.root, "--output", run, "--config", tmp_path / "r.toml")
     assert wrong.code == 2
     assert "Did you mean 'eps'?" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "config"),
+    [
+        (
+            "finetuning.finetune",
+            FinetuneConfig(data=OLD, output=OLD, init="a", image_size=(64, 32)),
+        ),
+        ("pretraining.pretrain", PretrainConfig(data=OLD, output=OLD, areas=0, crops=2)),
+        ("adapting.adapt", AdaptConfig(data=OLD, output=OLD, init="a", flip=0.25)),
+    ],
+)
+def test_a_run_can_be_repeated_from_its_own_recipe(
+    verb: str, config: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "config.toml"
+    written.write_text(tomli_w.dumps(plain(config)))
+    room, name = verb.split(".")
+    asked = []
+
+    def train(settings: Any, *, resume: bool) -> Path:
+        asked.append(settings)
+        return tmp_path
+
+    monkeypatch.setattr(f"passreid.{room}.run.{name}", train)
+    ran = cli(name, tmp_path / "new", "--output", tmp_path / "run", "--config", written)
+    assert ran.code == 0, ran.err
+    assert asked == [replace(config, data=tmp_path / "new", output=tmp_path / "run")]
 
 
 def test_runs_are_averaged(cli: Cli, tmp_path: Path) -> None:

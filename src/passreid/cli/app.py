@@ -28,14 +28,18 @@ DEFAULT_MODEL = "passreid-tiny"
 
 
 def _recipe_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Let `--config R.toml` supply the options that were not given on the command line."""
+    """Let `--config R.toml` supply the options that were not given on the command line.
+
+    A run's own `config.toml` also says what it ran on and where; those the command line names.
+    """
     try:
         given = arguments["--config"].tokens
     except KeyError:
         return
     if given:
         path = Path(given[0].value)
-        values = read_toml(path)
+        read = read_toml(path)
+        values = {key: value for key, value in read.items() if key not in ("data", "output")}
         build(_recipe_of(commands[-1]), values, where=str(path))
         Dict(values, source=str(path), use_commands_as_keys=False)(app, commands, arguments)
 
