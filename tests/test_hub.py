@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
 from passreid import hub
-from passreid.errors import MissingExtraError, ModelNotFoundError
+from passreid.embed import load
+from passreid.errors import ConfigError, MissingExtraError, ModelNotFoundError, PassreidError
 from passreid.hub import bundled, resolve
 from tests.fake_modelscope import FILES, ID, FakeModelScope
 
@@ -288,6 +290,13 @@ def test_cache_follows_the_desktop_standard(
 class TestHuggingFace:
     """`huggingface_hub` is replaced by what it would answer."""
 
+    files: ClassVar = {
+        "owner/model": ["model.safetensors", "pytorch_model.bin", "config.json", "model.int8.onnx"],
+        "damo/model": ["model.safetensors", "model.onnx", "train.py"],
+        "old/model": ["weights.pth", "config.json", "train.py"],
+        "older/model": ["pytorch_model.bin"],
+    }
+
     @pytest.fixture
     def calls(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         made: list[dict[str, Any]] = []
@@ -296,6 +305,10 @@ class TestHuggingFace:
             made.append({"repo_id": repo_id, **options})
             if repo_id == "no/such":
                 raise OSError("404 Client Error.\nRepository Not Found")
+            (tmp_path / "snapshot").mkdir(exist_ok=True)
+            for name in self.files[repo_id]:
+                if any(fnmatch(name, pattern) for pattern in options["allow_patterns"]):
+                    (tmp_path / "snapshot" / name).touch()
             return str(tmp_path / "snapshot")
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -309,12 +322,38 @@ class TestHuggingFace:
         assert first["allow_patterns"] == [
             "*.safetensors",
             "*.json",
-            "*.pth",
             "model.onnx",
             "attention.onnx",
         ]
         assert first["cache_dir"] == tmp_path / "cache" / "huggingface"
         assert (second["revision"], second["local_files_only"]) == (None, True)
+
+    @pytest.mark.parametrize(
+        ("name", "fetched"),
+        [
+            ("owner/model", {"model.safetensors", "config.json"}),
+            ("old/model", {"weights.pth", "config.json"}),
+            ("older/model", {"pytorch_model.bin"}),
+        ],
+    )
+    def test_pickles_are_fetched_only_where_there_is_nothing_else(
+        self, calls: list[Any], name: str, fetched: set[str]
+    ) -> None:
+        assert {file.name for file in resolve(name).iterdir()} == fetched
+
+    def test_a_file_of_another_precision_is_fetched_when_it_is_asked_for(
+        self, calls: list[Any]
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"model\.json: cannot be read"):
+            load("owner/model", precision="int8", backend="onnx")
+        assert calls[0]["allow_patterns"][-1:] == ["model.int8.onnx"]
+        with pytest.raises(PassreidError):
+            load("owner/model", precision="int8")
+        assert calls[1]["allow_patterns"][-3:] == [
+            "model.int8.onnx",
+            "model.int8.xml",
+            "model.int8.bin",
+        ]
 
     def test_its_own_cache_by_default(self, calls: list[Any], monkeypatch: Any) -> None:
         monkeypatch.delenv("PASSREID_CACHE")

@@ -33,7 +33,8 @@ from passreid.errors import MissingExtraError, ModelNotFoundError
 MODELS = Path(__file__).parent / "models"
 MODELSCOPE_URL = "https://modelscope.cn"
 MODELSCOPE_OWNERS = ("damo", "iic")
-HUGGING_FACE_FILES = ("*.safetensors", "*.json", "*.pth", "model.onnx", "attention.onnx")
+HUGGING_FACE_FILES = ("*.safetensors", "*.json", "model.onnx", "attention.onnx")
+HUGGING_FACE_PICKLES = ("*.pth", "*.pt", "*.bin", "*.json")
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -57,6 +58,7 @@ def resolve(
     offline: bool | None = None,
     cache_dir: str | Path | None = None,
     modelscope_url: str | None = None,
+    also: Sequence[str] = (),
 ) -> Path:
     """Find a model, fetching it once if it lives on a hub.
 
@@ -66,6 +68,7 @@ def resolve(
         cache_dir: Where fetched models are kept; None asks `PASSREID_CACHE`, then the user's
             cache folder (Hugging Face models then share Hugging Face's own).
         modelscope_url: Another ModelScope; None asks `PASSREID_MODELSCOPE_URL`.
+        also: Files to fetch from Hugging Face besides weights, card and graphs, where it has them.
 
     Returns:
         A folder or a weight file.
@@ -89,7 +92,12 @@ def resolve(
         offline = any(flag.lower() in _YES for flag in flags)
     cache = cache_dir or os.environ.get("PASSREID_CACHE") or None
     if hub == "hf":
-        return _hugging_face(model_id, revision, offline, Path(cache) if cache else None)
+        options = {
+            "revision": revision,
+            "local_files_only": offline,
+            "cache_dir": Path(cache) / "huggingface" if cache else None,
+        }
+        return _hugging_face(model_id, also, options)
     url = modelscope_url or os.environ.get("PASSREID_MODELSCOPE_URL") or MODELSCOPE_URL
     root = Path(cache) if cache else _user_cache()
     return _ModelScope(url.rstrip("/"), model_id, revision or "master").fetch(root, offline)
@@ -120,21 +128,18 @@ def _parse(name: str) -> tuple[str, str, str | None]:
     return hub or ("modelscope" if owner in MODELSCOPE_OWNERS else "hf"), model_id, revision or None
 
 
-def _hugging_face(
-    model_id: str, revision: str | None, offline: bool, cache_dir: Path | None
-) -> Path:
+def _hugging_face(model_id: str, also: Sequence[str], options: Mapping[str, Any]) -> Path:
+    """Fetch a model; pickles only where there is no safetensors file: many have both."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise MissingExtraError("Loading from Hugging Face", "hub") from None
     try:
-        folder = snapshot_download(
-            model_id,
-            revision=revision,
-            cache_dir=cache_dir / "huggingface" if cache_dir else None,
-            allow_patterns=list(HUGGING_FACE_FILES),
-            local_files_only=offline,
-        )
+        wanted = [*HUGGING_FACE_FILES, *also]
+        folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))
+        if not any(folder.glob("*.safetensors")):
+            wanted = list(HUGGING_FACE_PICKLES)
+            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))
     except (OSError, ValueError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelNotFoundError(
@@ -142,7 +147,7 @@ def _hugging_face(
             f"name, or download its files by hand from https://huggingface.co/{model_id} and pass "
             "the folder."
         ) from None
-    return Path(folder)
+    return folder
 
 
 @dataclass(frozen=True)

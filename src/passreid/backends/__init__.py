@@ -28,6 +28,7 @@ F32 = NDArray[np.float32]
 BackendName = Literal["auto", "onnx", "openvino", "torch"]
 Precision = Literal["float32", "bfloat16", "float16", "int8", "auto"]
 _SUFFIXES = {"onnx": "onnx", "openvino": "xml"}
+_WITH_WEIGHTS = ("float16", "int8")
 
 
 class Backend(Protocol):
@@ -63,6 +64,13 @@ class Backend(Protocol):
 def variant(precision: str, engine: str) -> str:
     """Return the name of the file that holds a model in a precision, for "onnx" or "openvino"."""
     return f"model.{precision}.{_SUFFIXES[engine]}"
+
+
+def own_files(backend: BackendName, precision: str) -> list[str]:
+    """List the files of which one is needed to run a precision that `model.onnx` has not."""
+    engines = _SUFFIXES if backend == "auto" else {backend} & _SUFFIXES.keys()
+    names = [variant(precision, engine) for engine in engines if precision in _WITH_WEIGHTS]
+    return [*names, *(f"{name[:-3]}bin" for name in names if name.endswith(".xml"))]
 
 
 def exported(folder: Path) -> list[Path]:
@@ -184,7 +192,7 @@ def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
     name = variant(precision, engine)
     if (folder / name).is_file():
         return precision
-    if precision in ("float16", "int8"):
+    if precision in _WITH_WEIGHTS:
         command = export_command(folder, name)
         raise ModelNotFoundError(f"{folder}: has no {name}; write it with `{command}`.")
     if not (folder / GRAPH).is_file():

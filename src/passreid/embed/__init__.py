@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from passreid.backends import BackendName, Precision, open_network
+from passreid.backends import BackendName, Precision, open_network, own_files
 from passreid.embed.embedder import Embedded, Embedder, OnError, Skipped
 from passreid.hub import resolve
 
@@ -60,7 +60,7 @@ def load(
         UsageError: An option that does not exist here.
     """
     workers = threads or min(4, os.cpu_count() or 1)
-    path = resolve(name_or_path, offline=offline)
+    path = resolve(name_or_path, offline=offline, also=own_files(backend, precision))
     card, network = open_network(
         path, backend=backend, device=device, precision=precision, threads=threads
     )
