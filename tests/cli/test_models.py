@@ -96,6 +96,12 @@ def test_export_lets_a_folder_run_on_onnx(cli: Cli, tmp_path: Path) -> None:
     np.testing.assert_allclose(rows[0]["embedding"], rows[1]["embedding"], atol=1e-4)
 
 
+def test_a_bundled_model_is_not_exported_into_the_package(cli: Cli) -> None:
+    ran = cli("export", "passreid-tiny")
+    assert ran.code == 2
+    assert "`passreid convert passreid-tiny FOLDER`" in ran.err
+
+
 def test_export_calibrates_int8_on_crops(cli: Cli, tmp_path: Path) -> None:
     folder = small.folder(tmp_path / "m", small.architecture(depth=1))
     crops = tmp_path / "crops"

@@ -13,11 +13,13 @@ import tomli_w
 from PIL import Image
 
 from passreid.adapting.config import AdaptConfig
+from passreid.card import ModelCard
 from passreid.config import plain, read_toml
 from passreid.data import make_synthetic
 from passreid.embed import load
 from passreid.exporting import write_graph, write_variant
 from passreid.finetuning.config import FinetuneConfig
+from passreid.hub import MODELS
 from passreid.pretraining.config import PretrainConfig
 from tests import small
 from tests.cli.conftest import Cli
@@ -133,6 +135,13 @@ def test_runs_are_averaged(cli: Cli, tmp_path: Path) -> None:
     assert "again" not in ran.err
     Image.new("RGB", (32, 64)).save(tmp_path / "a.png")
     assert cli("embed", tmp_path / "a.png", "--model", tmp_path / "both", "--json").code == 0
+
+
+def test_bundled_models_are_averaged_by_name(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("average", "passreid-tiny", MODELS / "passreid-tiny", "--output", tmp_path / "both")
+    assert ran.code == 0, ran.err
+    assert ModelCard.read(tmp_path / "both" / "model.json").training_data.startswith("average of 2")
+    assert "passreid-tiny" in cli("average", "passreid-tniy", "a", "--output", tmp_path).err
 
 
 def test_an_average_has_the_graphs_that_fit_and_names_what_does_not(

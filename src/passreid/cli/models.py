@@ -146,8 +146,14 @@ def export(
         from passreid.exporting import write_graph, write_variant
     except ModuleNotFoundError as error:
         raise MissingExtraError("Exporting", "torch,onnx") from error
+    from passreid.hub import bundled
     from passreid.images import find_images
 
+    if str(folder) in bundled():
+        raise UsageError(
+            f"{folder} is bundled and stays as it is: `passreid convert {folder} FOLDER` makes a "
+            "copy to export."
+        )
     crops = [] if calibrate is None else find_images(calibrate)
     if (format, precision, normalise) == ("onnx", "float32", False):
         if crops:

@@ -113,7 +113,7 @@ def adapt(
 
 
 @app.command
-def average(models: Annotated[list[Path], Parameter(negative=())], /, *, output: Path) -> None:
+def average(models: Annotated[list[str], Parameter(negative=())], /, *, output: Path) -> None:
     """Average the weights of several runs from one start: often better than each of them.
 
     Graphs for running without torch come along; files of other precisions must be exported again.
@@ -121,7 +121,7 @@ def average(models: Annotated[list[Path], Parameter(negative=())], /, *, output:
     Example: passreid average runs/a/model runs/b/model --output runs/both
 
     Args:
-        models: Model folders of one architecture.
+        models: Bundled names, model folders or hub ids, of one architecture.
         output: Model folder to write.
     """
     try:
@@ -129,9 +129,12 @@ def average(models: Annotated[list[Path], Parameter(negative=())], /, *, output:
         from passreid.checkpoint import save_folder
     except ModuleNotFoundError as error:
         raise MissingExtraError("Averaging", "torch") from error
-    model, card = mix(models)
+    from passreid.hub import resolve
+
+    folders = [resolve(model) for model in models]
+    model, card = mix(folders)
     save_folder(model, replace(card, name=output.resolve().name), output)
-    again = _bring_graphs(models, output)
+    again = _bring_graphs(folders, output)
     note(f"Wrote {output}; use it with --model {output}.")
     for command in again:
         note(f"To be exported again: `{command}`.")
