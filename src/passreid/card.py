@@ -22,6 +22,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Stem = Literal["none", "ics", "conv4"]
+# Far beyond any network there is: a damaged or hostile card is refused before anything is built.
+LARGEST: Mapping[str, int] = {
+    "width": 2**14,
+    "depth": 2**8,
+    "mlp_ratio": 2**6,
+    "parts": 2**8,
+    "image_size": 2**13,
+    "num_classes": 2**26,
+}
+
 STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4}
 
 
@@ -70,6 +80,10 @@ class Architecture:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name, most in LARGEST.items():
+            value = getattr(self, name)
+            if not max(value if isinstance(value, tuple) else (value,)) <= most:  # NaN, too
+                raise ValueError(f"{name} is {value}; a network has at most {most:,}")
         if min(self.parts, self.num_classes, self.merge) < 0:
             raise ValueError("parts, num_classes and merge must not be negative")
         if self.width % self.heads:

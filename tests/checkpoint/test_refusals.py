@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import re
@@ -192,6 +193,28 @@ def test_a_card_that_divides_by_no_number(tmp_path: Path) -> None:
     text = (folder / "model.json").read_text()
     (folder / "model.json").write_text(re.sub(r'"std": \[\s*0.5', '"std": [NaN', text))
     with pytest.raises(ConfigError, match="std must be positive"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("width", 10**12),
+        ("depth", 10**9),
+        ("mlp_ratio", 1e9),
+        ("parts", 10**12),
+        ("image_size", [10**9, 32]),
+        ("num_classes", 10**15),
+    ],
+)
+def test_a_card_of_a_network_that_fits_into_no_memory(
+    name: str, value: Any, tmp_path: Path
+) -> None:
+    folder = small.folder(tmp_path / "m")
+    card = json.loads((folder / "model.json").read_text())
+    card["architecture"][name] = value
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ConfigError, match=f"{name} is .*; a network has at most"):
         load_checkpoint(folder)
 
 
