@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -179,3 +182,28 @@ def test_weights_with_nan_are_refused(cli: Cli, people: ReIDDataset, tmp_path: P
     ran = cli("embed", people.query[0].path, "--model", folder)
     assert ran.code == 1
     assert "vit.norm.weight" in ran.err
+
+
+def test_closed_output_is_no_failure() -> None:
+    command = [sys.executable, "-m", "passreid", "models", "--json"]
+    script = f"exec {shlex.join(command)} >&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_while_verbs_are_imported_is_one_word() -> None:
+    code = """
+import sys
+
+class Impatient:
+    def find_spec(self, name, *_):
+        if name == "passreid.cli.bench":
+            raise KeyboardInterrupt
+
+from passreid.cli import main
+
+sys.meta_path.insert(0, Impatient())
+main(["models"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: Stopped.\n")

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import CycloptsError
 
@@ -15,6 +16,9 @@ from passreid.errors import PassreidError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and leave: 0 done, 1 a failure the message explains, 2 wrong usage."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: nobody listens
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we live
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What stdout's encoding lacks is spelled out, as stderr does, and does not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -23,21 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; messages go to stderr, never a traceback."""
-    # The verbs register themselves with the app when their modules are imported.
-    from passreid.cli import (  # noqa: F401
-        bench,
-        data,
-        demo,
-        exchange,
-        gallery,
-        measure,
-        models,
-        serve,
-        train,
-        use,
-    )
-
     try:
+        _register()
         result = app(
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -55,3 +46,19 @@ def run(arguments: Sequence[str]) -> int:
         named = f"{error.filename}: " if error.filename else ""
         return complain(f"{named}{error.strerror or error}.", code=1)
     return result if isinstance(result, int) else 0
+
+
+def _register() -> None:
+    """Import the verbs, which register themselves with the app."""
+    from passreid.cli import (  # noqa: F401
+        bench,
+        data,
+        demo,
+        exchange,
+        gallery,
+        measure,
+        models,
+        serve,
+        train,
+        use,
+    )
