@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import passreid
+from passreid.card import ModelCard
+from passreid.cli.use import Search, calibration_of
 from passreid.data import ReIDDataset
+from passreid.hub import MODELS
 from tests.cli.conftest import Cli
 
 
@@ -92,6 +99,18 @@ def test_rank_can_answer_no_match(cli: Cli, gallery: Path, tmp_path: Path) -> No
     assert "no match" in cli("rank", grey, gallery, "--same-only").out
 
 
+def test_what_is_alike_enough_is_found_where_reranking_puts_others_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query = np.array([[1.0, 0.0]], np.float32)
+    gallery = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.1], [1.0, 0.2]], np.float32)
+    distances = np.array([[0.1, 0.2, 0.4, 0.3]], np.float32)
+    monkeypatch.setattr("passreid.cli.use.rerank", lambda *_: distances.copy())
+    assert Search(top=1, rerank=True).order(query, gallery, -math.inf) == [[0, 1]]
+    strict = Search(top=1, rerank=True, same_only=True)
+    assert strict.order(query, gallery, 0.9) == [[3, 2]]
+
+
 def test_rank_draws_a_sheet_and_reranks(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
     sheet = tmp_path / "ranked.png"
     query, gallery = people.query[0].path.parent, people.gallery[0].path.parent
@@ -145,3 +164,14 @@ def test_names_that_stdout_cannot_encode_are_spelled_out(
         assert json.loads(done.stdout)["matches"][0]["path"] == "é.jpg"
     else:
         assert "\\xe9.jpg" in done.stdout
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_it_is_said_how_a_calibration_that_does_not_fit_was_made(
+    flip: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = ModelCard.read(MODELS / "passreid-tiny" / "model.json")
+    assert card.calibration is not None
+    embedder: Any = SimpleNamespace(calibration=replace(card.calibration, flip=flip), flip=not flip)
+    assert calibration_of(embedder) is None
+    assert f"was fitted {'with' if flip else 'without'} --flip" in capsys.readouterr().err

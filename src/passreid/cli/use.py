@@ -68,13 +68,17 @@ class Search:
             )
         return calibration.threshold(self.false_accept_rate)
 
-    def order(self, query: np.ndarray, gallery: np.ndarray) -> list[list[int]]:
+    def order(self, query: np.ndarray, gallery: np.ndarray, threshold: float) -> list[list[int]]:
         """List for each query the gallery's indices, best first, one more than asked for.
 
-        The one more stands in for the query's own file, should it be in the gallery.
+        The one more stands in for the query's own file; what is below the threshold comes last.
         """
         if self.rerank:
-            ranking = rank_distances(rerank(query, gallery), top_k=self.top + 1)
+            distances = rerank(query, gallery)
+            if self.same_only:
+                # Else it may take the places of what is above.
+                distances[cosine(query, gallery) < threshold] = distances.max() + 1
+            ranking = rank_distances(distances, top_k=self.top + 1)
         else:
             ranking = rank_embeddings(query, gallery, top_k=self.top + 1)
         return [[index for index, _ in ranking.hits(n)] for n in range(len(ranking))]
@@ -215,10 +219,8 @@ def compare(
     calibration = calibration_of(embedder)
     if calibration is None:
         values: dict[str, Any] = {"cosine": similarity, "probability": None, "same_person": None}
-        text = (
-            f"Cosine {similarity:.3f}. The model was never calibrated, so that is all it can say;"
-        )
-        text += " run `passreid calibrate` on a labelled set for a probability."
+        text = f"Cosine {similarity:.3f}. No calibration says what it means: `passreid calibrate`"
+        text += " on a labelled set gives a probability."
     else:
         verdict = calibration.judge(similarity, false_accept_rate=false_accept_rate)
         values = {
@@ -275,7 +277,7 @@ def rank(
     pictures = [pictures[i] for i in found.indices]
     results: list[list[tuple[str, float]]] = []
     if queries and pictures:
-        order = search.order(asked.embeddings, found.embeddings)
+        order = search.order(asked.embeddings, found.embeddings, threshold)
         for name, indices in zip(queries, order, strict=True):
             row = asked.embeddings[len(results)]
             hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
@@ -318,7 +320,8 @@ def calibration_of(embedder: Embedder) -> Calibration | None:
     """Return the model's calibration, unless it was fitted for embeddings of another kind."""
     calibration = embedder.calibration
     if calibration is not None and calibration.flip != embedder.flip:
-        note("The calibration was fitted without --flip; probabilities are left out.")
+        how = "with" if calibration.flip else "without"
+        note(f"The calibration was fitted {how} --flip; probabilities are left out.")
         return None
     return calibration
 
