@@ -80,6 +80,8 @@ def test_without_torch_lower_precisions_ask_for_less(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"passreid\[openvino\]"):
         load(folder, precision="bfloat16")
+    with pytest.raises(ModelNotFoundError, match=r"bundled passreid-tiny has no .* makes a copy"):
+        load(precision="int8")
     with pytest.raises(ModelNotFoundError, match=r"has no model\.float16\.onnx; write it"):
         load(folder, precision="float16")
 

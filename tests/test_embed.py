@@ -211,12 +211,19 @@ def test_the_card_chooses_the_filter() -> None:
     assert not np.array_equal(row, by_hand(picture, small.colours()))
 
 
-def test_progress_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_stays_off_stdout(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures = [encoded(small.picture(0))] * 5
     rows = small.colours(batch_size=2)(pictures, progress=True)
     assert len(rows) == 5
     assert len(small.colours()(iter(pictures), progress=True)) == 5
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", ""), "where nobody watches, a bar is empty lines"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if stderr were a terminal
+    small.colours()(pictures, progress=True)
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "Embedding" in written.err
 
 
 def test_an_embedder_tells_what_it_is() -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from passreid.card import ModelCard
 from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
+from passreid.hub import MODELS
 
 CARD, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
 ATTENTION = "attention.onnx"
@@ -193,6 +194,11 @@ def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
     if (folder / name).is_file():
         return precision
     if precision in _WITH_WEIGHTS:
+        if folder.parent == MODELS:
+            raise ModelNotFoundError(
+                f"The bundled {folder.name} has no {name}: `passreid convert {folder.name} FOLDER` "
+                f"makes a copy, `{export_command(Path('FOLDER'), name)}` writes it there."
+            )
         command = export_command(folder, name)
         raise ModelNotFoundError(f"{folder}: has no {name}; write it with `{command}`.")
     if not (folder / GRAPH).is_file():

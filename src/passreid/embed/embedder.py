@@ -234,6 +234,9 @@ class Embedder:
 
         total = -(-len(images) // self.batch_size) if isinstance(images, Sized) else None
         console = Console(stderr=True)
+        if not console.is_terminal:  # a bar there is an empty line
+            yield from batches
+            return
         yield from track(batches, "Embedding", total=total, console=console, transient=True)
 
     def _stream(
