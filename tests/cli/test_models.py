@@ -96,6 +96,14 @@ def test_export_lets_a_folder_run_on_onnx(cli: Cli, tmp_path: Path) -> None:
     np.testing.assert_allclose(rows[0]["embedding"], rows[1]["embedding"], atol=1e-4)
 
 
+@pytest.mark.parametrize("verb", [("convert", "passreid-tiny"), ("average", "a", "b", "--output")])
+def test_a_model_is_not_written_over_a_file(verb: tuple[str], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = cli(*verb, tmp_path / "file")
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {tmp_path / 'file'}: cannot be a folder to write to")
+
+
 def test_a_bundled_model_is_not_exported_into_the_package(cli: Cli) -> None:
     ran = cli("export", "passreid-tiny")
     assert ran.code == 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from passreid.cli.app import app, console, note, say, say_json
+from passreid.cli.app import app, check_folder, console, note, say, say_json
 from passreid.errors import MissingExtraError, PassreidError, UsageError
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def convert(
 
     if half and to != "passreid":
         raise UsageError(f"--half is for --to passreid alone; leave it out for {to}.")
+    if to in ("passreid", "modelscope"):
+        check_folder(output)
     path = resolve(source)
     keep = to not in ("cluster-contrast", "timm")  # which have no place for a classifier
     wanted: Overrides = {}

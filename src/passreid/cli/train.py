@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from passreid.adapting.config import AdaptConfig, AdaptRecipe
-from passreid.cli.app import app, note
+from passreid.cli.app import app, check_folder, note
 from passreid.errors import MissingExtraError
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
 from passreid.pretraining.config import PretrainConfig, PretrainRecipe
@@ -131,6 +131,7 @@ def average(models: Annotated[list[str], Parameter(negative=())], /, *, output: 
         raise MissingExtraError("Averaging", "torch") from error
     from passreid.hub import resolve
 
+    check_folder(output)
     folders = [resolve(model) for model in models]
     model, card = mix(folders)
     save_folder(model, replace(card, name=output.resolve().name), output)
