@@ -21,12 +21,9 @@ from passreid.backends.pytorch import find_dtype
 from passreid.errors import DatasetError, TrainingError
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.augment import CropDataset, load_batches
-from passreid.training.loop import Position, check_finite
+from passreid.training.loop import LOG_EVERY, Position, check_finite
 from passreid.training.process import GatherTokens, Process, gather, in_parallel, seed_all
 from passreid.training.sampler import PKSampler
-
-LOG_EVERY = 20
-"""Steps between two writes of the log: losses stay on the device until then."""
 
 log = logging.getLogger("passreid")
 
@@ -86,7 +83,9 @@ class Adaptation:
         self.dtype = find_dtype(config.precision, process.device)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
-        self.network = in_parallel(Gathered(self.model), self.model, process)
+        # The neck sees the gathered tokens: only a stem has batch norms that do not.
+        stem = self.model.vit.patch_embed
+        self.network = in_parallel(Gathered(self.model), process, shared=[stem])
 
     def batches(self) -> int:
         """Return the length of the epoch at work, in batches."""

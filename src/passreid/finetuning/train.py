@@ -19,12 +19,9 @@ from passreid.finetuning.losses import batch_hard_triplet
 from passreid.finetuning.optim import build_optimizer, set_learning_rates
 from passreid.model import PartViT, use_fused_attention
 from passreid.training.augment import CropDataset, load_batches
-from passreid.training.loop import Position, check_finite
+from passreid.training.loop import LOG_EVERY, Position, check_finite
 from passreid.training.process import GatherTokens, Process, gather, in_parallel, seed_all
 from passreid.training.sampler import PKSampler
-
-LOG_EVERY = 20
-"""Steps between two writes of the log: losses stay on the device until then."""
 
 
 class Objective(nn.Module):
@@ -98,7 +95,9 @@ class Finetuning:
         self.objective: nn.Module = Objective(self.model, config)
         if config.compile:
             self.objective.compile()
-        self.objective = in_parallel(self.objective, self.model, process)
+        # The neck sees the gathered tokens: only a stem has batch norms that do not.
+        stem = self.model.vit.patch_embed
+        self.objective = in_parallel(self.objective, process, shared=[stem])
         self.sampler = PKSampler(
             crops.labels,
             people=config.people,

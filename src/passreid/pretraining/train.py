@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -31,11 +31,8 @@ from passreid.pretraining.optim import (
     set_rates,
     update_teacher,
 )
-from passreid.training.loop import Position
-from passreid.training.process import Process, outlive_signals, seed_all
-
-LOG_EVERY = 20
-"""Steps between two lines of the log."""
+from passreid.training.loop import LOG_EVERY, Position
+from passreid.training.process import Process, in_parallel, outlive_signals, seed_all
 
 
 class Pretraining:
@@ -81,12 +78,7 @@ class Pretraining:
         if config.compile:
             self.student.compile()
             self.teacher.compile()
-        self.wrapped: nn.Module = self.student
-        if process.world > 1:
-            if not on_cpu:
-                self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
-                self.teacher = nn.SyncBatchNorm.convert_sync_batchnorm(self.teacher)
-            self.wrapped = DistributedDataParallel(self.student)
+        self.wrapped = in_parallel(self.student, process, shared=[self.student, self.teacher])
         self.sampler = EpochSampler.of(config, len(images), process)
         self.loader = DataLoader(
             images,

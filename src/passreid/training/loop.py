@@ -31,6 +31,9 @@ from passreid.training.runfolder import RunFolder
 
 log = logging.getLogger("passreid")
 
+LOG_EVERY = 20
+"""Steps between two lines of the log: losses stay on the device until then."""
+
 
 @dataclass
 class Position:

@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from passreid.backends.pytorch import find_device
-from passreid.model import PartViT
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's mallopt(3), and its defaults
 _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
@@ -83,15 +82,20 @@ def cosine(progress: float, start: float, end: float) -> float:
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
-def in_parallel(network: nn.Module, model: PartViT, process: Process) -> nn.Module:
-    """Wrap a network, of which `model` is a part, for the processes of a run (DDP)."""
+def in_parallel(network: nn.Module, process: Process, *, shared: Sequence[nn.Module]) -> nn.Module:
+    """Wrap a network for the processes of a run (DDP).
+
+    Args:
+        network: What is trained.
+        process: This process; alone, the network stays as it is.
+        shared: Modules whose batch norms would see one process's share of the batch. On CUDA they
+            see all of it from here on; CPUs have no synchronised batch norm.
+    """
     if process.world == 1:
         return network
     if process.device.type == "cuda":
-        # A stem's batch norm would else see one process's share of the batch. CPUs have no
-        # synchronised one; the neck needs none, it sees the gathered tokens.
-        stem = nn.SyncBatchNorm.convert_sync_batchnorm(model.vit.patch_embed)
-        model.vit.patch_embed = stem
+        for module in shared:
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)
     return DistributedDataParallel(network)
 
 
