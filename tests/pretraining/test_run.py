@@ -24,7 +24,7 @@ from passreid.card import IMAGENET_MEAN
 from passreid.checkpoint import load_folder
 from passreid.data import make_synthetic
 from passreid.data.filelist import FileList
-from passreid.errors import PassreidError, TrainingError, UsageError
+from passreid.errors import DatasetError, PassreidError, TrainingError, UsageError
 from passreid.pretraining import train
 from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import ViewDataset
@@ -221,6 +221,15 @@ def test_unreadable_images_are_counted_and_listed(tmp_path: Path, images: Path) 
     listed = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
     assert [Path(line.split("\t")[0]).name for line in listed] == ["0003.png", "0004.png"]
     assert lines(tmp_path / "run")[-1]["unreadable"] == 2
+
+
+def test_nothing_but_damage_is_said_in_a_sentence(tmp_path: Path, images: Path) -> None:
+    for path in images.iterdir():
+        path.write_bytes(b"no picture")
+    config = tiny.config(images, tmp_path / "run", workers=1)
+    with pytest.raises(DatasetError, match=r"^21 images in a row cannot be read") as refused:
+        pretrain(config, progress=False)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
@@ -15,7 +15,8 @@ from passreid.embed.embedder import read_crop
 from passreid.errors import ImageError
 from passreid.images import normalise
 from passreid.model import PartViT
-from passreid.training.process import Process, outlive_signals
+from passreid.training.batches import Batches
+from passreid.training.process import Process
 
 _BATCH = 64
 
@@ -63,8 +64,9 @@ def embed_all(
     backend = TorchBackend(model, device=str(process.device), precision=precision)
     rows = range(process.rank, len(files), process.world)
     plain = _Plain(files, card, rows)
-    loader = DataLoader(
-        plain, batch_size=_BATCH, num_workers=workers, worker_init_fn=outlive_signals
+    chunks = [range(i, min(i + _BATCH, len(rows))) for i in range(0, len(rows), _BATCH)]
+    loader: Batches[list[torch.Tensor]] = Batches(
+        plain, chunks, workers=workers, device=process.device
     )
     found = np.full((len(rows), card.architecture.dim), np.nan, np.float32)
     start = 0

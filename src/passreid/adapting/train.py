@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from passreid.adapting.cluster import cluster
 from passreid.adapting.config import AdaptConfig
@@ -20,7 +19,8 @@ from passreid.adapting.memory import ClusterMemory
 from passreid.backends.pytorch import find_dtype
 from passreid.errors import DatasetError, TrainingError
 from passreid.model import PartViT, use_fused_attention
-from passreid.training.augment import CropDataset, load_batches
+from passreid.training.augment import CropDataset
+from passreid.training.batches import Batches
 from passreid.training.loop import LOG_EVERY, Position, check_finite
 from passreid.training.process import GatherTokens, Process, gather, in_parallel, seed_all
 from passreid.training.sampler import PKSampler
@@ -166,7 +166,7 @@ class Adaptation:
             centres, momentum=self.config.memory_momentum, temperature=self.config.temperature
         )
 
-    def _loader(self) -> DataLoader[tuple[Tensor, int]]:
+    def _loader(self) -> Batches[list[Tensor]]:
         """Draw batches of the clusters as they are now."""
         config, process = self.config, self.process
         assert self._memory is not None
@@ -182,7 +182,7 @@ class Adaptation:
             world=process.world,
         )
         self.sampler.set_epoch(self.position.epoch, skip=self.position.batch)
-        return load_batches(self.crops, self.sampler, workers=config.workers, device=process.device)
+        return Batches(self.crops, self.sampler, workers=config.workers, device=process.device)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         place, device, memory = self.position, self.process.device, self._memory

@@ -18,7 +18,8 @@ from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.losses import batch_hard_triplet
 from passreid.finetuning.optim import build_optimizer, set_learning_rates
 from passreid.model import PartViT, use_fused_attention
-from passreid.training.augment import CropDataset, load_batches
+from passreid.training.augment import CropDataset
+from passreid.training.batches import Batches
 from passreid.training.loop import LOG_EVERY, Position, check_finite
 from passreid.training.process import GatherTokens, Process, gather, in_parallel, seed_all
 from passreid.training.sampler import PKSampler
@@ -106,7 +107,7 @@ class Finetuning:
             rank=process.rank,
             world=process.world,
         )
-        self.loader = load_batches(
+        self.loader: Batches[list[Tensor]] = Batches(
             crops, self.sampler, workers=config.workers, device=process.device
         )
 

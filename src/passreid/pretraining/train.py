@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from passreid import storage
 from passreid.backends.pytorch import find_dtype
@@ -31,8 +30,9 @@ from passreid.pretraining.optim import (
     set_rates,
     update_teacher,
 )
+from passreid.training.batches import Batches
 from passreid.training.loop import LOG_EVERY, Position
-from passreid.training.process import Process, in_parallel, outlive_signals, seed_all
+from passreid.training.process import Process, in_parallel, seed_all
 
 
 class Pretraining:
@@ -80,14 +80,8 @@ class Pretraining:
             self.teacher.compile()
         self.wrapped = in_parallel(self.student, process, shared=[self.student, self.teacher])
         self.sampler = EpochSampler.of(config, len(images), process)
-        self.loader = DataLoader(
-            images,
-            batch_sampler=self.sampler,
-            num_workers=config.workers,
-            collate_fn=collate,
-            worker_init_fn=outlive_signals,
-            pin_memory=not on_cpu,
-            prefetch_factor=4 if config.workers else None,
+        self.loader = Batches(
+            images, self.sampler, workers=config.workers, device=device, collate=collate
         )
 
     def backbone(self) -> PartViT:

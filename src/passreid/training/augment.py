@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import torch
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from passreid.data.filelist import FileList
-from passreid.training.process import outlive_signals, seed_all
-from passreid.training.sampler import PKSampler
+from passreid.training.process import seed_all
 
 _RGB = tuple[float, float, float]
 
@@ -95,17 +94,3 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
         with torch.random.fork_rng(devices=[]):
             seed_all(self.seed, place)
             return self.transform(image), self.labels[index]
-
-
-def load_batches(
-    crops: CropDataset, sampler: PKSampler, *, workers: int, device: torch.device
-) -> DataLoader[tuple[Tensor, int]]:
-    """Return what reads a sampler's batches ahead, in `workers` processes."""
-    return DataLoader(
-        crops,
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=outlive_signals,
-    )
