@@ -28,6 +28,8 @@ from passreid.ranking import Labels, measure
 from passreid.training.process import Process
 from tests import several, small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PEOPLE, EACH = 10, 8
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -158,7 +160,7 @@ def test_two_processes_adapt_as_one(crops: Path, start: Path, tmp_path: Path) ->
     runs = []
     for world in (1, 2):
         output = tmp_path / f"world{world}"
-        several.run(["adapt", *options, "--output", str(output)], world=world)
+        several.run(several.passreid("adapt", *options, "--output", output), tmp_path, world=world)
         runs.append(metrics(output))
     alone, together = runs
     assert len(alone) == len(together) == 2

@@ -25,6 +25,8 @@ from tests import small
 from tests.cli.conftest import Cli
 
 OLD = Path("old")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = """
 epochs = 2
 warmup_epochs = 1

@@ -6,9 +6,8 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from passreid.finetuning.run import finetune
 from passreid.finetuning.train import Finetuning
 from passreid.training.runfolder import RunFolder
 from tests import several, small
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -124,26 +125,22 @@ def test_a_stopped_run_resumes_bit_by_bit(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def begin(config: FinetuneConfig) -> int:
+    return int(finetune(config, progress=False) is None)
+
+
 def test_a_killed_run_resumes_from_its_last_checkpoint(
     people: ReIDDataset, start: Path, tmp_path: Path
 ) -> None:
     whole = recipe(people, start, tmp_path / "whole", epochs=6)
     finetune(whole, progress=False)
     config = recipe(people, start, tmp_path / "killed", epochs=6)
-    script = (
-        "import pickle, sys; from passreid.finetuning.run import finetune; "
-        "finetune(pickle.loads(bytes.fromhex(sys.argv[1])), resume=True, progress=False)"
-    )
-    import pickle
-
-    command = [sys.executable, "-c", script, pickle.dumps(config).hex()]
-    child = subprocess.Popen(command)
     checkpoints = tmp_path / "killed" / "checkpoint"
     until = time.monotonic() + 120
-    while len(list(checkpoints.glob("step-*.pt"))) < 2 and time.monotonic() < until:
-        time.sleep(0.02)
-    child.kill()
-    child.wait()
+    with several.child(partial(begin, config), tmp_path / "said.txt") as running:
+        while len(list(checkpoints.glob("step-*.pt"))) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        running.kill()
     finetune(config, resume=True, progress=False)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
@@ -156,14 +153,14 @@ def test_a_signal_to_the_whole_group_stops_the_run_where_it_can_go_on(
         f"{people.root} --output {run} --init {start} --epochs 5000 --people 4 --pad 3 "
         "--images-per-person 2 --device cpu --workers 2 --evaluate-every 0"
     ).split()
-    command = [sys.executable, "-m", "passreid", "finetune", *options]
-    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while not list(run.glob("checkpoint/step-*.pt")) and time.monotonic() < until:
-        time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGTERM)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 1
+    with several.child(several.passreid("finetune", *options), tmp_path / "said.txt") as running:
+        while not list(run.glob("checkpoint/step-*.pt")) and time.monotonic() < until:
+            time.sleep(0.05)
+        several.interrupt(running)
+        running.join(60)
+        assert running.exitcode == 1
+    said = (tmp_path / "said.txt").read_text()
     assert "with --resume goes on" in said
     assert "Traceback" not in said
 
@@ -270,7 +267,8 @@ def test_two_processes_train_as_one(people: ReIDDataset, start: Path, tmp_path: 
     runs = []
     for world in (1, 2):
         output = tmp_path / f"world{world}"
-        first, *others = several.run(["finetune", *options, "--output", str(output)], world=world)
+        call = several.passreid("finetune", *options, "--output", output)
+        first, *others = several.run(call, tmp_path, world=world)
         assert f"Wrote {output / 'model'}" in first
         assert not any("Wrote" in said or "loaded:" in said for said in others)
         runs.append([line for line in metrics(output) if "loss" in line])

@@ -41,6 +41,14 @@ class Snapshot(NamedTuple):
     watched: Fields
 
 
+def blank() -> ViewNetwork:
+    """Return a network whose weights are yet to be set: drawing them takes a second."""
+    with torch.device("meta"):
+        network = ViewNetwork(RECIPE)
+    network.to_empty(device="cpu")
+    return network
+
+
 def foreign_names(network: ViewNetwork, name: str, tensor: Tensor) -> list[str]:
     """Return what the original calls the pieces of one of our parameters."""
     if not name.startswith("heads."):
@@ -100,7 +108,7 @@ def views() -> tuple[Tensor, Tensor]:
 def results(names: list[str], watched: list[str]) -> Fields:
     """Do both cases; return every stored field of them."""
     out: Fields = {}
-    student, teacher = ViewNetwork(RECIPE), ViewNetwork(RECIPE)
+    student, teacher = blank(), blank()
     checks = fill(student)
     out["weight_crc32"] = np.array([checks[name] for name in names], np.uint32)
     start = {name: value.clone() for name, value in student.state_dict().items()}
@@ -246,7 +254,7 @@ def schedules(iterations: Array, batch_size: int, steps_per_epoch: int) -> Field
 
 def groups(names: list[str]) -> Array:
     """Return 0 for a decayed tensor, 1 for one that is not, -1 for one that stands still."""
-    network = ViewNetwork(RECIPE)
+    network = blank()
     optimizer = build_optimizer(network, RECIPE)
     number = {
         id(parameter): index

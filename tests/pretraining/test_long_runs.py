@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,11 @@ from passreid.errors import MissingExtraError
 from passreid.pretraining import train
 from passreid.pretraining.run import pretrain
 from passreid.training.runfolder import RunFolder
+from tests import several
 from tests.pretraining import tiny
 
 KILLS = int(os.environ.get("PASSREID_TEST_KILLS", "4"))
 """Kills of the test below; more find rarer moments."""
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from passreid.pretraining import train
-from passreid.pretraining.run import pretrain
-from tests.pretraining import tiny
-tiny.add_preset()
-train.LOG_EVERY = 1
-config = tiny.config(
-    *map(Path, sys.argv[1:3]), epochs=int(sys.argv[3]), drop_path=0.1, save_steps=1, out_dim=3000
-)
-sys.exit(pretrain(config, resume=True, progress=False) is None)
-"""
 
 
 @pytest.fixture
@@ -56,26 +42,29 @@ def logged(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_kills_at_any_moment_leave_the_same_run(tmp_path: Path, images: Path) -> None:
     """Every other kill waits for a checkpoint that is being written; one follows each step."""
-    start = [sys.executable, "-c", SCRIPT, str(images)]
-    epochs = str(10 + 2 * KILLS)
-    subprocess.run([*start, str(tmp_path / "whole"), epochs], check=True, timeout=240)
-    cut = tmp_path / "cut"
+    changes = {"epochs": 10 + 2 * KILLS, "drop_path": 0.1, "save_steps": 1, "out_dim": 3000}
+    said, cut = tmp_path / "said.txt", tmp_path / "cut"
+    whole = partial(tiny.train, images, tmp_path / "whole", **changes)
+    with several.child(whole, said) as running:
+        running.join(240)
+        assert running.exitcode == 0
     rng, kills, while_writing = random.Random(0), 0, 0
     while True:
         before = len(RunFolder(cut).lines())
-        running = subprocess.Popen([*start, str(cut), epochs])
-        # Starting takes seconds: the clock of a kill runs from the first new step on.
-        while running.poll() is None and len(RunFolder(cut).lines()) <= before + 1:
-            time.sleep(0.01)
-        if kills < KILLS:
-            moment = time.monotonic() + rng.uniform(0, 0.3)
-            while time.monotonic() < moment or (
-                kills % 2 and running.poll() is None and not any(cut.glob("checkpoint/.*"))
-            ):
-                pass
-            running.send_signal(signal.SIGKILL)
-        if running.wait(timeout=240) == 0:
-            break
+        with several.child(partial(tiny.train, images, cut, **changes), said) as running:
+            # The clock of a kill runs from the first new step on.
+            while running.is_alive() and len(RunFolder(cut).lines()) <= before + 1:
+                time.sleep(0.01)
+            if kills < KILLS:
+                moment = time.monotonic() + rng.uniform(0, 0.3)
+                while time.monotonic() < moment or (
+                    kills % 2 and running.is_alive() and not any(cut.glob("checkpoint/.*"))
+                ):
+                    pass
+                running.kill()
+            running.join(240)
+            if running.exitcode == 0:
+                break
         kills += 1
         while_writing += any(cut.glob("checkpoint/.*"))
         assert RunFolder(cut).newest() is not None

@@ -7,12 +7,11 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +32,7 @@ from passreid.pretraining.run import pretrain
 from passreid.pretraining.train import Pretraining
 from passreid.training.process import Process, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder
+from tests import several
 from tests.pretraining import tiny
 
 TIMING = "images_per_second"
@@ -296,32 +296,17 @@ def test_small_numbers_are_there_again_after_training() -> None:
     assert (small * 1).item() > 0
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from passreid.pretraining import train
-from passreid.pretraining.run import pretrain
-from tests.pretraining import tiny
-tiny.add_preset()
-train.LOG_EVERY = 1
-data, output = map(Path, sys.argv[1:3])
-workers = int(sys.argv[3])
-config = tiny.config(data, output, epochs=10 + 90 * workers, workers=workers)
-sys.exit(pretrain(config, progress=False) is None)
-"""
-
-
 @pytest.mark.slow
 def test_a_signal_to_the_whole_group_stops_between_steps(tmp_path: Path, images: Path) -> None:
     """Data workers get it too, and must live until the step is done."""
-    command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / "run"), "1"]
-    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    call = partial(tiny.train, images, tmp_path / "run", epochs=100, workers=1)
     metrics = tmp_path / "run" / "metrics.jsonl"
-    while running.poll() is None and not metrics.exists():
-        time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGTERM)
-    _, said = running.communicate(timeout=120)
-    assert (running.returncode, said) == (1, "")
+    with several.child(call, tmp_path / "said.txt") as running:
+        while running.is_alive() and not metrics.exists():
+            time.sleep(0.01)
+        several.interrupt(running)
+        running.join(120)
+        assert (running.exitcode, (tmp_path / "said.txt").read_text()) == (1, "")
     assert final_state(tmp_path / "run")["step"] == lines(tmp_path / "run")[-1]["step"]
 
 
@@ -331,17 +316,8 @@ def test_a_signal_to_the_whole_group_stops_between_steps(tmp_path: Path, images:
 def test_two_processes_are_one(tmp_path: Path, images: Path) -> None:
     (images / "0005.png").write_bytes(b"no picture")
     for world in (1, 2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / str(world)), "0"]
-        setting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-        setting["OMP_NUM_THREADS"] = "1"
-        running = [
-            subprocess.Popen(command, env={**os.environ, **setting, "RANK": str(rank)})
-            for rank in range(world)
-        ]
-        assert [process.wait(timeout=240) for process in running] == [0] * world
+        call = partial(tiny.train, images, tmp_path / str(world), epochs=10)
+        several.run(call, tmp_path, world=world)
     one, two = lines(tmp_path / "1"), lines(tmp_path / "2")
     assert len(one) == 50
     for ours, theirs in zip(one, two, strict=True):

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from passreid import card
 from passreid.card import Architecture
+from passreid.pretraining import train as stage
 from passreid.pretraining.config import PretrainConfig, PretrainRecipe
+from passreid.pretraining.run import pretrain
 
 PRESET = "tests-only"
 ARCHITECTURE = Architecture(
@@ -42,6 +45,14 @@ def recipe(**changes: Any) -> PretrainRecipe:
 
 def config(data: Path, output: Path, **changes: Any) -> PretrainConfig:
     return PretrainConfig(data=data, output=output, **(VALUES | changes))
+
+
+def train(data: Path, output: Path, **changes: Any) -> int:
+    """Run, or go on, in a process of its own, and log every step; return the exit code."""
+    add_preset()
+    pytest.MonkeyPatch().setattr(stage, "LOG_EVERY", 1)
+    folder = pretrain(config(data, output, **changes), resume=True, progress=False)
+    return int(folder is None)
 
 
 def write_images(folder: Path, count: int, *, seed: int = 0) -> Path:
