@@ -81,13 +81,14 @@ def interrupt(process: ForkServerProcess) -> None:
     os.killpg(process.pid, signal.SIGTERM)
 
 
-def run(call: Callable[[], int], folder: Path, *, world: int) -> list[str]:
+def run(call: Callable[[], int], folder: Path, *, world: int, code: int = 0) -> list[str]:
     """Run a call in so many processes of one thread, as torchrun starts them.
 
     Args:
-        call: As `child` takes it; must end well in each.
+        call: As `child` takes it.
         folder: For files of what they say.
         world: Processes.
+        code: How each must end.
 
     Returns:
         What each said.
@@ -108,5 +109,5 @@ def run(call: Callable[[], int], folder: Path, *, world: int) -> list[str]:
         for process in processes:
             process.join(_PATIENCE)
         said = [file.read_text() for file in files]
-        assert [process.exitcode for process in processes] == [0] * world, said
+        assert [process.exitcode for process in processes] == [code] * world, said
     return said

@@ -1,6 +1,9 @@
-"""Processes of a run: whose batch norms see the whole batch."""
+"""Processes of a run: how long they wait, whose batch norms see the whole batch."""
 
 from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +11,21 @@ from torch import nn
 
 from passreid.model import PartViT
 from passreid.training import process
-from passreid.training.process import Process, in_parallel
+from passreid.training.process import Process, distributed, in_parallel
 from tests import small
+
+
+def test_processes_wait_for_what_the_main_one_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes, torch's own limit on GPUs, are short for listing or clustering millions."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda _, **options: asked.append(options)
+    )
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with distributed("cpu") as joined:
+        assert joined == Process(0, 2, torch.device("cpu"))
+    assert asked[0]["timeout"] > timedelta(hours=1)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from rich.progress import (
 from torch import Tensor
 
 from passreid.errors import TrainingError
-from passreid.training.process import Process
+from passreid.training.process import Process, main_first
 from passreid.training.runfolder import RunFolder
 
 log = logging.getLogger("passreid")
@@ -108,10 +108,7 @@ def _due(stage: Stage, save_steps: int) -> bool:
 
 
 def _save(stage: Stage, folder: RunFolder, process: Process) -> None:
-    if process.is_main:
-        folder.save(stage.state())
-    if process.world > 1:
-        dist.barrier()
+    main_first(process, lambda: folder.save(stage.state()))
 
 
 def _anyone(requested: bool, process: Process) -> bool:

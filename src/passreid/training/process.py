@@ -15,10 +15,11 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +28,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from passreid.backends.pytorch import find_device
+from passreid.errors import PassreidError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's mallopt(3), and its defaults
 _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
+_PATIENCE = timedelta(hours=4)
+"""How long processes wait for each other; the main one alone lists, clusters and scores.
+
+torch's own ten minutes on GPUs end a run on millions of images before its first step.
+"""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,35 @@ def distributed(device: str = "auto") -> Iterator[Process]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     if world > 1:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Process(rank, world, chosen)
     finally:
         if world > 1:
             dist.destroy_process_group()
+
+
+def main_first(process: Process, call: Callable[[], T]) -> T | None:
+    """Call in the main process while the others wait; what it raises, all raise.
+
+    Returns:
+        What the call returned; None in the other processes.
+    """
+    result: T | None = None
+    failed: list[PassreidError | None] = [None]
+    if process.is_main:
+        try:
+            result = call()
+        except PassreidError as error:
+            if process.world == 1:
+                raise
+            failed = [error]
+    if process.world > 1:
+        # Would the main process just leave, the others could only say that it is gone.
+        dist.broadcast_object_list(failed)
+    if failed[0] is not None:
+        raise failed[0]
+    return result
 
 
 def seed_all(*place: int) -> None:

@@ -11,14 +11,13 @@ from typing import Any
 
 import tomli_w
 import torch
-import torch.distributed as dist
 
 from passreid import storage
 from passreid.checkpoint.files import DAMAGE, write_pickle
 from passreid.config import plain, read_toml
 from passreid.data.filelist import FileList
 from passreid.errors import MissingExtraError, TrainingError, UsageError
-from passreid.training.process import Process
+from passreid.training.process import Process, main_first
 
 FILES = "images.txt"
 """A run's own list of files: what is added to the data later changes nothing."""
@@ -148,11 +147,8 @@ def begin(
     folder: RunFolder, config: Any, process: Process, *, resume: bool
 ) -> dict[str, Any] | None:
     """Open a run folder in the main process, then let the others read what it found."""
-    state = folder.begin(config, resume=resume) if process.is_main else None
-    if process.world > 1:
-        dist.barrier()
-        state = state if process.is_main else folder.newest()
-    return state
+    state = main_first(process, lambda: folder.begin(config, resume=resume))
+    return state if process.is_main else folder.newest()
 
 
 def begin_listed(
@@ -170,16 +166,18 @@ def begin_listed(
         check: Raises where a run cannot be made of so many images, before anything is written.
     """
     listed = folder.path / FILES
-    found = None
-    if process.is_main and not listed.exists():
-        found = FileList.find(config.data)
-        check(len(found))
-    if process.is_main:
+
+    def open_folder() -> dict[str, Any] | None:
+        found = None
+        if not listed.exists():
+            found = FileList.find(config.data)
+            check(len(found))
         state = folder.begin(config, resume=resume)
         if found is not None:
             storage.write(listed, found.text)
-    if process.world > 1:
-        dist.barrier()
+        return state
+
+    state = main_first(process, open_folder)
     if not process.is_main:
         state = folder.newest()
     return FileList.again(config.data, listed.read_bytes()), state
