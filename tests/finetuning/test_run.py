@@ -96,6 +96,15 @@ def test_a_plain_network_may_be_given_part_tokens(people: ReIDDataset, tmp_path:
         assert load(model).dim == dim
 
 
+def test_the_embedding_is_the_side_that_was_trained(people: ReIDDataset, tmp_path: Path) -> None:
+    """Adapted models embed with the side after their neck, which here is a new one."""
+    adapted = small.folder(tmp_path / "a", small.architecture(neck="single", feature="normalized"))
+    model = finetune(recipe(people, adapted, tmp_path / "run", epochs=1), progress=False)
+    assert model is not None
+    architecture = load(model).card.architecture
+    assert (architecture.neck, architecture.feature) == ("single", "before")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_run_resumes_bit_by_bit(
     workers: int, people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,8 +117,9 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
     else:
         start = resolve(config.init)
         base, origin = load_checkpoint(start).card.architecture, config.init
+    # Whatever the start embeds with, from here on the triplet loss trains the side before the neck.
     architecture = base.adjusted(
-        parts=config.parts, image_size=config.image_size, num_classes=people
+        parts=config.parts, image_size=config.image_size, num_classes=people, feature="before"
     )
     model = PartViT(architecture, drop_path=config.drop_path, patch_drop=config.patch_drop)
     if start is not None:
