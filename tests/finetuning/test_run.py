@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,15 @@ def test_what_no_run_can_be_made_of(
 ) -> None:
     with pytest.raises(ConfigError, match=option):
         finetune(recipe(people, start, tmp_path / "run", **{option: value}), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_people_leave_no_run_folder(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    config = replace(recipe(people, start, tmp_path / "run"), people=7)
+    with pytest.raises(DatasetError, match="has 6 people, a batch needs 7; lower people"):
+        finetune(config, progress=False)
     assert not (tmp_path / "run").exists()
 
 

@@ -55,9 +55,10 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
             transform=build_augmentation(config, model.architecture.image_size),
             seed=config.seed,
         )
+        stage = Finetuning(model, config, process=process, crops=crops)
+        # All that may fail has been tried: what follows makes a run folder.
         state = begin(folder, config, process, resume=resume)
-        score = _scorer(card, dataset, config, folder)
-        stage = Finetuning(model, config, process=process, crops=crops, evaluate=score)
+        stage.evaluate = _scorer(card, dataset, config, folder)
         if state is not None:
             stage.restore(state)
         finished = fit(stage, folder, process, save_every=config.save_every, progress=progress)

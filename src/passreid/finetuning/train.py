@@ -69,8 +69,12 @@ class Finetuning:
         config: The recipe.
         process: This process.
         crops: The training set.
+
+    Attributes:
         evaluate: Scores the weights that would be kept; called every `evaluate_every` epochs.
     """
+
+    evaluate: Callable[[PartViT], dict[str, float]] | None = None
 
     def __init__(
         self,
@@ -79,10 +83,9 @@ class Finetuning:
         *,
         process: Process,
         crops: CropDataset,
-        evaluate: Callable[[PartViT], dict[str, float]] | None = None,
     ) -> None:
         self.config, self.process, self.position = config, process, Position()
-        self.epochs, self.evaluate = config.epochs, evaluate
+        self.epochs = config.epochs
         self._waiting: list[Tensor] = []
         self._crops = crops.fingerprint()
         self.model = model.to(process.device).train()
