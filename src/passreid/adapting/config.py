@@ -53,7 +53,7 @@ class AdaptRecipe:
         device: auto, cpu, cuda or mps.
         watch: A small labelled set (any layout `evaluate` knows) the model is scored on.
         watch_every: In epochs; 0 scores at the end only.
-        save_every: Checkpoints every so many epochs.
+        save_every: Checkpoints every so many epochs; 0 saves at the end only.
         workers: Data-loading processes.
         seed: Of everything random.
     """

@@ -66,7 +66,7 @@ def pretrain(
     Example: passreid pretrain crops/ --output runs/p --preset tiny --batch-size 64
 
     Args:
-        images: A folder tree of pictures, or a text file with one path a line.
+        images: A folder tree of pictures or tar shards, a list of paths, or a URL of packed shards.
         output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
@@ -99,7 +99,7 @@ def adapt(
     Example: passreid adapt crops/ --output runs/site --init passreid-tiny --iterations 0
 
     Args:
-        images: A folder tree of pictures, or a text file with one path a line.
+        images: A folder tree of pictures or tar shards, a list of paths, or a URL of packed shards.
         output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
