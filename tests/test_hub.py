@@ -294,7 +294,12 @@ class TestHuggingFace:
         "owner/model": ["model.safetensors", "pytorch_model.bin", "config.json", "model.int8.onnx"],
         "damo/model": ["model.safetensors", "model.onnx", "train.py"],
         "old/model": ["weights.pth", "config.json", "train.py"],
-        "older/model": ["pytorch_model.bin"],
+        "older/model": [
+            "pytorch_model.bin",
+            "training_args.bin",
+            "optimizer.pt",
+            "rng_state_0.pth",
+        ],
     }
 
     @pytest.fixture
@@ -307,6 +312,8 @@ class TestHuggingFace:
                 raise OSError("404 Client Error.\nRepository Not Found")
             (tmp_path / "snapshot").mkdir(exist_ok=True)
             for name in self.files[repo_id]:
+                if any(fnmatch(name, pattern) for pattern in options.get("ignore_patterns", ())):
+                    continue
                 if any(fnmatch(name, pattern) for pattern in options["allow_patterns"]):
                     (tmp_path / "snapshot" / name).touch()
             return str(tmp_path / "snapshot")

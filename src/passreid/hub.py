@@ -35,6 +35,8 @@ MODELSCOPE_URL = "https://modelscope.cn"
 MODELSCOPE_OWNERS = ("damo", "iic")
 HUGGING_FACE_FILES = ("*.safetensors", "*.json", "model.onnx", "attention.onnx")
 HUGGING_FACE_PICKLES = ("*.pth", "*.pt", "*.bin", "*.json")
+# What trainers leave beside the weights.
+HUGGING_FACE_IDLE = ("training_args.bin", "optimizer.*", "scheduler.*", "rng_state*")
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -138,8 +140,11 @@ def _hugging_face(model_id: str, also: Sequence[str], options: Mapping[str, Any]
         wanted = [*HUGGING_FACE_FILES, *also]
         folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))
         if not any(folder.glob("*.safetensors")):
-            wanted = list(HUGGING_FACE_PICKLES)
-            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))
+            wanted, idle = list(HUGGING_FACE_PICKLES), list(HUGGING_FACE_IDLE)
+            given = snapshot_download(
+                model_id, allow_patterns=wanted, ignore_patterns=idle, **options
+            )
+            folder = Path(given)
     except (OSError, ValueError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelNotFoundError(

@@ -59,6 +59,18 @@ def test_a_sheet_calls_people_and_cameras_as_the_files_do(
     assert not any("cam 0" in text for text in written)
 
 
+def test_pairs_of_many_cameras_are_shown_whole(cli: Cli, tmp_path: Path) -> None:
+    names = [f"the-{number}th-camera-of-the-hall" for number in range(5)]
+    passreid.make_synthetic(tmp_path, people=3, kind="csv", train_fraction=0, cameras=5)
+    listed = (tmp_path / "dataset.csv").read_text()
+    for number, name in enumerate(names):
+        listed = listed.replace(f",{number},", f",{name},")
+    (tmp_path / "dataset.csv").write_text(listed)
+    shown = cli("evaluate", tmp_path, "--camera-pairs").out
+    heads = [line for line in shown.splitlines() if line.strip().startswith("query")]
+    assert [name for name in names if name in heads[0]] == names
+
+
 def test_names_in_brackets_and_colons_are_shown_as_they_are(cli: Cli, tmp_path: Path) -> None:
     root = tmp_path / "a"
     passreid.make_synthetic(root, people=3, kind="csv", train_fraction=0, cameras=2)

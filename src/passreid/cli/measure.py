@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from passreid.evaluation import Report
     from passreid.verify import Calibration
 
+_WIDEST = 10_000  # columns
+
 Kind = Annotated[str, Parameter(help="Layout of the set; auto finds it by tell-tale files.")]
 
 
@@ -88,7 +90,7 @@ def evaluate(
     else:
         console.print(report.table())
         if camera_pairs:
-            console.print(_draw_pairs(pairs))
+            _print_whole(_draw_pairs(pairs))
         for line in report.notes[len(dataset.notes) :]:
             note(line)
     if sheet is not None:
@@ -198,6 +200,13 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
             cells.append(f"{rates}\n({pair.num_query})" if pair else rates)
         table.add_row(escape(here), *cells)
     return table
+
+
+def _print_whole(table: Table) -> None:
+    """Print a table as wide as it is: cells that were cut off could be had nowhere else."""
+    wide = console.options.update(width=_WIDEST)
+    table.width = console.measure(table, options=wide).maximum
+    console.print(table, crop=False)
 
 
 def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
