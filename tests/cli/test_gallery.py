@@ -61,6 +61,51 @@ def test_people_are_enrolled_found_and_forgotten(
     assert f"Forgot {count - 1}" in cli("gallery", "remove", box, "--everything").err
 
 
+def test_people_are_labelled_anew(
+    cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passreid.gallery.exchange._BATCH", 2)  # pages that the labels cut through
+    box = tmp_path / "p.gallery"
+    cli("gallery", "add", box, people.gallery[0].path.parent, "--camera", "gate")
+    cli("gallery", "add", box, people.query[0].path, "--camera", "yard")
+
+    def listed(*filters: str) -> list[dict[str, object]]:
+        ran = cli("gallery", "list", box, "--json", *filters)
+        return [json.loads(line) for line in ran.out.splitlines()]
+
+    count = len(listed("--camera", "gate"))
+    assert count > 2
+    given = ("camera=door=2", "person=Jane Doe", "time=1970-01-01T00:16:40Z")
+    done = cli("gallery", "label", box, *given, "--camera", "gate")
+    assert (done.code, done.err.strip()) == (0, f"Labelled {count} entries.")
+    changed = listed("--camera", "door=2")
+    assert len(changed) == count
+    assert {(entry["person"], entry["time"]) for entry in changed} == {("Jane Doe", 1000)}
+    assert listed("--camera", "yard")[0]["person"] is None
+
+    assert cli("gallery", "label", box, "person=", "time=", "--everything").code == 0
+    assert {(entry["person"], entry["time"]) for entry in listed()} == {(None, None)}
+    assert len(listed("--camera", "door=2")) == count
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("person=Jane",), "say --everything"),
+        (("name=Jane", "--camera", "gate"), "'name=Jane' is no label"),
+        (("Jane", "--camera", "gate"), "'Jane' is no label"),
+        (("person=a", "person=b", "--camera", "gate"), "'person' is given twice"),
+        (("time=noon", "--camera", "gate"), "'noon' is no time"),
+        (("--camera", "gate"), "Command"),
+    ],
+)
+def test_what_is_no_label_is_said(
+    cli: Cli, tmp_path: Path, given: tuple[str, ...], said: str
+) -> None:
+    ran = cli("gallery", "label", tmp_path / "p.gallery", *given)
+    assert (ran.code, said in ran.err) == (2, True), ran.err
+
+
 def test_what_cannot_be_done_is_said(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
     missing = cli("gallery", "info", tmp_path / "none")
     assert (missing.code, "there is no gallery here" in missing.err) == (1, True)

@@ -62,8 +62,8 @@ class Filters:
             people=self.person,
             tracklets=self.tracklet,
             sources=self.source,
-            since=_seconds(self.since),
-            until=_seconds(self.until),
+            since=read_time(self.since),
+            until=read_time(self.until),
         )
 
 
@@ -116,7 +116,7 @@ def add(
     from passreid.gallery import Layout, NewImage, enrol, identity, open_gallery
     from passreid.images import find_images
 
-    seconds = _seconds(time)
+    seconds = read_time(time)
     files: list[Any] = []
     for image in images:
         files += find_images(image) if Path(image).is_dir() else [image]
@@ -185,77 +185,13 @@ def search(
     for rank, hit in enumerate(hits, 1):
         probability = calibration.probability(hit.score) if calibration else None
         if json:
-            shown = {"rank": rank, "cosine": hit.score, "probability": probability}
-            say_json(shown | _shown(hit.entry))
+            told = {"rank": rank, "cosine": hit.score, "probability": probability}
+            say_json(told | shown(hit.entry))
         else:
             sure = "" if probability is None else f"  {100 * float(probability):3.0f} %"
-            say(f"{rank:>3}  {hit.score:.3f}{sure}  {escape(_line(hit.entry))}")
+            say(f"{rank:>3}  {hit.score:.3f}{sure}  {escape(one_line(hit.entry))}")
     if not hits and not json:
         say("No match.")
-    return 0
-
-
-@gallery.command(name="list")
-def list_(
-    place: str,
-    /,
-    *,
-    limit: int = 100,
-    after: str | None = None,
-    filters: Filters = Filters(),
-    json: bool = False,
-) -> int:
-    """List entries in the order of their ids.
-
-    Example: passreid gallery list people.gallery --camera entrance --since 2026-11-23
-
-    Args:
-        place: The gallery's folder or address.
-        limit: Entries, at most.
-        after: Where an earlier list ended.
-        json: One object a line.
-    """
-    from passreid.gallery import open_gallery
-
-    where = filters.where()
-    with open_gallery(place, read_only=True) as opened:
-        page = opened.page(where, limit=limit, after=after)
-    for entry in page.entries:
-        if json:
-            say_json(_shown(entry))
-        else:
-            say(f"{entry.id}  {escape(_line(entry))}")
-    if page.next is not None:
-        note(f"There is more: --after {page.next}")
-    return 0
-
-
-@gallery.command
-def remove(
-    place: str,
-    /,
-    *,
-    everything: bool = False,
-    filters: Filters = Filters(),
-) -> int:
-    """Forget entries, then write the gallery anew, so that no byte of them is left in it.
-
-    Example: passreid gallery remove people.gallery --person "Jane Doe"
-
-    Args:
-        place: The gallery's folder or address.
-        everything: Forget all entries; needed when no filter is given.
-    """
-    from passreid.gallery import Where, open_gallery
-
-    where = filters.where()
-    if where == Where() and not everything:
-        raise UsageError("No filter is given, which would forget everybody: say --everything.")
-    with open_gallery(place) as opened:
-        removed = opened.remove(where, everything=everything)
-        if removed:
-            opened.compact()
-        note(f"Forgot {removed} entries; {place} holds {opened.count()}.")
     return 0
 
 
@@ -298,12 +234,13 @@ def info(place: str, /, *, json: bool = False) -> int:
     return 0
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
+def shown(entry: Entry) -> dict[str, Any]:
+    """Return what is known of an entry, as plain data."""
     names = ("id", "source", "camera", "time", "person", "tracklet", "payload")
     return {name: getattr(entry, name) for name in names}
 
 
-def _line(entry: Entry) -> str:
+def one_line(entry: Entry) -> str:
     """Say what is known of an entry in one line."""
     known = [entry.person, entry.camera, entry.tracklet and f"track {entry.tracklet}"]
     if entry.time is not None:
@@ -311,7 +248,7 @@ def _line(entry: Entry) -> str:
     return "  ".join([part for part in known if part] + [entry.source])
 
 
-def _seconds(text: str | None) -> float | None:
+def read_time(text: str | None) -> float | None:
     """Read a time: Unix seconds, or a date that `datetime.fromisoformat` knows."""
     if text is None:
         return None

@@ -24,11 +24,13 @@ _WORDS = ("id", "content_hash", "source", "camera", "person", "tracklet", "paylo
 _COLUMNS = (*_WORDS, "time", "thumbnail", "embedding")
 
 
-def read_all(gallery: Gallery, where: Where | None = None) -> Iterator[list[Entry]]:
-    """Yield entries whole, in the order of their ids, some hundred at a time."""
+def read_all(
+    gallery: Gallery, where: Where | None = None, *, whole: bool = True
+) -> Iterator[list[Entry]]:
+    """Yield entries in the order of their ids, some hundred at a time; whole as in `page`."""
     after: str | None = None
     while True:
-        page = gallery.page(where, limit=_BATCH, after=after, whole=True)
+        page = gallery.page(where, limit=_BATCH, after=after, whole=whole)
         if page.entries:
             yield page.entries
         after = page.next
