@@ -22,6 +22,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Stem = Literal["none", "ics", "conv4"]
+STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4}
 # Far beyond any network there is: a damaged or hostile card is refused before anything is built.
 LARGEST: Mapping[str, int] = {
     "width": 2**14,
@@ -31,8 +32,6 @@ LARGEST: Mapping[str, int] = {
     "image_size": 2**13,
     "num_classes": 2**26,
 }
-
-STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4}
 
 
 @dataclass(frozen=True, kw_only=True)

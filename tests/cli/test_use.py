@@ -19,7 +19,8 @@ from PIL import Image
 
 import passreid
 from passreid.card import ModelCard
-from passreid.cli.use import Search, calibration_of
+from passreid.cli.app import calibration_of
+from passreid.cli.use import Search
 from passreid.data import ReIDDataset
 from passreid.hub import MODELS
 from tests.cli.conftest import Cli

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
     from passreid.embed import Embedder
+    from passreid.verify import Calibration
 
 DEFAULT_MODEL = "passreid-tiny"
 """The bundled model every verb uses unless told otherwise."""
@@ -167,3 +168,13 @@ def check_folder(path: Path) -> None:
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"{path}: cannot be a folder to write to; choose another output.")
+
+
+def calibration_of(embedder: Embedder) -> Calibration | None:
+    """Return the model's calibration, unless it was fitted for embeddings of another kind."""
+    calibration = embedder.calibration
+    if calibration is not None and calibration.flip != embedder.flip:
+        how = "with" if calibration.flip else "without"
+        note(f"The calibration was fitted {how} --flip; probabilities are left out.")
+        return None
+    return calibration

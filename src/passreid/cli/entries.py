@@ -65,11 +65,9 @@ def remove(
         place: The gallery's folder or address.
         everything: Forget all entries; needed when no filter is given.
     """
-    from passreid.gallery import Where, open_gallery
+    from passreid.gallery import open_gallery
 
-    where = filters.where()
-    if where == Where() and not everything:
-        raise UsageError("No filter is given, which would forget everybody: say --everything.")
+    where = filters.some(everything, "forget")
     with open_gallery(place) as opened:
         removed = opened.remove(where, everything=everything)
         if removed:
@@ -97,12 +95,10 @@ def label(
             unknown again.
         everything: Label all entries; needed when no filter is given.
     """
-    from passreid.gallery import Where, open_gallery, read_all
+    from passreid.gallery import open_gallery, read_all
 
     values = _values(labels)
-    where = filters.where()
-    if where == Where() and not everything:
-        raise UsageError("No filter is given, which would label everybody: say --everything.")
+    where = filters.some(everything, "label")
     with open_gallery(place) as opened:
         labelled = sum(
             opened.update([entry.id for entry in entries], **values)

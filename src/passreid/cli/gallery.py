@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from passreid.cli.app import ModelOptions, app, note, report_skipped, say, say_json
-from passreid.cli.use import calibration_of
+from passreid.cli.app import (
+    ModelOptions,
+    app,
+    calibration_of,
+    note,
+    report_skipped,
+    say,
+    say_json,
+)
 from passreid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +72,21 @@ class Filters:
             since=read_time(self.since),
             until=read_time(self.until),
         )
+
+    def some(self, everything: bool, doing: str) -> Where:
+        """Return the filter of what changes entries.
+
+        Raises:
+            UsageError: It would hold for all of them, and `everything` was not said.
+        """
+        from passreid.gallery import Where
+
+        where = self.where()
+        if where == Where() and not everything:
+            raise UsageError(
+                f"No filter is given, which would {doing} everybody: say --everything."
+            )
+        return where
 
 
 @Parameter(name="*")

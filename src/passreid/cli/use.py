@@ -16,6 +16,7 @@ from passreid.cli.app import (
     ModelOptions,
     OnError,
     app,
+    calibration_of,
     check_writable,
     note,
     report_skipped,
@@ -30,7 +31,6 @@ from passreid.storage import replacing
 from passreid.verify import cosine
 
 if TYPE_CHECKING:
-    from passreid.embed import Embedder
     from passreid.verify import Calibration
 
 FalseAccepts = Annotated[float, Parameter(help="Accepted share of different people taken for one.")]
@@ -314,16 +314,6 @@ def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) 
     # By a name, NumPy would choose the file: it appends .npz to .NPZ.
     with replacing(output) as temporary, temporary.open("wb") as file:
         np.savez(file, paths=np.array(paths, np.str_), embeddings=embeddings)
-
-
-def calibration_of(embedder: Embedder) -> Calibration | None:
-    """Return the model's calibration, unless it was fitted for embeddings of another kind."""
-    calibration = embedder.calibration
-    if calibration is not None and calibration.flip != embedder.flip:
-        how = "with" if calibration.flip else "without"
-        note(f"The calibration was fitted {how} --flip; probabilities are left out.")
-        return None
-    return calibration
 
 
 def _same_file(one: str, other: str) -> bool:
