@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from passreid.errors import PassreidError
-from passreid.training.process import outlive_signals
 
 B = TypeVar("B")
+_ASKING_TO_LEAVE = (signal.SIGTERM, signal.SIGINT)
 
 
 class Batches(Generic[B]):
@@ -42,7 +45,7 @@ class Batches(Generic[B]):
             num_workers=workers,
             pin_memory=device.type == "cuda",
             prefetch_factor=4 if workers else None,
-            worker_init_fn=outlive_signals,
+            worker_init_fn=_outlive_signals,
         )
 
     def __iter__(self) -> Iterator[B]:
@@ -51,10 +54,16 @@ class Batches(Generic[B]):
         Raises:
             PassreidError: What the data set raised, in whatever process.
         """
-        for batch in self._loader:
+        # No name holds the iterator: an error would keep it, and its workers, until the next
+        # garbage collection, which finds their queues closed and waits ten seconds for each.
+        for batch in self._start():
             if isinstance(batch, PassreidError):
                 raise batch
             yield batch
+
+    def _start(self) -> Iterator[Any]:
+        with _signals_held():
+            return iter(self._loader)
 
 
 class _Reading(Dataset[Any]):
@@ -76,3 +85,32 @@ class _Reading(Dataset[Any]):
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals wait, here and in processes started meanwhile, which would die of them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING_TO_LEAVE)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a data worker (a `worker_init_fn`) live through a signal sent to the whole process group.
+
+    The main process needs its batches to finish the step, and ends it after its checkpoint: by
+    SIGTERM where it must, so the second one is obeyed.
+    """
+    for number in _ASKING_TO_LEAVE:
+        signal.signal(number, _obey_the_next)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING_TO_LEAVE)
+
+
+def _obey_the_next(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

@@ -13,12 +13,10 @@ import ctypes
 import math
 import os
 import random
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -187,17 +185,3 @@ def tuned_for_cpu(device: torch.device) -> Iterator[None]:
         if mallopt:
             mallopt(_M_MMAP_MAX, _MMAP_MAX)
             mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-
-
-def outlive_signals(worker: int) -> None:
-    """Let a data worker (a `worker_init_fn`) live through a signal sent to the whole process group.
-
-    The main process needs its batches to finish the step, and ends it after its checkpoint: by
-    SIGTERM where it must, so the second one is obeyed.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _obey_the_next)
-
-
-def _obey_the_next(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
