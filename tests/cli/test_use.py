@@ -129,6 +129,16 @@ def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Pat
     assert len(json.loads(ran.out)["matches"]) == 1
 
 
+def test_rank_in_a_folder_where_nothing_can_be_read(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    ran = cli("rank", people.query[0].path, tmp_path, "--json", "--on-error", "skip")
+    assert ran.code == 1
+    assert json.loads(ran.out)["matches"] == []
+    assert "Skipped 1 picture:" in ran.err
+
+
 def test_embed_of_nothing_readable_still_writes_text_and_floats(cli: Cli, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.touch()

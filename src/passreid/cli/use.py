@@ -275,14 +275,14 @@ def rank(
     found = embedder.embed(pictures, on_error=on_error, progress=len(pictures) > 200)
     queries = [queries[i] for i in asked.indices]
     pictures = [pictures[i] for i in found.indices]
-    results: list[list[tuple[str, float]]] = []
+    order: list[list[int]] = [[] for _ in queries]
     if queries and pictures:
         order = search.order(asked.embeddings, found.embeddings, threshold)
-        for name, indices in zip(queries, order, strict=True):
-            row = asked.embeddings[len(results)]
-            hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
-            hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
-            results.append(hits[: search.top])
+    results: list[list[tuple[str, float]]] = []
+    for name, row, indices in zip(queries, asked.embeddings, order, strict=True):
+        hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
+        hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
+        results.append(hits[: search.top])
     for name, hits in zip(queries, results, strict=True):
         (say_json if json else _say_hits)(_answer(name, hits, calibration))
     if sheet is not None and results:
