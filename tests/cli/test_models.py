@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,19 @@ def test_demo_ends_with_a_list_an_answer_and_a_sheet(cli: Cli, tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").touch()
     assert cli("demo", "--output", tmp_path / "mine").code == 2
+
+
+def test_the_demo_of_a_model_calibrated_on_few_people(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = passreid.load().calibration
+    assert calibration is not None
+    few = replace(calibration, points=calibration.points[:1])
+    monkeypatch.setattr("passreid.embed.Embedder.calibration", few)
+    ran = cli("demo", "--output", tmp_path / "demo")
+    assert ran.code == 0, ran.err
+    assert "truly the same person: cosine" in ran.out
+    assert "probability" in ran.out
 
 
 def test_a_demo_that_was_stopped_may_start_again(

@@ -137,7 +137,7 @@ def calibrate(
     if unknown := [f"{rate:g}" for rate in RATES if rate not in measured]:
         note(
             f"Too few pairs of different people for a threshold at false-accept rates of "
-            f"{', '.join(unknown)}: `compare` and --same-only refuse those."
+            f"{', '.join(unknown)}: `compare` gives no verdict and --same-only refuses there."
         )
     note(f"Wrote {output}; use it with --model {output}.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ from passreid.cli.app import (
     say,
     say_json,
 )
-from passreid.errors import UsageError
+from passreid.errors import CalibrationError, UsageError
 from passreid.ranking import rank as rank_embeddings
 from passreid.ranking import rank_distances
 from passreid.reranking import rerank
@@ -211,35 +211,50 @@ def compare(
     Args:
         a: A picture.
         b: Another.
-        json: One object: cosine, probability, same_person, threshold.
+        json: One object: cosine, probability, same_person, threshold, false_accept_rate; null is
+            what the model's calibration does not tell.
     """
     embedder = options.load()
     first, second = embedder([a, b])
-    similarity = float(cosine(first, second))
     calibration = calibration_of(embedder)
-    if calibration is None:
-        values: dict[str, Any] = {"cosine": similarity, "probability": None, "same_person": None}
-        text = f"Cosine {similarity:.3f}. No calibration says what it means: `passreid calibrate`"
-        text += " on a labelled set gives a probability."
-    else:
-        verdict = calibration.judge(similarity, false_accept_rate=false_accept_rate)
-        values = {
-            "cosine": verdict.cosine,
-            "probability": verdict.probability,
-            "same_person": verdict.same_person,
-            "threshold": verdict.threshold,
-            "false_accept_rate": verdict.false_accept_rate,
-        }
-        answer = "The same person" if verdict.same_person else "Not the same person"
-        text = (
-            f"{answer}: cosine {verdict.cosine:.3f} against a threshold of {verdict.threshold:.3f} "
-            f"(false-accept rate {false_accept_rate:g} on {calibration.data}), "
-            f"probability {verdict.probability:.3f}."
-        )
+    values = _judged(float(cosine(first, second)), calibration, false_accept_rate)
     if json:
         say_json(values)
-    else:
-        say(escape(text))
+        return
+    text = f"cosine {values['cosine']:.3f}"
+    if calibration is None:
+        text += ". No calibration says what it means: `passreid calibrate` on a labelled set gives "
+        text += "a probability"
+    elif values["same_person"] is not None:
+        answer = "The same person" if values["same_person"] else "Not the same person"
+        text = (
+            f"{answer}: {text} against a threshold of {values['threshold']:.3f} "
+            f"(false-accept rate {false_accept_rate:g} on {calibration.data})"
+        )
+    if calibration is not None:
+        text += f", probability {values['probability']:.3f}"
+    say(escape(f"{text[0].upper()}{text[1:]}."))
+
+
+def _judged(
+    similarity: float, calibration: Calibration | None, false_accept_rate: float
+) -> dict[str, Any]:
+    """Say what a cosine means as plain data, with None for what the calibration does not tell."""
+    values: dict[str, Any] = {
+        "cosine": similarity,
+        "probability": None,
+        "same_person": None,
+        "threshold": None,
+        "false_accept_rate": None,
+    }
+    if calibration is None:
+        return values
+    values["probability"] = calibration.probability(similarity)
+    try:
+        return asdict(calibration.judge(similarity, false_accept_rate=false_accept_rate))
+    except CalibrationError as error:
+        note(str(error))
+    return values
 
 
 @app.command
