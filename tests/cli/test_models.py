@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from dataclasses import replace
@@ -134,6 +135,23 @@ def test_doctor_says_what_is_there_and_that_the_model_works(cli: Cli) -> None:
     assert ran.code == 0
     assert "extra torch: installed" in ran.out
     assert "bundled model: works" in ran.out
+
+
+def test_doctor_of_another_build_of_a_library_that_does_not_load(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def of_another_build(package: str) -> str:
+        return version("onnxruntime-gpu" if package == "onnxruntime" else package)
+
+    monkeypatch.setattr("importlib.metadata.version", of_another_build)
+    monkeypatch.delitem(sys.modules, "passreid.backends.onnx", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ran = cli("doctor")
+    assert ran.code == 1
+    assert "onnxruntime not installed under this name" in ran.out
+    assert "bundled model: fails (" in ran.out
 
 
 def test_a_missing_extra_is_named(
