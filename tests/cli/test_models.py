@@ -106,6 +106,16 @@ def test_a_model_is_not_written_over_a_file(verb: tuple[str], cli: Cli, tmp_path
     assert ran.err.startswith(f"error: {tmp_path / 'file'}: cannot be a folder to write to")
 
 
+def test_a_model_is_not_written_where_a_bundled_one_would_be_loaded(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("convert", "passreid-tiny", "./passreid-tiny")
+    assert ran.code == 2
+    assert "passreid-tiny: is the name of a bundled model" in ran.err
+    assert not (tmp_path / "passreid-tiny").exists()
+
+
 def test_a_bundled_model_is_not_exported_into_the_package(cli: Cli) -> None:
     ran = cli("export", "passreid-tiny")
     assert ran.code == 2

@@ -159,11 +159,16 @@ def check_writable(path: Path | None, *, suffix: str) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse an output folder that cannot be written or made, as `check_writable` does a file.
+    """Refuse a model's output folder that cannot be written, as `check_writable` does a file.
 
     Raises:
-        UsageError: It is a file, lies in one, or may not be written to.
+        UsageError: It is a file, lies in one, may not be written to, or could not be loaded, as a
+            bundled model of its name comes first.
     """
+    from passreid.hub import bundled
+
+    if str(path) in bundled():
+        raise UsageError(f"{path}: is the name of a bundled model; choose another output.")
     place = path.absolute()
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
