@@ -211,7 +211,7 @@ def evaluate(
     progress: bool = False,
     max_rank: int = 50,
 ) -> Report:
-    """Embed query and gallery, rank, and measure (spec 4.1).
+    """Embed query and gallery, rank, and measure.
 
     Args:
         embedder: The model.

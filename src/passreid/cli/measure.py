@@ -61,7 +61,7 @@ def evaluate(
     Args:
         root: A data set: Market-1501, MSMT17, CUHK03-NP, DukeMTMC layout, Occluded-Duke, a folder
             of people, or a CSV file.
-        rerank: Also score the order after k-reciprocal re-ranking.
+        rerank: Score the order after k-reciprocal re-ranking, in place of that by cosine.
         camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
         camera_pairs: Also score each camera's queries among each other camera's pictures alone;
             cameras go by the names or numbers that the set's files give them.
