@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -139,6 +139,22 @@ def report_skipped(skipped: Iterable[tuple[str, str]]) -> int:
     for name, reason in rows:
         note(f"  {name}: {reason}")
     return 1
+
+
+def expand(sources: Sequence[str]) -> list[str]:
+    """Turn folders into the pictures in them; files and addresses stay as they are.
+
+    Raises:
+        UsageError: Nothing or an empty name was given, or a folder holds no picture.
+    """
+    from passreid.images import find_images
+
+    if not sources or "" in sources:
+        raise UsageError("No picture was given; name files, folders or https addresses.")
+    found: list[str] = []
+    for source in sources:
+        found += map(str, find_images(source)) if Path(source).is_dir() else [source]
+    return found
 
 
 def check_writable(path: Path | None, *, suffix: str) -> None:
