@@ -19,7 +19,7 @@ from passreid.verify import cosine
 if TYPE_CHECKING:
     from passreid.data import Sample
     from passreid.embed import Embedder
-    from passreid.evaluation import Report
+    from passreid.report import Report
 
 MARK = ".passreid-demo"
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from passreid.camera_pairs import CameraPair
     from passreid.card import ModelCard
     from passreid.data import ReIDDataset
-    from passreid.evaluation import Report
+    from passreid.report import Report
     from passreid.verify import Calibration
 
 _WIDEST = 10_000  # columns
