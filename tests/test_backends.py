@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import passreid.backends.pytorch
+from passreid.backends import matrix_product
 from passreid.backends.pytorch import TorchBackend
 from passreid.checkpoint import load_folder, save_as
 from passreid.embed import load
@@ -71,6 +73,20 @@ def test_without_torch_auto_precision_is_float32(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     embedder = load(folder, precision="auto")
     assert (embedder.backend, embedder.precision) == ("onnx", "float32")
+
+
+def test_torch_without_timm_is_as_no_torch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "timm" else find(name)
+    )
+    monkeypatch.delitem(sys.modules, "passreid.backends.pytorch", raising=False)
+    monkeypatch.delitem(sys.modules, "passreid.model", raising=False)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm.models.vision_transformer", None)
+    for precision in ("auto", "bfloat16"):
+        assert load(folder, precision=precision).backend == "openvino"
+    assert matrix_product(2, 3, 4, "float32") is None
 
 
 def test_without_torch_lower_precisions_ask_for_less(

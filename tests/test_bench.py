@@ -76,6 +76,13 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         measure_speed("passreid-tiny", modes=(("torch", "float32"), ("torch", "bfloat16")), count=1)
 
 
+def test_crops_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    modes = (("onnx", "float32"), ("onnx", "int8"))
+    with pytest.raises(UsageError, match=r"a\.jpg: is empty"):
+        measure_speed("passreid-tiny", modes=modes, count=1, crops=[tmp_path / "a.jpg"])
+
+
 def test_memory_that_the_system_does_not_tell_is_null_and_a_dash(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

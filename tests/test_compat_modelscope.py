@@ -178,6 +178,9 @@ def test_devices_and_options_go_to_load(place: Path) -> None:
     assert pipeline(Tasks.image_reid_person, place / MODEL_ID, device="gpu").embedder.device
     with pytest.raises(UsageError, match="no device 'cuda:77'"):
         pipeline(Tasks.image_reid_person, place / MODEL_ID, device="gpu:77")
+    # The original ignores the revision of a folder, too.
+    folder = str(place / MODEL_ID)
+    assert pipeline(Tasks.image_reid_person, folder, model_revision="v1.0.1").embedder.dim
     embedder = load(place / MODEL_ID)
     assert pipeline(Tasks.image_reid_person, embedder).embedder is embedder
 

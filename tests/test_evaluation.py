@@ -15,8 +15,9 @@ from rich.console import Console
 from passreid.calibration import fit_calibration
 from passreid.data import ReIDDataset, Sample
 from passreid.errors import CalibrationError, DatasetError, ImageError
-from passreid.evaluation import Report, calibrate, evaluate
+from passreid.evaluation import calibrate, evaluate
 from passreid.ranking import Labels, measure
+from passreid.report import Report
 from tests import small
 
 KEYS = [

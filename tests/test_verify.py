@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from passreid.card import Architecture, ModelCard
-from passreid.errors import CalibrationError, EmbeddingError
+from passreid.errors import CalibrationError, ConfigError, EmbeddingError
 from passreid.verify import Calibration, OperatingPoint, cosine, same_person
 from tests import small
 
@@ -148,3 +149,11 @@ def test_flip_must_be_that_of_the_calibration() -> None:
 def test_a_calibration_survives_the_card() -> None:
     card = ModelCard(name="x", calibration=CALIBRATION)
     assert ModelCard.from_mapping(json.loads(card.to_json()), where="x").calibration == CALIBRATION
+
+
+@pytest.mark.parametrize("constant", [math.nan, math.inf])
+def test_a_card_with_a_number_that_is_none_is_refused(constant: float, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(ModelCard(name="x", calibration=replace(CALIBRATION, slope=constant)).to_json())
+    with pytest.raises(ConfigError, match=r"model\.json: not valid JSON: .* is no number"):
+        ModelCard.read(path)

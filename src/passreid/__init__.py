@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from passreid.data import ReIDDataset, Sample, make_synthetic, read_dataset
     from passreid.embed import Embedded, Embedder, load
     from passreid.errors import PassreidError
-    from passreid.evaluation import Report, calibrate, evaluate
+    from passreid.evaluation import calibrate, evaluate
     from passreid.finetuning.config import FinetuneConfig
     from passreid.finetuning.run import finetune
     from passreid.gallery import open_gallery
     from passreid.pretraining.config import PretrainConfig
     from passreid.pretraining.run import pretrain
     from passreid.ranking import Labels, Metrics, Ranking, measure, rank
+    from passreid.report import Report
     from passreid.reranking import rerank
     from passreid.verify import Calibration, Verdict, cosine, same_person
 
@@ -46,7 +47,7 @@ _HOMES = {
     "PretrainConfig": "pretraining.config",
     "Ranking": "ranking",
     "ReIDDataset": "data",
-    "Report": "evaluation",
+    "Report": "report",
     "Sample": "data",
     "Verdict": "verify",
     "adapt": "adapting.run",

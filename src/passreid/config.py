@@ -9,7 +9,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import dacite
 
@@ -107,14 +107,19 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing, unreadable, not JSON, or not an object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a JSON object at the top.")
     return values
+
+
+def _refuse(constant: str) -> NoReturn:
+    """Python's reader takes NaN and Infinity, which are no JSON and no number to count with."""
+    raise ValueError(f"{constant} is no number")
 
 
 def suggest(word: str, known: list[str]) -> str:

@@ -73,6 +73,8 @@ def best(scores: F32, top_k: int, floor: float = -np.inf) -> tuple[I64, F32]:
     """
     if top_k < 1:
         raise UsageError(f"top_k is {top_k}; ask for at least one hit.")
+    if np.isnan(floor):
+        raise UsageError("The threshold is NaN; nothing can be held against that.")
     rows, width = scores.shape
     top_k = min(top_k, width)
     indices = np.full((rows, top_k), -1, np.int64)

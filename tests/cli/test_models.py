@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,16 @@ def test_a_model_is_not_written_over_a_file(verb: tuple[str], cli: Cli, tmp_path
     assert ran.err.startswith(f"error: {tmp_path / 'file'}: cannot be a folder to write to")
 
 
+def test_a_model_is_not_written_where_a_bundled_one_would_be_loaded(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("convert", "passreid-tiny", "./passreid-tiny")
+    assert ran.code == 2
+    assert "passreid-tiny: is the name of a bundled model" in ran.err
+    assert not (tmp_path / "passreid-tiny").exists()
+
+
 def test_a_bundled_model_is_not_exported_into_the_package(cli: Cli) -> None:
     ran = cli("export", "passreid-tiny")
     assert ran.code == 2
@@ -133,6 +145,23 @@ def test_doctor_says_what_is_there_and_that_the_model_works(cli: Cli) -> None:
     assert ran.code == 0
     assert "extra torch: installed" in ran.out
     assert "bundled model: works" in ran.out
+
+
+def test_doctor_of_another_build_of_a_library_that_does_not_load(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def of_another_build(package: str) -> str:
+        return version("onnxruntime-gpu" if package == "onnxruntime" else package)
+
+    monkeypatch.setattr("importlib.metadata.version", of_another_build)
+    monkeypatch.delitem(sys.modules, "passreid.backends.onnx", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ran = cli("doctor")
+    assert ran.code == 1
+    assert "onnxruntime not installed under this name" in ran.out
+    assert "bundled model: fails (" in ran.out
 
 
 def test_a_missing_extra_is_named(
@@ -166,6 +195,19 @@ def test_demo_ends_with_a_list_an_answer_and_a_sheet(cli: Cli, tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").touch()
     assert cli("demo", "--output", tmp_path / "mine").code == 2
+
+
+def test_the_demo_of_a_model_calibrated_on_few_people(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = passreid.load().calibration
+    assert calibration is not None
+    few = replace(calibration, points=calibration.points[:1])
+    monkeypatch.setattr("passreid.embed.Embedder.calibration", few)
+    ran = cli("demo", "--output", tmp_path / "demo")
+    assert ran.code == 0, ran.err
+    assert "truly the same person: cosine" in ran.out
+    assert "probability" in ran.out
 
 
 def test_a_demo_that_was_stopped_may_start_again(

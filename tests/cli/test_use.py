@@ -82,6 +82,28 @@ def test_compare_gives_cosine_probability_and_verdict(cli: Cli, people: ReIDData
     assert "The same person" in cli("compare", path, path).out
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--false-accept-rate", "1e-6"], {"cosine", "probability"}),
+        (["--flip"], {"cosine"}),
+    ],
+)
+def test_compare_tells_what_it_can_where_the_calibration_does_not_tell_all(
+    cli: Cli, people: ReIDDataset, options: list[str], told: set[str]
+) -> None:
+    path = people.query[0].path
+    ran = cli("compare", path, path, "--json", *options)
+    values = json.loads(ran.out)
+    assert ran.code == 0
+    assert {key for key, value in values.items() if value is not None} == told
+    assert values.keys() == json.loads(cli("compare", path, path, "--json").out).keys()
+    shown = cli("compare", path, path, *options)
+    assert shown.out.startswith("Cosine 1.000")
+    assert ("probability 1.000" in shown.out) == ("probability" in told)
+    assert ("No threshold is known" in shown.err) == ("probability" in told)
+
+
 def test_rank_orders_by_cosine_and_leaves_out_the_query_itself(cli: Cli, gallery: Path) -> None:
     query = sorted(gallery.glob("*.jpg"))[0]
     ran = cli("rank", query, gallery, "--top", 4, "--json")
@@ -127,6 +149,16 @@ def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Pat
     ran = cli("rank", people.query[0].path, tmp_path, "--json", "--on-error", "skip")
     assert ran.code == 1
     assert len(json.loads(ran.out)["matches"]) == 1
+
+
+def test_rank_in_a_folder_where_nothing_can_be_read(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    ran = cli("rank", people.query[0].path, tmp_path, "--json", "--on-error", "skip")
+    assert ran.code == 1
+    assert json.loads(ran.out)["matches"] == []
+    assert "Skipped 1 picture:" in ran.err
 
 
 def test_embed_of_nothing_readable_still_writes_text_and_floats(cli: Cli, tmp_path: Path) -> None:

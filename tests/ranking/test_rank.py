@@ -58,6 +58,13 @@ def test_a_query_may_find_nobody() -> None:
     assert repr(result) == "Ranking(2 queries, top 3, 1 without a match)"
 
 
+def test_a_threshold_that_is_no_number_is_not_none() -> None:
+    with pytest.raises(UsageError, match="threshold is NaN"):
+        rank([[1, 0]], [[1, 0]], threshold=float("nan"))
+    with pytest.raises(UsageError, match="threshold is NaN"):
+        rank_distances([[1.0]], max_distance=float("nan"))
+
+
 def test_ties_keep_gallery_order_even_where_the_list_is_cut() -> None:
     assert rank([[1, 0]], [[1, 0]] * 9, top_k=4).indices.tolist() == [[0, 1, 2, 3]]
 

@@ -129,7 +129,7 @@ def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]
         return "torch"
     if precision == "float32":
         return "onnx"
-    torch = importlib.util.find_spec("torch") is not None
+    torch = torch_runs()
     if precision in ("auto", "bfloat16") and importlib.util.find_spec("openvino") is not None:
         return "torch" if torch and device == "auto" and _gpu() else "openvino"
     if torch:
@@ -148,6 +148,11 @@ def _quantised(folder: Path) -> Literal["onnx", "openvino"]:
         if (folder / variant("int8", engine)).is_file():
             return engine
     return "onnx"
+
+
+def torch_runs() -> bool:
+    """Whether the torch backend has what it imports; many have torch for other things, alone."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
 
 
 def _gpu() -> str | None:
@@ -230,8 +235,8 @@ def _open_torch(
 def matrix_product(
     rows: int, inner: int, columns: int, precision: str
 ) -> Callable[[], object] | None:
-    """Return what multiplies two matrices with torch on the CPU; None where torch is missing."""
-    if importlib.util.find_spec("torch") is None:
+    """Return what multiplies two matrices with torch on the CPU; None where it does not run."""
+    if not torch_runs():
         return None
     from passreid.backends.pytorch import matrix_product as product
 

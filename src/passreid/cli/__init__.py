@@ -54,6 +54,7 @@ def _register() -> None:
         bench,
         data,
         demo,
+        embedding,
         entries,
         exchange,
         gallery,

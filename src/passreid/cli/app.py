@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -141,6 +141,22 @@ def report_skipped(skipped: Iterable[tuple[str, str]]) -> int:
     return 1
 
 
+def expand(sources: Sequence[str]) -> list[str]:
+    """Turn folders into the pictures in them; files and addresses stay as they are.
+
+    Raises:
+        UsageError: Nothing or an empty name was given, or a folder holds no picture.
+    """
+    from passreid.images import find_images
+
+    if not sources or "" in sources:
+        raise UsageError("No picture was given; name files, folders or https addresses.")
+    found: list[str] = []
+    for source in sources:
+        found += map(str, find_images(source)) if Path(source).is_dir() else [source]
+    return found
+
+
 def check_writable(path: Path | None, *, suffix: str) -> None:
     """Refuse an output that cannot be written before hours of work, not after.
 
@@ -159,11 +175,16 @@ def check_writable(path: Path | None, *, suffix: str) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse an output folder that cannot be written or made, as `check_writable` does a file.
+    """Refuse a model's output folder that cannot be written, as `check_writable` does a file.
 
     Raises:
-        UsageError: It is a file, lies in one, or may not be written to.
+        UsageError: It is a file, lies in one, may not be written to, or could not be loaded, as a
+            bundled model of its name comes first.
     """
+    from passreid.hub import bundled
+
+    if str(path) in bundled():
+        raise UsageError(f"{path}: is the name of a bundled model; choose another output.")
     place = path.absolute()
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +11,15 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from passreid import storage
-from passreid.cli.app import ModelOptions, app, note, say
+from passreid.cli.app import ModelOptions, app, calibration_of, note, say
 from passreid.cli.measure import draw_sheet
-from passreid.errors import UsageError
+from passreid.errors import CalibrationError, UsageError
 from passreid.verify import cosine
 
 if TYPE_CHECKING:
     from passreid.data import Sample
     from passreid.embed import Embedder
-    from passreid.evaluation import Report
+    from passreid.report import Report
 
 MARK = ".passreid-demo"
 
@@ -133,13 +134,15 @@ def _say_compared(report: Report, embedder: Embedder) -> None:
     again = next(i for i in hits if gallery.pids[i] == query.pids[0])
     other = next(i for i in reversed(hits) if gallery.pids[i] != query.pids[0])
     say("4. Compared it with two of them, allowing one false accept in 1,000:")
+    calibration = calibration_of(embedder)
     for truth, index in (("the same", again), ("another", other)):
         similarity = float(cosine(query.rows[0], gallery.rows[index]))
         text = f"cosine {similarity:.3f}"
-        if embedder.calibration is not None and embedder.calibration.flip == embedder.flip:
-            verdict = embedder.calibration.judge(similarity)
-            answer = "same person" if verdict.same_person else "not the same person"
-            text += f", probability {verdict.probability:.3f}: {answer}"
+        if calibration is not None:
+            text += f", probability {calibration.probability(similarity):.3f}"
+            with suppress(CalibrationError):  # fitted on too few people for this rate
+                same = calibration.judge(similarity, false_accept_rate=1e-3).same_person
+                text += ": same person" if same else ": not the same person"
         say(f"     {escape(_label(gallery.samples[index]))}, truly {truth} person: {text}")
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from passreid.camera_pairs import CameraPair
     from passreid.card import ModelCard
     from passreid.data import ReIDDataset
-    from passreid.evaluation import Report
+    from passreid.report import Report
     from passreid.verify import Calibration
 
 _WIDEST = 10_000  # columns
@@ -61,7 +61,7 @@ def evaluate(
     Args:
         root: A data set: Market-1501, MSMT17, CUHK03-NP, DukeMTMC layout, Occluded-Duke, a folder
             of people, or a CSV file.
-        rerank: Also score the order after k-reciprocal re-ranking.
+        rerank: Score the order after k-reciprocal re-ranking, in place of that by cosine.
         camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
         camera_pairs: Also score each camera's queries among each other camera's pictures alone;
             cameras go by the names or numbers that the set's files give them.
@@ -137,7 +137,7 @@ def calibrate(
     if unknown := [f"{rate:g}" for rate in RATES if rate not in measured]:
         note(
             f"Too few pairs of different people for a threshold at false-accept rates of "
-            f"{', '.join(unknown)}: `compare` and --same-only refuse those."
+            f"{', '.join(unknown)}: `compare` gives no verdict and --same-only refuses there."
         )
     note(f"Wrote {output}; use it with --model {output}.")
 

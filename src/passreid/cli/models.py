@@ -174,25 +174,35 @@ def export(
 @app.command
 def doctor() -> int:
     """Say what is installed, what the machine offers, and whether the bundled model works."""
+    from passreid.backends import torch_runs
+
     say(f"passreid {importlib.metadata.version('passreid')} on Python {platform.python_version()}")
     say(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     for package in ("numpy", "pillow", "onnxruntime", "safetensors"):
-        say(f"  {package} {importlib.metadata.version(package)}")
+        say(f"  {package} {_version(package)}")
     for extra, packages in EXTRAS.items():
         missing = [p for p in packages if importlib.util.find_spec(p) is None]
         state = "installed" if not missing else f"not installed: pip install 'passreid\\[{extra}]'"
         say(f"  extra {extra}: {state}")
-    if importlib.util.find_spec("torch") is not None:
-        from passreid.backends.pytorch import gpu
-
-        say(f"  torch {importlib.metadata.version('torch')}, accelerator: {gpu() or 'none'}")
     try:
+        if torch_runs():
+            from passreid.backends.pytorch import gpu
+
+            say(f"  torch {_version('torch')}, accelerator: {gpu() or 'none'}")
         same, different = _self_test()
-    except PassreidError as error:
+    except (PassreidError, ImportError, OSError) as error:  # libraries that do not load, too
         say(f"bundled model: fails ({escape(str(error))})")
         return 1
     say(f"bundled model: works (same person {same:.2f}, different people {different:.2f})")
     return 0
+
+
+def _version(package: str) -> str:
+    """The version of a package; builds for other hardware go by other names."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed under this name"
 
 
 def _self_test() -> tuple[float, float]:

@@ -1,10 +1,10 @@
-"""embed, compare, rank: pictures in, answers out."""
+"""compare, rank: pictures in, answers out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,16 +18,16 @@ from passreid.cli.app import (
     app,
     calibration_of,
     check_writable,
+    expand,
     note,
     report_skipped,
     say,
     say_json,
 )
-from passreid.errors import UsageError
+from passreid.errors import CalibrationError, UsageError
 from passreid.ranking import rank as rank_embeddings
 from passreid.ranking import rank_distances
 from passreid.reranking import rerank
-from passreid.storage import replacing
 from passreid.verify import cosine
 
 if TYPE_CHECKING:
@@ -84,116 +84,6 @@ class Search:
         return [[index for index, _ in ranking.hits(n)] for n in range(len(ranking))]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class BulkOptions:
-    """Who embeds many pictures, for an output that ends in .parquet.
-
-    Attributes:
-        workers: Processes on this machine, or actors of the Ray cluster.
-        ray: Address of a Ray cluster (auto, ray://host:10001), or local for one on this machine.
-        column: Column of Parquet sources that holds pictures or their paths.
-        gallery: A gallery's folder or address; all are enrolled in it when they are embedded, and
-            it is made if there is none.
-    """
-
-    workers: int = 1
-    ray: str | None = None
-    column: str | None = None
-    gallery: str | None = None
-
-
-@app.command
-def embed(
-    *images: str,
-    output: Path | None = None,
-    json: bool = False,
-    on_error: OnError = "raise",
-    options: ModelOptions = ModelOptions(),  # noqa: B008
-    bulk: BulkOptions = BulkOptions(),
-) -> int:
-    """Turn pictures of people into embeddings.
-
-    An output that ends in .parquet becomes a folder: for millions of pictures from folders, lists
-    (.txt), tar shards, Parquet files and object storage. Unreadable ones are listed there, and the
-    same command goes on after a kill.
-
-    Example: passreid embed crops/ --output crops.npz
-
-    Args:
-        images: Files, folders (searched for pictures) or https addresses.
-        output: An .npz file for the arrays `paths` and `embeddings` (float32, N x D), or a .parquet
-            folder.
-        json: One object a line: path and embedding.
-    """
-    if output is not None and output.suffix.lower() == ".parquet":
-        if json:
-            raise UsageError("--json prints; leave it out or the --output that ends in .parquet.")
-        return _embed_in_bulk(images, output, options, bulk)
-    if bulk != BulkOptions():
-        raise UsageError(
-            "--workers, --ray, --column and --gallery need an --output that ends in .parquet."
-        )
-    check_writable(output, suffix=".npz")
-    sources = expand(images)
-    embedder = options.load()
-    done = embedder.embed(sources, on_error=on_error, progress=len(sources) > embedder.batch_size)
-    paths = [sources[i] for i in done.indices]
-    if output is not None:
-        save_embeddings(output, paths, done.embeddings)
-    for path, row in zip(paths, done.embeddings, strict=True):
-        if json:
-            say_json({"path": path, "embedding": row.tolist()})
-    if output is not None:
-        note(f"Wrote {len(paths)} embeddings of {embedder.dim} numbers to {output}.")
-    elif not json:
-        name = escape(embedder.card.name)
-        say(f"{len(paths)} pictures, {embedder.dim} numbers each, from {name}.")
-        note("Nothing was written: add --output F.npz, or --json to print them.")
-    return report_skipped(done.skipped)
-
-
-def _embed_in_bulk(
-    images: Sequence[str], output: Path, options: ModelOptions, bulk: BulkOptions
-) -> int:
-    """Embed into a folder of Parquet files, part by part."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from passreid.bulk import embed_all
-
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Embedding parts", total=None)
-        result = embed_all(
-            images,
-            output,
-            model={"name_or_path": values.pop("model"), **values},
-            workers=bulk.workers,
-            ray=bulk.ray,
-            column=bulk.column,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    before = f", {result.found} of {result.parts} parts done before" if result.found else ""
-    note(f"{result.embeddings} embeddings in {output}{before}.")
-    if bulk.gallery is not None:
-        _enrol_in(bulk.gallery, output, options)
-    if not result.failures:
-        return 0
-    note(f"{result.failures} could not be embedded; {output}/_failures.jsonl says why.")
-    return 1
-
-
-def _enrol_in(place: str, folder: Path, options: ModelOptions) -> None:
-    from passreid.bulk import add_to_gallery
-    from passreid.gallery import identity, open_gallery
-
-    embedder = options.load()
-    with open_gallery(place, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
-        added = add_to_gallery(folder, gallery)
-    note(f"{added.added} enrolled in {place}, {added.known} were there before.")
-
-
 @app.command
 def compare(
     a: str,
@@ -211,35 +101,50 @@ def compare(
     Args:
         a: A picture.
         b: Another.
-        json: One object: cosine, probability, same_person, threshold.
+        json: One object: cosine, probability, same_person, threshold, false_accept_rate; null is
+            what the model's calibration does not tell.
     """
     embedder = options.load()
     first, second = embedder([a, b])
-    similarity = float(cosine(first, second))
     calibration = calibration_of(embedder)
-    if calibration is None:
-        values: dict[str, Any] = {"cosine": similarity, "probability": None, "same_person": None}
-        text = f"Cosine {similarity:.3f}. No calibration says what it means: `passreid calibrate`"
-        text += " on a labelled set gives a probability."
-    else:
-        verdict = calibration.judge(similarity, false_accept_rate=false_accept_rate)
-        values = {
-            "cosine": verdict.cosine,
-            "probability": verdict.probability,
-            "same_person": verdict.same_person,
-            "threshold": verdict.threshold,
-            "false_accept_rate": verdict.false_accept_rate,
-        }
-        answer = "The same person" if verdict.same_person else "Not the same person"
-        text = (
-            f"{answer}: cosine {verdict.cosine:.3f} against a threshold of {verdict.threshold:.3f} "
-            f"(false-accept rate {false_accept_rate:g} on {calibration.data}), "
-            f"probability {verdict.probability:.3f}."
-        )
+    values = _judged(float(cosine(first, second)), calibration, false_accept_rate)
     if json:
         say_json(values)
-    else:
-        say(escape(text))
+        return
+    text = f"cosine {values['cosine']:.3f}"
+    if calibration is None:
+        text += ". No calibration says what it means: `passreid calibrate` on a labelled set gives "
+        text += "a probability"
+    elif values["same_person"] is not None:
+        answer = "The same person" if values["same_person"] else "Not the same person"
+        text = (
+            f"{answer}: {text} against a threshold of {values['threshold']:.3f} "
+            f"(false-accept rate {false_accept_rate:g} on {calibration.data})"
+        )
+    if calibration is not None:
+        text += f", probability {values['probability']:.3f}"
+    say(escape(f"{text[0].upper()}{text[1:]}."))
+
+
+def _judged(
+    similarity: float, calibration: Calibration | None, false_accept_rate: float
+) -> dict[str, Any]:
+    """Say what a cosine means as plain data, with None for what the calibration does not tell."""
+    values: dict[str, Any] = {
+        "cosine": similarity,
+        "probability": None,
+        "same_person": None,
+        "threshold": None,
+        "false_accept_rate": None,
+    }
+    if calibration is None:
+        return values
+    values["probability"] = calibration.probability(similarity)
+    try:
+        return asdict(calibration.judge(similarity, false_accept_rate=false_accept_rate))
+    except CalibrationError as error:
+        note(str(error))
+    return values
 
 
 @app.command
@@ -275,14 +180,14 @@ def rank(
     found = embedder.embed(pictures, on_error=on_error, progress=len(pictures) > 200)
     queries = [queries[i] for i in asked.indices]
     pictures = [pictures[i] for i in found.indices]
-    results: list[list[tuple[str, float]]] = []
+    order: list[list[int]] = [[] for _ in queries]
     if queries and pictures:
         order = search.order(asked.embeddings, found.embeddings, threshold)
-        for name, indices in zip(queries, order, strict=True):
-            row = asked.embeddings[len(results)]
-            hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
-            hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
-            results.append(hits[: search.top])
+    results: list[list[tuple[str, float]]] = []
+    for name, row, indices in zip(queries, asked.embeddings, order, strict=True):
+        hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
+        hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
+        results.append(hits[: search.top])
     for name, hits in zip(queries, results, strict=True):
         (say_json if json else _say_hits)(_answer(name, hits, calibration))
     if sheet is not None and results:
@@ -291,29 +196,6 @@ def rank(
         rank_sheet(queries, results, sheet)
         note(f"Drew {sheet}.")
     return report_skipped((*asked.skipped, *found.skipped))
-
-
-def expand(sources: Sequence[str]) -> list[str]:
-    """Turn folders into the pictures in them; files and addresses stay as they are.
-
-    Raises:
-        UsageError: Nothing or an empty name was given, or a folder holds no picture.
-    """
-    from passreid.images import find_images
-
-    if not sources or "" in sources:
-        raise UsageError("No picture was given; name files, folders or https addresses.")
-    found: list[str] = []
-    for source in sources:
-        found += map(str, find_images(source)) if Path(source).is_dir() else [source]
-    return found
-
-
-def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) -> None:
-    """Write an .npz whole or not at all: `paths` (N,) text and `embeddings` (N, D) float32."""
-    # By a name, NumPy would choose the file: it appends .npz to .NPZ.
-    with replacing(output) as temporary, temporary.open("wb") as file:
-        np.savez(file, paths=np.array(paths, np.str_), embeddings=embeddings)
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -104,7 +104,7 @@ def pipeline(
         model: A ModelScope id or a folder of one, or whatever else `passreid.load` takes; None is
             ModelScope's default for the task, which is fetched once.
         device: As `passreid.load`; "gpu" is, as with the original, a GPU if there is one.
-        model_revision: Branch or tag of a hub's model.
+        model_revision: Branch or tag of a hub's model; a file or folder has none.
         options: Passed on to `passreid.load`.
 
     Raises:
@@ -119,7 +119,7 @@ def pipeline(
         hints = "".join(f" '{key}'.{suggest(key, sorted(_OPTIONS))}" for key in sorted(unknown))
         raise UsageError(f"pipeline has no option{hints}")
     name = model or DEFAULT_MODEL
-    if model_revision is not None:
+    if model_revision is not None and not Path(name).expanduser().exists():
         name = f"{name}@{model_revision}"
     where = "auto" if device == "gpu" else device.replace("gpu:", "cuda:")
     return ReIDPipeline(load(name, device=where, **options))
