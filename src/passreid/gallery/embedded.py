@@ -22,7 +22,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from passreid.errors import OutputError, PassreidError
-from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
+from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.folder import (
     CARD,
@@ -38,6 +38,7 @@ from passreid.gallery.folder import (
 )
 from passreid.gallery.points import Words, check_ids, condition, entry_of, is_id, payload
 from passreid.gallery.shard import LiveShard
+from passreid.gallery.words import changeable
 from passreid.similarity import F32
 from passreid.storage import write
 
@@ -198,7 +199,7 @@ class EmbeddedGallery(Engine):
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
         check_ids(ids)
-        changeable(values)
+        values = changeable(values)
         with self._live.changing() as shard:
             there = [str(record.id) for record in shard.retrieve(list(ids), False, False)]
             if there and values:

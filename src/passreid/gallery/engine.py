@@ -22,11 +22,11 @@ from passreid.gallery.base import (
     Page,
     Pooling,
     Where,
-    check_words,
     pooled,
     unit_vector,
 )
 from passreid.gallery.points import check_ids, entry_of, is_id
+from passreid.gallery.words import check_words
 from passreid.reranking import rerank as reranked
 from passreid.similarity import F32
 

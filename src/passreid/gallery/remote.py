@@ -15,10 +15,11 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from passreid.errors import GalleryError
-from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
+from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where
 from passreid.gallery.connection import repeated
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.points import INDEXED, Words, check_ids, condition, entry_of, payload
+from passreid.gallery.words import changeable
 from passreid.similarity import F32
 
 _BATCH = 256
@@ -192,7 +193,7 @@ class RemoteGallery(Engine):
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
         check_ids(ids)
-        changeable(values)
+        values = changeable(values)
         there: list[Any] = [str(record.id) for record in self._records(ids)]
         if there and values:
             self._call(self._client.set_payload, values, there, wait=True)
