@@ -230,6 +230,9 @@ class Gallery(Protocol):
                 `everything` is not said.
         """
 
+    def to_compact(self) -> bool:
+        """Whether something was removed whose last bytes `compact` has yet to take away."""
+
     def compact(self) -> None:
         """Write what is left anew, without anything that was removed, and index it."""
 

@@ -5,6 +5,7 @@
       lock             held by the one process that has the gallery open
       shard/           vectors (float16), what is known of them, write-ahead log, index
       thumbnails/      one JPEG for each entry that has one
+      removed          there while bytes of removed entries may be left
 
 Vectors are stored at unit length and compared by their dot product, so nothing is rounded twice.
 """
@@ -27,6 +28,7 @@ from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.folder import (
     CARD,
     MUCH,
+    REMOVED,
     SHARD,
     THUMBNAILS,
     bytes_on_disk,
@@ -76,6 +78,7 @@ class EmbeddedGallery(Engine):
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
         self.layout = Layout(int8=bool(card.get("int8", False)))
+        self._removals = 0
         self._lock = locked(folder)
         try:
             self._live = LiveShard(folder, dim=self.dim, int8=self.layout.int8)
@@ -220,6 +223,9 @@ class EmbeddedGallery(Engine):
                 )
             )[0]:
                 ids = [str(record.id) for record in records]
+                if not removed:
+                    self._removals += 1
+                    write(self.folder / REMOVED, b"")
                 # Pictures first: killed in between, the entry is still there to be removed again.
                 with told(OutputError, f"{self.folder}: a thumbnail cannot be removed"):
                     for id in ids:
@@ -228,12 +234,17 @@ class EmbeddedGallery(Engine):
                 removed += len(ids)
         return removed
 
+    def to_compact(self) -> bool:
+        """Whether something was removed since the gallery was last compacted, by any process."""
+        return (self.folder / REMOVED).exists()
+
     def compact(self) -> None:
         """Write what is left into a new shard, build its index, and put it in place.
 
         Searches and changes go on meanwhile; a kill at any moment loses nothing.
         """
         self._writable()
+        removals = self._removals
         self._live.rewrite()
         pictures = (self.folder / THUMBNAILS).rglob("*.jpg")
         while some := list(islice(pictures, _BATCH)):
@@ -244,6 +255,9 @@ class EmbeddedGallery(Engine):
                     for picture in some:
                         if picture.stem not in kept:  # its entry never came, for a kill
                             picture.unlink()
+        with self._live.changing(), told(OutputError, f"{self.folder}: cannot be compacted"):
+            if self._removals == removals:  # else what went meanwhile may be in the new shard
+                (self.folder / REMOVED).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write everything and let go; an index or a copy that is being made is given up."""

@@ -55,6 +55,7 @@ class RemoteGallery(Engine):
 
     def __init__(self, client: QdrantClient, name: str, *, read_only: bool = False) -> None:
         self.name, self.read_only, self._client = name, read_only, client
+        self._to_compact = False  # of what others removed only the server knows
         if not self._call(client.collection_exists):
             raise GalleryError(f"{name}: there is no such gallery; add pictures to make one.")
         config = _ours(client, name).config
@@ -206,7 +207,12 @@ class RemoteGallery(Engine):
         chosen = models.FilterSelector(filter=condition(where, _WORDS) or models.Filter())
         if removed:
             self._call(self._client.delete, chosen, wait=True)
+            self._to_compact = True
         return removed
+
+    def to_compact(self) -> bool:
+        """Whether something was removed through this object since it last compacted."""
+        return self._to_compact
 
     def compact(self) -> None:
         """Ask the server to write segments with removed entries anew.
@@ -217,6 +223,7 @@ class RemoteGallery(Engine):
         self._writable()
         soon = models.OptimizersConfigDiff(deleted_threshold=0.0001, vacuum_min_vector_number=100)
         self._call(self._client.update_collection, optimizers_config=soon)
+        self._to_compact = False
 
     def close(self) -> None:
         """Let go of the connection; everything is written already."""
