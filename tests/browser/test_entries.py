@@ -95,6 +95,26 @@ def test_pictures_that_come_while_others_are_sent_are_enrolled_too(
     assert sorted(where.all_text_contents()) == ["camera door", "camera roof", "camera roof"]
 
 
+def test_an_enrolment_that_breaks_off_is_not_done(page: Any, serve: Serve, tmp_path: Path) -> None:
+    crops = crops_of(tmp_path, people=2)[:2]
+    page.goto(serve())
+    line = '{"event": "added", "index": 0, "source": "a.png"}\n{"event": "ad'
+    page.route("**/v1/entries", lambda route: route.fulfill(body=line), times=1)
+    page.click("#open-enrol")
+    told = page.locator("#enrol-status")
+    page.set_input_files("#files", crops)
+    expect(told).to_have_text(
+        "The connection broke off; choose the same pictures again. "
+        "So far: 1 added, 0 known already, 0 skipped."
+    )
+    page.route("**/v1/entries", lambda route: route.abort(), times=1)
+    page.set_input_files("#files", crops)
+    expect(told).to_have_text(
+        "The service does not answer. Is it still running? "
+        "So far: 0 added, 0 known already, 0 skipped."
+    )
+
+
 def test_what_an_older_search_found_does_not_stand_beside_a_new_picture(
     page: Any, serve: Serve, tmp_path: Path
 ) -> None:

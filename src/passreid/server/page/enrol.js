@@ -72,19 +72,21 @@ async function enrol({ batches, signal }, limits) {
   };
   const told = () => `${tally.added} added, ${tally.known} known already, ${tally.skipped} skipped`;
   const send = async (part, about) => {
+    let whole = false;
     for await (const line of getLines("v1/entries", { method: "POST", body: form(part, about), signal })) {
       if (line.event === "stopped") throw new Error(line.reason);
-      if (line.event === "done") continue;
-      if (line.event === "skipped") skip(line.source, line.reason);
+      if (line.event === "done") whole = true;
+      else if (line.event === "skipped") skip(line.source, line.reason);
       else tally[line.event] += 1;
       bar.value = tally.added + tally.known + tally.skipped;
       status.textContent = `${bar.value} of ${bar.max}: ${told()}`;
     }
+    if (!whole) throw new Error("The connection broke off; choose the same pictures again.");
   };
   skipped.replaceChildren();
   Object.assign(bar, { hidden: false, value: 0, max: batches[0].files.length });
   find("#stop").hidden = false;
-  let ended = "Done";
+  let ended = "Done:";
   status.textContent = `${pictures(batches[0].files.length)} will be sent…`;
   try {
     for (const { files, about } of batches) {
@@ -93,9 +95,9 @@ async function enrol({ batches, signal }, limits) {
       for (const part of parts(small, limits)) await send(part, about);
     }
   } catch (error) {
-    ended = error.name === "AbortError" ? "Stopped" : error.message;
+    ended = error.name === "AbortError" ? "Stopped:" : `${error.message} So far:`;
   }
-  status.textContent = `${ended}: ${told()}.`;
+  status.textContent = `${ended} ${told()}.`;
 }
 
 function described() {
