@@ -51,6 +51,9 @@ def test_the_same_picture_is_enrolled_once(everywhere: Gallery) -> None:
     twice = [*entries(range(58, 60)), Entry(content_hash="new", embedding=VECTORS[0])] * 2
     assert everywhere.add(twice) == (1, 5)
     assert everywhere.count() == 61
+    cameras = [Entry(content_hash="y", embedding=VECTORS[0], camera=name) for name in "ab"]
+    assert everywhere.add(cameras) == (1, 1)
+    assert everywhere.get([cameras[0].id])[0].camera == "a"  # the first, in one batch or in two
 
 
 def test_thresholds_groups_and_tracklets(everywhere: Gallery) -> None:
