@@ -50,10 +50,15 @@ def test_pictures_are_labelled_and_a_label_is_taken_back(
         field = page.locator(f"#label-{name}")
         expect(field).to_have_value("")
         expect(field).to_have_attribute("placeholder", "several, kept")
+    shoot(page, "label-several")
+    expect(page.locator("#clear-tracklet")).to_be_hidden()
+    page.click("#clear-camera")
+    expect(page.locator("#label-camera")).to_have_attribute("placeholder", "unknown")
     page.fill("#label-tracklet", "7")
     page.click("#labels >> text=Save")
     expect(page.locator("#status")).to_contain_text("3 pictures were labelled.")
     expect(names).to_have_text(["Ada", "Ada", files[2]])
+    expect(page.locator(".card .where:visible")).to_have_count(0)
 
     boxes.nth(0).check()
     page.click("#label")
@@ -64,6 +69,50 @@ def test_pictures_are_labelled_and_a_label_is_taken_back(
     page.fill("#label-person", "")
     page.click("#labels >> text=Save")
     expect(names).to_have_text([files[0], "Ada", files[2]])
+
+
+def test_pictures_that_come_while_others_are_sent_are_enrolled_too(
+    page: Any, serve: Serve, tmp_path: Path
+) -> None:
+    crops = crops_of(tmp_path, people=2)[:3]
+    page.goto(serve())
+    waiting: list[Any] = []
+    page.route("**/v1/entries", lambda route: waiting.append(route), times=1)
+    page.click("#open-enrol")
+    page.fill("#enrol-camera", "door")
+    with page.expect_request("**/v1/entries"):
+        page.set_input_files("#files", crops[:1])
+    page.fill("#enrol-camera", "roof")
+    page.set_input_files("#files", crops[1:])
+    expect(page.locator("#enrol-status")).to_have_text("2 more pictures will be sent…")
+    waiting[0].continue_()
+    expect(page.locator("#enrol-status")).to_have_text(
+        "Done: 3 added, 0 known already, 0 skipped.", timeout=60_000
+    )
+    page.click("#enrol >> text=Close")
+    where = page.locator(".card .where")
+    expect(where).to_have_count(3)
+    assert sorted(where.all_text_contents()) == ["camera door", "camera roof", "camera roof"]
+
+
+def test_an_enrolment_that_breaks_off_is_not_done(page: Any, serve: Serve, tmp_path: Path) -> None:
+    crops = crops_of(tmp_path, people=2)[:2]
+    page.goto(serve())
+    line = '{"event": "added", "index": 0, "source": "a.png"}\n{"event": "ad'
+    page.route("**/v1/entries", lambda route: route.fulfill(body=line), times=1)
+    page.click("#open-enrol")
+    told = page.locator("#enrol-status")
+    page.set_input_files("#files", crops)
+    expect(told).to_have_text(
+        "The connection broke off; choose the same pictures again. "
+        "So far: 1 added, 0 known already, 0 skipped."
+    )
+    page.route("**/v1/entries", lambda route: route.abort(), times=1)
+    page.set_input_files("#files", crops)
+    expect(told).to_have_text(
+        "The service does not answer. Is it still running? "
+        "So far: 0 added, 0 known already, 0 skipped."
+    )
 
 
 def test_what_an_older_search_found_does_not_stand_beside_a_new_picture(

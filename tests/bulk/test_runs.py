@@ -99,8 +99,10 @@ def test_the_verb_enrols_in_a_gallery_once(
         assert hit.entry.source == crop
         assert hit.score == pytest.approx(1, abs=1e-2)
         assert gallery.count(Where(sources=(crop,))) == 1
-    ran = cli("embed", folder, "--output", output, "--gallery", "http://host/no/name")
+    late = tmp_path / "late.parquet"
+    ran = cli("embed", folder, "--output", late, "--gallery", "http://host/no/name")
     assert (ran.code, "http://host/no/name: write a server's gallery" in ran.err) == (2, True)
+    assert not late.exists()  # it is said before anything is embedded
 
 
 def start(folder: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:

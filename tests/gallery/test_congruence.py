@@ -9,7 +9,7 @@ import pytest
 
 from passreid.errors import EmbeddingError, UsageError
 from passreid.gallery import Entry, Gallery, Where
-from passreid.gallery.base import Pooling
+from passreid.gallery.base import Pooling, entry_id
 from passreid.reranking import rerank
 from tests.gallery.drawn import DIM, FILTERS, VECTORS, cosines, entries, fits
 
@@ -51,6 +51,9 @@ def test_the_same_picture_is_enrolled_once(everywhere: Gallery) -> None:
     twice = [*entries(range(58, 60)), Entry(content_hash="new", embedding=VECTORS[0])] * 2
     assert everywhere.add(twice) == (1, 5)
     assert everywhere.count() == 61
+    cameras = [Entry(content_hash="y", embedding=VECTORS[0], camera=name) for name in "ab"]
+    assert everywhere.add(cameras) == (1, 1)
+    assert everywhere.get([cameras[0].id])[0].camera == "a"  # the first, in one batch or in two
 
 
 def test_thresholds_groups_and_tracklets(everywhere: Gallery) -> None:
@@ -95,6 +98,13 @@ def test_reranking_is_that_of_the_same_vectors(everywhere: Gallery, pooling: Poo
         firsts.setdefault(hit.entry.tracklet, hit.entry.id)
     grouped = everywhere.search(track, top_k=20, pooling=pooling, group_by="tracklet", rerank=10)
     assert [hit.entry.id for hit in grouped] == list(firsts.values())
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"in": value}
+    return value
 
 
 def test_labels_can_be_changed(everywhere: Gallery) -> None:
@@ -162,6 +172,11 @@ def test_numbers_and_places_that_mean_nothing(everywhere: Gallery) -> None:
         ({"camera": "half \ud800"}, "half characters"),
         ({"payload": {"a": np.inf}}, "NaN, infinity"),
         ({"payload": [1]}, "an object of plain JSON"),
+        ({"payload": {"a": {1: 2}}}, "an object of plain JSON"),
+        ({"payload": {"n": 2**64}}, "integers beyond 64 bits"),
+        ({"payload": nested(65)}, "more than 64 levels"),
+        ({"camera": 3}, "Labels must be text"),
+        ({"time": "noon"}, "noon is no time"),
     ],
 )
 def test_words_that_cannot_be_kept(everywhere: Gallery, said: Any, message: str) -> None:
@@ -171,6 +186,24 @@ def test_words_that_cannot_be_kept(everywhere: Gallery, said: Any, message: str)
         with pytest.raises(UsageError, match=message):
             everywhere.update([entries()[0].id], **said)
     assert everywhere.count() == 60
+
+
+def test_payloads_at_the_limits_come_back(everywhere: Gallery) -> None:
+    payload = {"least": -(2**63), "most": 2**64 - 1, "deep": nested(63), "none": None}
+    everywhere.add([Entry(content_hash="x", embedding=VECTORS[0], payload=payload)])
+    everywhere.compact()
+    (found,) = everywhere.get([entry_id("x")])
+    assert found.payload == payload
+
+
+def test_an_empty_label_is_an_unknown_one(everywhere: Gallery) -> None:
+    """Or all who are called by nothing would be one person."""
+    nobody = [Entry(content_hash=f"x{n}", embedding=VECTORS[n], person="") for n in range(2)]
+    everywhere.add(nobody)
+    everywhere.update([entries()[1].id, entries()[2].id], person="")
+    ids = (*(entry.id for entry in nobody), entries()[1].id, entries()[2].id)
+    hits = everywhere.search(VECTORS[0], where=Where(ids=ids), group_by="person")
+    assert [hit.group for hit in hits] == [None] * 4
 
 
 def test_everybody_is_forgotten_only_where_that_is_said(everywhere: Gallery) -> None:

@@ -64,6 +64,15 @@ def test_a_filter_chooses_what_is_written(gallery: Gallery, tmp_path: Path) -> N
         assert {entry.camera for entry in other.page().entries} == {"c1"}
 
 
+def test_an_export_overwrites_nothing_of_its_gallery(gallery: Gallery, tmp_path: Path) -> None:
+    card = tmp_path / "g" / "gallery.json"
+    before = card.read_bytes()
+    for path in (card, tmp_path / "g" / "thumbnails" / "new.parquet"):
+        with pytest.raises(UsageError, match="lies in the gallery itself; write it elsewhere"):
+            export_parquet(gallery, path)
+    assert card.read_bytes() == before
+
+
 def test_what_is_no_export_is_said(gallery: Gallery, tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet

@@ -76,7 +76,9 @@ def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Pat
 
     assert seen(secret)
     assert seen(face)
+    assert not gallery.to_compact()
     assert gallery.remove(Where(sources=(secret.decode(),))) == 1
+    assert gallery.to_compact()
     assert not seen(face)
     assert gallery.get([entry.id]) == []
     orphan = tmp_path / "g" / "thumbnails" / "ab" / "abc.jpg"  # as a kill may leave one
@@ -85,6 +87,7 @@ def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Pat
     gallery.compact()
     assert not orphan.exists()
     assert not seen(secret)
+    assert not gallery.to_compact()
     assert gallery.count() == 60
     assert gallery.search(VECTORS[11])[0].entry.payload == {"n": 11}
 

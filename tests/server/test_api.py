@@ -169,7 +169,10 @@ def test_an_enrolment_that_fails_says_so_on_its_last_line(
 
 
 def test_payloads_that_json_cannot_carry_are_refused(client: TestClient) -> None:
-    for about in ('{"payload": {"a": NaN}}', '{"payload": {"a": "\\ud800"}}', "[", '{"x": 1}'):
+    deep = '{"payload": ' + '{"a": ' * 150 + "1" + "}" * 151
+    large = f'{{"payload": {{"n": {10**30}}}}}'
+    half = '{"payload": {"a": "\\ud800"}}'
+    for about in ('{"payload": {"a": NaN}}', half, "[", '{"x": 1}', deep, large):
         files = {"files": ("a.png", png(1))}
         assert client.post("/v1/entries", files=files, data={"about": about}).status_code == 422
 

@@ -8,12 +8,13 @@ import time
 from concurrent.futures import CancelledError
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from passreid.embed import Embedder
 from passreid.errors import GalleryError, OutputError, UsageError
-from passreid.gallery import Entry, identity, open_gallery
+from passreid.gallery import Entry, Where, identity, open_gallery
 from passreid.server import engine as server_engine
 from passreid.server.serving import listen
 from tests.server.conftest import Start, enrol, png
@@ -57,10 +58,12 @@ def test_a_compaction_that_failed_is_made_up_for(
     enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
     engine = client.app.state.engine  # type: ignore[attr-defined]
     failures, done = [OutputError("full")], []
+    compacts = engine.gallery.compact
 
     def compact() -> None:
         if failures:
             raise failures.pop()
+        compacts()
         done.append(1)
 
     monkeypatch.setattr(engine.gallery, "compact", compact)
@@ -125,6 +128,7 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
     client.portal.call(engine._upkeep.cancel)
     done: list[int] = []
     slept: list[float] = []
+    compacts = engine.gallery.compact
 
     async def until_the_fourth(seconds: float) -> None:
         slept.append(seconds)
@@ -135,6 +139,7 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
         done.append(1)
         if len(done) == 1:
             raise RuntimeError("as the engine raises")
+        compacts()
 
     monkeypatch.setattr(engine.gallery, "compact", compact)
     enrol(client, 1)
@@ -144,6 +149,30 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
         client.portal.call(engine._keep_up)
     assert slept == [3600.0] * 4
     assert len(done) == 2  # again after it failed, and not without need
+
+
+def test_what_was_forgotten_before_the_start_leaves_the_disk(
+    start: Start, tmp_path: Path, embedder: Embedder
+) -> None:
+    secret, folder = "mrs-unmistakable", tmp_path / "g.gallery"
+    row = np.ones(embedder.dim, np.float32)
+    with open_gallery(folder, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
+        gallery.add(
+            Entry(content_hash=each, embedding=row, source=each) for each in (secret, "other")
+        )
+        assert gallery.remove(Where(sources=(secret,))) == 1
+
+    def seen() -> bool:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return any(secret.encode() in path.read_bytes() for path in files)
+
+    assert seen()
+    gallery = start().app.state.engine.gallery  # type: ignore[attr-defined]
+    until = time.monotonic() + 60
+    while gallery.to_compact() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not seen()
+    assert gallery.count() == 1
 
 
 def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:

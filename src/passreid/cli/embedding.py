@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cyclopts import Parameter
@@ -23,6 +24,9 @@ from passreid.cli.app import (
 )
 from passreid.errors import UsageError
 from passreid.storage import replacing
+
+if TYPE_CHECKING:
+    from passreid.gallery import Gallery
 
 
 @Parameter(name="*")
@@ -103,6 +107,8 @@ def _embed_in_bulk(
 
     from passreid.bulk import embed_all
 
+    if bulk.gallery is not None:
+        _opened(bulk.gallery, options).close()  # what is wrong with it is said before the work
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Embedding parts", total=None)
@@ -127,12 +133,17 @@ def _embed_in_bulk(
 
 def _enrol_in(place: str, folder: Path, options: ModelOptions) -> None:
     from passreid.bulk import add_to_gallery
+
+    with _opened(place, options) as gallery:
+        added = add_to_gallery(folder, gallery)
+    note(f"{added.added} enrolled in {place}, {added.known} were there before.")
+
+
+def _opened(place: str, options: ModelOptions) -> Gallery:
     from passreid.gallery import identity, open_gallery
 
     embedder = options.load()
-    with open_gallery(place, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
-        added = add_to_gallery(folder, gallery)
-    note(f"{added.added} enrolled in {place}, {added.known} were there before.")
+    return open_gallery(place, model=identity(embedder), dim=embedder.dim, create=True)
 
 
 def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) -> None:

@@ -70,7 +70,7 @@ def remove(
     where = filters.some(everything, "forget")
     with open_gallery(place) as opened:
         removed = opened.remove(where, everything=everything)
-        if removed:
+        if opened.to_compact():  # also of a removal that was killed before
             opened.compact()
         note(f"Forgot {removed} entries; {place} holds {opened.count()}.")
     return 0

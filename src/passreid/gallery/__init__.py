@@ -1,6 +1,7 @@
 """A living gallery: enrol people, find them again, forget them.
 
 base.py       entries, filters, hits, the protocol
+words.py      what may be said of an entry
 embedded.py   a folder on this machine: the Qdrant engine in the process
 folder.py     what lies in it, and what a kill left of it
 shard.py      the engine's files, made anew while they are used

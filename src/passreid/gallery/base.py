@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from passreid.config import plain
 from passreid.embed import Embedder
-from passreid.errors import EmbeddingError, UsageError
+from passreid.errors import EmbeddingError
+from passreid.gallery.words import LABELS
 from passreid.hub import weights_digest
 from passreid.similarity import F32, unit_rows
 
@@ -39,7 +40,7 @@ class Entry:
         embedding: (D,) float32; None where it was not asked for. Stored at unit length in float16.
         id: A UUID in small letters; from the content hash when not given.
         source: Where the picture came from.
-        camera, person, tracklet: Labels; None is unknown.
+        camera, person, tracklet: Labels; None is unknown, and so is an empty one.
         time: When it was taken, Unix seconds in UTC; None is unknown.
         payload: Whatever else is known, as JSON.
         thumbnail: A small JPEG; None where there is none or it was not asked for.
@@ -58,6 +59,9 @@ class Entry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id or entry_id(self.content_hash))
+        for name in LABELS:
+            if getattr(self, name) == "":
+                object.__setattr__(self, name, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +230,9 @@ class Gallery(Protocol):
                 `everything` is not said.
         """
 
+    def to_compact(self) -> bool:
+        """Whether something was removed whose last bytes `compact` has yet to take away."""
+
     def compact(self) -> None:
         """Write what is left anew, without anything that was removed, and index it."""
 
@@ -244,53 +251,8 @@ class Gallery(Protocol):
         """Close."""
 
 
-CHANGEABLE = ("camera", "time", "person", "tracklet", "payload")
-"""What `update` may set."""
-
-
 FORMAT = 1
 """Of galleries; a gallery of another is refused."""
-
-EARLIEST, LATEST = -62135596800.0, 253402300799.0
-"""Unix seconds that dates can show: of the years 1 to 9999."""
-
-
-def changeable(values: Mapping[str, Any]) -> None:
-    """Refuse to set what `update` may not.
-
-    Raises:
-        UsageError: Another field is named, or a value cannot be stored.
-    """
-    unknown = sorted(values.keys() - set(CHANGEABLE))
-    if unknown:
-        raise UsageError(f"{', '.join(unknown)} cannot be changed; {', '.join(CHANGEABLE)} can.")
-    check_words(values)
-
-
-def check_words(values: Mapping[str, Any]) -> None:
-    """Refuse what is said of an entry in a way that engines do not keep.
-
-    Raises:
-        UsageError: A time beyond the years that dates can show, or words that JSON cannot carry.
-    """
-    time, payload = values.get("time"), values.get("payload", {})
-    if time is not None and not EARLIEST <= time <= LATEST:
-        raise UsageError(f"{time} is no time; give Unix seconds of the years 1 to 9999.")
-    labels = {name: values.get(name) for name in ("source", "camera", "person", "tracklet")}
-    if not isinstance(payload, Mapping) or not is_json(labels | {"payload": dict(payload)}):
-        raise UsageError(
-            "Labels and payload must be text and an object of plain JSON, without NaN, infinity or "
-            "half characters."
-        )
-
-
-def is_json(values: Mapping[str, Any]) -> bool:
-    """Whether JSON carries all of this there and back."""
-    try:
-        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
 
 
 def identity(embedder: Embedder) -> str:

@@ -5,6 +5,7 @@
       lock             held by the one process that has the gallery open
       shard/           vectors (float16), what is known of them, write-ahead log, index
       thumbnails/      one JPEG for each entry that has one
+      removed          there while bytes of removed entries may be left
 
 Vectors are stored at unit length and compared by their dot product, so nothing is rounded twice.
 """
@@ -22,11 +23,12 @@ import numpy as np
 import qdrant_edge as edge
 
 from passreid.errors import OutputError, PassreidError
-from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
+from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.folder import (
     CARD,
     MUCH,
+    REMOVED,
     SHARD,
     THUMBNAILS,
     bytes_on_disk,
@@ -38,6 +40,7 @@ from passreid.gallery.folder import (
 )
 from passreid.gallery.points import Words, check_ids, condition, entry_of, is_id, payload
 from passreid.gallery.shard import LiveShard
+from passreid.gallery.words import changeable
 from passreid.similarity import F32
 from passreid.storage import write
 
@@ -75,6 +78,7 @@ class EmbeddedGallery(Engine):
         card = read_card(folder)
         self.model, self.dim = str(card["model"]), int(card["dim"])
         self.layout = Layout(int8=bool(card.get("int8", False)))
+        self._removals = 0
         self._lock = locked(folder)
         try:
             self._live = LiveShard(folder, dim=self.dim, int8=self.layout.int8)
@@ -198,7 +202,7 @@ class EmbeddedGallery(Engine):
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
         check_ids(ids)
-        changeable(values)
+        values = changeable(values)
         with self._live.changing() as shard:
             there = [str(record.id) for record in shard.retrieve(list(ids), False, False)]
             if there and values:
@@ -219,6 +223,9 @@ class EmbeddedGallery(Engine):
                 )
             )[0]:
                 ids = [str(record.id) for record in records]
+                if not removed:
+                    self._removals += 1
+                    write(self.folder / REMOVED, b"")
                 # Pictures first: killed in between, the entry is still there to be removed again.
                 with told(OutputError, f"{self.folder}: a thumbnail cannot be removed"):
                     for id in ids:
@@ -227,12 +234,17 @@ class EmbeddedGallery(Engine):
                 removed += len(ids)
         return removed
 
+    def to_compact(self) -> bool:
+        """Whether something was removed since the gallery was last compacted, by any process."""
+        return (self.folder / REMOVED).exists()
+
     def compact(self) -> None:
         """Write what is left into a new shard, build its index, and put it in place.
 
         Searches and changes go on meanwhile; a kill at any moment loses nothing.
         """
         self._writable()
+        removals = self._removals
         self._live.rewrite()
         pictures = (self.folder / THUMBNAILS).rglob("*.jpg")
         while some := list(islice(pictures, _BATCH)):
@@ -243,6 +255,9 @@ class EmbeddedGallery(Engine):
                     for picture in some:
                         if picture.stem not in kept:  # its entry never came, for a kill
                             picture.unlink()
+        with self._live.changing(), told(OutputError, f"{self.folder}: cannot be compacted"):
+            if self._removals == removals:  # else what went meanwhile may be in the new shard
+                (self.folder / REMOVED).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write everything and let go; an index or a copy that is being made is given up."""

@@ -22,11 +22,11 @@ from passreid.gallery.base import (
     Page,
     Pooling,
     Where,
-    check_words,
     pooled,
     unit_vector,
 )
 from passreid.gallery.points import check_ids, entry_of, is_id
+from passreid.gallery.words import check_words
 from passreid.reranking import rerank as reranked
 from passreid.similarity import F32
 
@@ -67,7 +67,9 @@ class Engine(ABC):
         added = known = 0
         remaining = iter(entries)
         while batch := list(islice(remaining, self.batch)):
-            fresh = {entry.id: entry for entry in batch}
+            fresh: dict[str, Entry] = {}
+            for entry in batch:
+                fresh.setdefault(entry.id, entry)  # as one that comes later changes nothing
             check_ids(fresh)
             for entry in batch:
                 check_words(vars(entry))

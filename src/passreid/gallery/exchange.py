@@ -61,8 +61,11 @@ def export_parquet(gallery: Gallery, path: Path, where: Where | None = None) -> 
 
     Raises:
         OutputError: It cannot be written.
+        UsageError: It would lie in the gallery's own folder.
         MissingExtraError: pyarrow is not installed.
     """
+    if (folder := getattr(gallery, "folder", None)) is not None:  # others lie on no disk of ours
+        _outside(path, folder)
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -133,8 +136,7 @@ def snapshot(place: str | Path, path: Path) -> None:
     if is_address(str(place)):
         raise UsageError(f"{place}: a server keeps snapshots of its own; export the gallery.")
     folder = Path(place)
-    if path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{path} lies in the gallery itself; write the snapshot elsewhere.")
+    _outside(path, folder)
     with (
         open_gallery(folder),
         replacing(path) as temporary,
@@ -177,6 +179,12 @@ def restore(path: Path, folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be restored ({error.strerror or error}).") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _outside(path: Path, folder: Path) -> None:
+    """Refuse a file in a gallery: it may be one of its own, and is not forgotten with entries."""
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{path} lies in the gallery itself; write it elsewhere.")
 
 
 def _unpack(path: Path, folder: Path) -> None:

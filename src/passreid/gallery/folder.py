@@ -23,6 +23,7 @@ except ImportError:  # Windows: the engine's own files are all that guards them 
 
 CARD, LOCK, SHARD, THUMBNAILS = "gallery.json", "lock", "shard", "thumbnails"
 OLD = f"{SHARD}.old"
+REMOVED = "removed"
 
 LITTLE, MUCH = 32 * 2**20, 64 * 2**20
 """Bytes of disk that the engine may take to open a shard or to change what is in it, and to add a

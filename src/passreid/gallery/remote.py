@@ -15,10 +15,11 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from passreid.errors import GalleryError
-from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where, changeable
+from passreid.gallery.base import FORMAT, Entry, Info, Layout, Where
 from passreid.gallery.connection import repeated
 from passreid.gallery.engine import LOOKED_AT, Ask, Engine
 from passreid.gallery.points import INDEXED, Words, check_ids, condition, entry_of, payload
+from passreid.gallery.words import changeable
 from passreid.similarity import F32
 
 _BATCH = 256
@@ -54,6 +55,7 @@ class RemoteGallery(Engine):
 
     def __init__(self, client: QdrantClient, name: str, *, read_only: bool = False) -> None:
         self.name, self.read_only, self._client = name, read_only, client
+        self._to_compact = False  # of what others removed only the server knows
         if not self._call(client.collection_exists):
             raise GalleryError(f"{name}: there is no such gallery; add pictures to make one.")
         config = _ours(client, name).config
@@ -192,7 +194,7 @@ class RemoteGallery(Engine):
         """Set camera, time, person, tracklet or payload of entries."""
         self._writable()
         check_ids(ids)
-        changeable(values)
+        values = changeable(values)
         there: list[Any] = [str(record.id) for record in self._records(ids)]
         if there and values:
             self._call(self._client.set_payload, values, there, wait=True)
@@ -205,7 +207,12 @@ class RemoteGallery(Engine):
         chosen = models.FilterSelector(filter=condition(where, _WORDS) or models.Filter())
         if removed:
             self._call(self._client.delete, chosen, wait=True)
+            self._to_compact = True
         return removed
+
+    def to_compact(self) -> bool:
+        """Whether something was removed through this object since it last compacted."""
+        return self._to_compact
 
     def compact(self) -> None:
         """Ask the server to write segments with removed entries anew.
@@ -216,6 +223,7 @@ class RemoteGallery(Engine):
         self._writable()
         soon = models.OptimizersConfigDiff(deleted_threshold=0.0001, vacuum_min_vector_number=100)
         self._call(self._client.update_collection, optimizers_config=soon)
+        self._to_compact = False
 
     def close(self) -> None:
         """Let go of the connection; everything is written already."""

@@ -53,7 +53,6 @@ class Engine:
         self.gallery = gallery
         self.settings = settings
         self.stopping = False
-        self._to_compact = False
         self._compact_from = 0.0  # by the monotonic clock
         self.metrics = Metrics()
         self.audit = Audit(settings.audit)
@@ -143,7 +142,6 @@ class Engine:
         """Remove entries; a later `compact` takes their last bytes off the disk."""
         forgotten = await self.ask(self.gallery.remove, where, everything=everything)
         if forgotten:
-            self._to_compact = True
             self.metrics.events.labels("forgotten").inc(forgotten)
         return forgotten
 
@@ -158,18 +156,13 @@ class Engine:
         return forgotten
 
     async def compact(self, every: float = 1.0) -> None:
-        """Compact if anything was forgotten.
+        """Compact if anything was forgotten, by this service or before it was started.
 
         That writes the gallery and its index anew, so it waits for a day, or for `every` days where
         that is less.
         """
-        if self._to_compact and time.monotonic() >= self._compact_from:
-            self._to_compact = False  # what is forgotten from now on may come too late for it
-            try:
-                await self.ask(self.gallery.compact)
-            except BaseException:
-                self._to_compact = True
-                raise
+        if self.gallery.to_compact() and time.monotonic() >= self._compact_from:
+            await self.ask(self.gallery.compact)
             self._compact_from = time.monotonic() + min(every, 1.0) * _DAY_S
 
     async def _say_what_stays(self) -> None:

@@ -8,13 +8,16 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from passreid.gallery.base import LATEST, Entry, Where, is_json
+from passreid.gallery.base import Entry, Where
+from passreid.gallery.words import LATEST, is_json
 
 
 def _writable(payload: dict[str, Any]) -> dict[str, Any]:
-    """Refuse NaN, infinity and half characters, which JSON cannot carry back."""
+    """Refuse what the engines would not give back as it was."""
     if not is_json(payload):
-        raise ValueError("must be plain JSON without NaN or infinity")
+        raise ValueError(
+            "must be plain JSON without NaN, infinity, integers beyond 64 bits or deep nesting"
+        )
     return payload
 
 

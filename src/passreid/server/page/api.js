@@ -71,11 +71,16 @@ export async function getJson(path, options) {
   return (await call(path, options)).json();
 }
 
+// Ends early where the connection breaks: the caller knows which line is the last one.
 export async function* getLines(path, options) {
   const reader = (await call(path, options)).body.pipeThrough(new TextDecoderStream()).getReader();
+  const broken = (error) => {
+    if (error.name === "AbortError") throw error;
+    return { done: true };
+  };
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(broken);
     if (done) return;
     text += value;
     const lines = text.split("\n");

@@ -21,20 +21,29 @@ export function setUpEnrolment({ limits, changed }) {
   find("#enrol-close").addEventListener("click", () => dialog.close()); // no submit button: Enter in a field closes nothing
   dialog.addEventListener("close", () => running?.abort());
   const take = async (files) => {
-    if (running || !files.length) return;
-    running = new AbortController();
+    if (!files.length) return;
+    find("#files").value = ""; // the same files may be chosen again
+    const batch = { files, about: described() }; // of these, whatever is typed later
+    if (running) {
+      running.batches.push(batch);
+      find("#progress").max += files.length;
+      find("#enrol-status").textContent = `${pictures(files.length, "more ")} will be sent…`;
+      return;
+    }
+    running = Object.assign(new AbortController(), { batches: [batch] });
     try {
-      await enrol(files, limits(), running.signal);
+      await enrol(running, limits());
     } finally {
       running = null;
       find("#stop").hidden = true;
-      find("#files").value = "";
       changed();
     }
   };
   find("#files").addEventListener("change", (event) => take([...event.target.files]));
   onDrop(dialog, find("#enrol-drop"), take);
 }
+
+const pictures = (many, more = "") => (many === 1 ? `One ${more}picture` : `${many.toLocaleString()} ${more}pictures`);
 
 function* parts(files, limits) {
   let part = [];
@@ -51,7 +60,8 @@ function* parts(files, limits) {
   if (part.length) yield part;
 }
 
-async function enrol(files, limits, signal) {
+// Batches may be added while it runs.
+async function enrol({ batches, signal }, limits) {
   const tally = { added: 0, known: 0, skipped: 0 };
   const [bar, status, skipped] = [find("#progress"), find("#enrol-status"), find("#skipped")];
   const skip = (name, reason) => {
@@ -60,30 +70,34 @@ async function enrol(files, limits, signal) {
     item.textContent = `${name}: ${reason}`;
     skipped.append(item);
   };
-  const about = described(); // of all of them, whatever is typed meanwhile
-  skipped.replaceChildren();
-  Object.assign(bar, { hidden: false, value: 0, max: files.length });
-  find("#stop").hidden = false;
-  const small = files.filter((file) => file.size <= limits.file_bytes);
-  for (const file of files) if (file.size > limits.file_bytes) skip(file.name, tooLarge(limits));
   const told = () => `${tally.added} added, ${tally.known} known already, ${tally.skipped} skipped`;
-  let ended = "Done";
-  status.textContent = `Sending ${files.length === 1 ? "one picture" : `${files.length} pictures`}…`;
+  const send = async (part, about) => {
+    let whole = false;
+    for await (const line of getLines("v1/entries", { method: "POST", body: form(part, about), signal })) {
+      if (line.event === "stopped") throw new Error(line.reason);
+      if (line.event === "done") whole = true;
+      else if (line.event === "skipped") skip(line.source, line.reason);
+      else tally[line.event] += 1;
+      bar.value = tally.added + tally.known + tally.skipped;
+      status.textContent = `${bar.value} of ${bar.max}: ${told()}`;
+    }
+    if (!whole) throw new Error("The connection broke off; choose the same pictures again.");
+  };
+  skipped.replaceChildren();
+  Object.assign(bar, { hidden: false, value: 0, max: batches[0].files.length });
+  find("#stop").hidden = false;
+  let ended = "Done:";
+  status.textContent = `${pictures(batches[0].files.length)} will be sent…`;
   try {
-    for (const part of parts(small, limits)) {
-      for await (const line of getLines("v1/entries", { method: "POST", body: form(part, about), signal })) {
-        if (line.event === "stopped") throw new Error(line.reason);
-        if (line.event === "done") continue;
-        if (line.event === "skipped") skip(line.source, line.reason);
-        else tally[line.event] += 1;
-        bar.value = tally.added + tally.known + tally.skipped;
-        status.textContent = `${bar.value} of ${files.length}: ${told()}`;
-      }
+    for (const { files, about } of batches) {
+      for (const file of files) if (file.size > limits.file_bytes) skip(file.name, tooLarge(limits));
+      const small = files.filter((file) => file.size <= limits.file_bytes);
+      for (const part of parts(small, limits)) await send(part, about);
     }
   } catch (error) {
-    ended = error.name === "AbortError" ? "Stopped" : error.message;
+    ended = error.name === "AbortError" ? "Stopped:" : `${error.message} So far:`;
   }
-  status.textContent = `${ended}: ${told()}.`;
+  status.textContent = `${ended} ${told()}.`;
 }
 
 function described() {

@@ -17,7 +17,14 @@ export function setUpLabels({ attempt, changed }) {
       const values = new Set([...selected.values()].map((entry) => entry[name] ?? ""));
       const field = find(`#label-${name}`);
       field.value = before[name] = values.size === 1 ? [...values][0] : "";
-      field.placeholder = values.size === 1 ? "unknown" : "several, kept";
+      const clear = find(`#clear-${name}`);
+      clear.hidden = values.size === 1;
+      field.placeholder = clear.hidden ? "unknown" : "several, kept";
+      clear.onclick = () => {
+        before[name] = null; // so that an empty field is a change
+        Object.assign(field, { value: "", placeholder: "unknown" }).focus();
+        clear.hidden = true;
+      };
     }
     dialog.returnValue = "";
     dialog.showModal();
