@@ -135,6 +135,21 @@ def test_a_stopped_run_resumes_bit_by_bit(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_the_last_step_of_an_epoch_averages_over_the_batches_it_has(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    def moved_by(accumulate: int) -> dict[str, Tensor]:
+        output = tmp_path / str(accumulate)
+        finetune(recipe(people, start, output, epochs=1, accumulate=accumulate), progress=False)
+        return weights(output)
+
+    moved_by(1)
+    batches = metrics(tmp_path / "1")[0]["step"]
+    assert batches > 2
+    exact = moved_by(batches)
+    assert all(torch.equal(t, exact[name]) for name, t in moved_by(batches + 1).items())
+
+
 def begin(config: FinetuneConfig) -> int:
     return int(finetune(config, progress=False) is None)
 
