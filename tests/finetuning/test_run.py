@@ -266,6 +266,18 @@ def test_what_no_run_can_be_made_of(
     assert not (tmp_path / "run").exists()
 
 
+def test_people_seen_by_one_camera_are_trained_on_and_not_scored(
+    start: Path, tmp_path: Path
+) -> None:
+    people = make_synthetic(tmp_path / "people", people=8, cameras=2, per_camera=2, size=(64, 32))
+    for folder in ("query", "bounding_box_test"):
+        for crop in (people.root / folder).glob("*_c2*"):
+            crop.unlink()
+    config = recipe(people, start, tmp_path / "run", epochs=1)
+    assert finetune(config, progress=False) == tmp_path / "run" / "model"
+    assert not any("mAP" in line for line in metrics(tmp_path / "run"))
+
+
 def test_too_few_people_leave_no_run_folder(
     people: ReIDDataset, start: Path, tmp_path: Path
 ) -> None:
