@@ -119,6 +119,17 @@ def test_cluster_contrast(tmp_path: Path, neck: str) -> None:
     assert_same_network(model, expected(tensors, feature="normalized", necks=necks))
     assert (card.interpolation, card.architecture.feature) == ("bicubic", "normalized")
     assert report.format == "cluster-contrast"
+    # Each token's own neck fits either fusion; that of the fused feature tells which it is.
+    assumed = [what for what in report.initialised if what.startswith("fusion: cat")]
+    assert bool(assumed) == (neck == "multi")
+
+
+def test_a_fusion_that_was_said_is_not_assumed(tmp_path: Path) -> None:
+    torch.save(prefixed("module.", clustered("multi")), tmp_path / "usl.pth")
+    _, card, report = load_checkpoint(tmp_path / "usl.pth", fusion="mean")
+    assert (card.architecture.fusion, report.initialised) == ("mean", ())
+    torch.save(fine_tuned(), tmp_path / "supervised.pth")  # whose classifier tells
+    assert load_checkpoint(tmp_path / "supervised.pth").report.initialised == ()
 
 
 @pytest.mark.parametrize("stem", [True, False])

@@ -70,6 +70,17 @@ def test_convert_refuses_and_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_convert_is_told_how_tokens_are_fused(cli: Cli, tmp_path: Path) -> None:
+    multi = small.folder(tmp_path / "multi")
+    ran = cli("convert", multi, tmp_path / "mean", "--fusion", "mean")
+    assert ran.code == 0, ran.err
+    assert ModelCard.read(tmp_path / "mean/model.json").architecture.fusion == "mean"
+    single = small.folder(tmp_path / "single", small.architecture(neck="single"))
+    ran = cli("convert", single, tmp_path / "none", "--fusion", "mean")
+    assert ran.code == 1
+    assert "its neck does not fit single neck and mean fusion" in ran.err
+
+
 def test_convert_sets_merging_and_takes_it_away(cli: Cli, tmp_path: Path) -> None:
     source = small.folder(tmp_path / "m", small.architecture())
     assert cli("convert", source, tmp_path / "faster", "--merge", "6").code == 0

@@ -135,6 +135,21 @@ def test_a_stopped_run_resumes_bit_by_bit(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_the_last_step_of_an_epoch_averages_over_the_batches_it_has(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    def moved_by(accumulate: int) -> dict[str, Tensor]:
+        output = tmp_path / str(accumulate)
+        finetune(recipe(people, start, output, epochs=1, accumulate=accumulate), progress=False)
+        return weights(output)
+
+    moved_by(1)
+    batches = metrics(tmp_path / "1")[0]["step"]
+    assert batches > 2
+    exact = moved_by(batches)
+    assert all(torch.equal(t, exact[name]) for name, t in moved_by(batches + 1).items())
+
+
 def begin(config: FinetuneConfig) -> int:
     return int(finetune(config, progress=False) is None)
 
@@ -249,6 +264,18 @@ def test_what_no_run_can_be_made_of(
     with pytest.raises(ConfigError, match=option):
         finetune(recipe(people, start, tmp_path / "run", **{option: value}), progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_people_seen_by_one_camera_are_trained_on_and_not_scored(
+    start: Path, tmp_path: Path
+) -> None:
+    people = make_synthetic(tmp_path / "people", people=8, cameras=2, per_camera=2, size=(64, 32))
+    for folder in ("query", "bounding_box_test"):
+        for crop in (people.root / folder).glob("*_c2*"):
+            crop.unlink()
+    config = recipe(people, start, tmp_path / "run", epochs=1)
+    assert finetune(config, progress=False) == tmp_path / "run" / "model"
+    assert not any("mAP" in line for line in metrics(tmp_path / "run"))
 
 
 def test_too_few_people_leave_no_run_folder(

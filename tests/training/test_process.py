@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from passreid.errors import DatasetError
 from passreid.model import PartViT
 from passreid.training import process
-from passreid.training.process import Process, distributed, in_parallel
+from passreid.training.process import Process, distributed, in_parallel, main_first
 from tests import small
 
 
@@ -26,6 +27,21 @@ def test_processes_wait_for_what_the_main_one_does_alone(monkeypatch: pytest.Mon
     with distributed("cpu") as joined:
         assert joined == Process(0, 2, torch.device("cpu"))
     assert asked[0]["timeout"] > timedelta(hours=1)
+
+
+@pytest.mark.parametrize("error", [DatasetError("No crops."), PermissionError(13, "no", "run")])
+def test_what_ends_the_main_process_reaches_the_others(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[Exception]] = []
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", told.append)
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        main_first(Process(0, 2, torch.device("cpu")), fail)
+    assert told == [[error]]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from passreid.adapting.features import embed_all
 from passreid.adapting.train import Adaptation
 from passreid.card import ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
-from passreid.data import read_dataset
 from passreid.errors import DatasetError
 from passreid.hub import resolve
 from passreid.model import PartViT
@@ -19,7 +18,7 @@ from passreid.training.augment import CropDataset, build_augmentation
 from passreid.training.loop import fit, log
 from passreid.training.process import distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder, begin_listed
-from passreid.training.scoring import embedding_copy, scorer
+from passreid.training.scoring import embedding_copy, read_watched, scorer
 
 
 def adapt(config: AdaptConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
@@ -48,7 +47,7 @@ def adapt(config: AdaptConfig, *, resume: bool = False, progress: bool = True) -
         folder = RunFolder(config.output)
         seed_all(config.seed)
         model, card = _starting_point(config)
-        watched = None if config.watch is None else read_dataset(config.watch)
+        watched = read_watched(config.watch)
         files, state = begin_listed(
             folder,
             config,

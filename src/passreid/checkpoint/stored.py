@@ -136,8 +136,20 @@ def read(source: Source, options: Options) -> Stored:
         sha256=sha256(path),
         loaded=len(tensors) - sum(len(group) for group in aside.values()),
         set_aside={**aside, **({_OTHERS: contents.others} if contents.others else {})},
+        initialised=_assumed(names, a, source, options),
     )
     return _complete(Stored(state, a, replace(card, architecture=final), report))
+
+
+def _assumed(
+    names: Mapping[str, str], a: Architecture, source: Source, options: Options
+) -> tuple[str, ...]:
+    """Say what nothing told: necks of their own for each token fit either fusion."""
+    decided = (*options.overrides, *(source.settings.architecture if source.settings else ()))
+    tuned = a.parts and a.neck == "multi" and "bottleneck.weight" in names
+    if source.card or not tuned or "classifier.weight" in names or "fusion" in decided:
+        return ()
+    return (f"fusion: {a.fusion}, as the file does not say (released for MSMT17: mean)",)
 
 
 def _native(card: ModelCard | None, options: Options) -> tuple[Architecture, Architecture]:
@@ -146,7 +158,10 @@ def _native(card: ModelCard | None, options: Options) -> tuple[Architecture, Arc
     a = card.architecture
     if not options.keep_classifier:
         a = replace(a, num_classes=0)
-    return a, replace(a, **options.overrides)
+    final = replace(a, **options.overrides)
+    if blank(final).neck.num_features != blank(a).neck.num_features:
+        raise CheckpointError(f"its neck does not fit {final.neck} neck and {final.fusion} fusion.")
+    return a, final
 
 
 def _foreign(
@@ -238,7 +253,7 @@ def _check_fit(
 
 def _complete(stored: Stored) -> Stored:
     """Fill what the file has not: a neck, as new; and drop what was measured of another network."""
-    final, fresh = stored.card.architecture, []
+    final, fresh = stored.card.architecture, list(stored.report.initialised)
     card = stored.card
     if "neck.weight" not in stored.state:
         if final.feature != "before":

@@ -78,6 +78,7 @@ def convert(
     half: bool = False,
     role: Literal["auto", "teacher", "student"] = "auto",
     image_size: tuple[int, int] | None = None,
+    fusion: Literal["cat", "mean"] | None = None,
     merge: int | None = None,
 ) -> None:
     """Read weights of any known layout, strictly, and write them in another.
@@ -91,6 +92,7 @@ def convert(
         half: Store weights as float16 ("passreid" alone).
         role: Which network of a self-supervised checkpoint.
         image_size: Height and width to resize the position table to.
+        fusion: How CLS and parts become one embedding, where the file does not say.
         merge: Patches that each block merges into others: faster, a little less exact; 0 is none.
     """
     try:
@@ -108,6 +110,8 @@ def convert(
     wanted: Overrides = {}
     if image_size is not None:
         wanted["image_size"] = image_size
+    if fusion is not None:
+        wanted["fusion"] = fusion
     if merge is not None:
         wanted["merge"] = merge
     loaded = load_checkpoint(path, role=role, keep_classifier=keep, **wanted)

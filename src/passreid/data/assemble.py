@@ -198,15 +198,7 @@ def _overlaps(dataset: ReIDDataset, one_numbering: bool) -> list[str]:
 
 
 def _unanswerable(dataset: ReIDDataset) -> list[str]:
-    """Queries whose person no other camera shows in the gallery; they do not count."""
-    seen: dict[int, set[int]] = defaultdict(set)
-    for sample in dataset.gallery:
-        seen[sample.pid].add(sample.camid)
-    lost = [
-        query
-        for query in dataset.query
-        if not (seen[query.pid] - {query.camid} or (query.camid < 0 and seen[query.pid]))
-    ]
+    lost = dataset.unanswerable()
     if not lost:
         return []
     who = few(dataset.people.get(pid, pid) for pid in sorted({query.pid for query in lost}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,17 @@ class ReIDDataset:
         """True when the camera of every image is known."""
         samples = (*self.train, *self.query, *self.gallery)
         return all(sample.camid != UNKNOWN_CAMERA for sample in samples)
+
+    def unanswerable(self) -> list[Sample]:
+        """List queries whose person no other camera shows in the gallery; they do not count."""
+        seen: dict[int, set[int]] = defaultdict(set)
+        for sample in self.gallery:
+            seen[sample.pid].add(sample.camid)
+        return [
+            query
+            for query in self.query
+            if not (seen[query.pid] - {query.camid} or (query.camid < 0 and seen[query.pid]))
+        ]
 
     def summary(self) -> list[SubsetCounts]:
         """Count people, images and known cameras of each subset; distractors are not people."""

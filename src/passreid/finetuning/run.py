@@ -141,7 +141,7 @@ def _scorer(
     """Return what scores a model on the held-out people and keeps the best, or None without any."""
     plain = scorer(card, dataset, precision=config.precision, on_error=config.on_error)
     if plain is None:
-        log.info("The set has no query and gallery: nothing is evaluated while training.")
+        log.info("The set has no query that counts: nothing is evaluated while training.")
         return None
     best = max((line["mAP"] for line in folder.lines() if "mAP" in line), default=-1.0)
 

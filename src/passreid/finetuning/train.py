@@ -162,7 +162,7 @@ class Finetuning:
         seed_all(config.seed, place.step, self.process.rank)
         images, labels = (x.to(device, non_blocking=True) for x in (images, labels))
         values: Tensor = self.objective(images, labels, self.dtype)
-        self.scaler.scale(values[0] / config.accumulate).backward()
+        self.scaler.scale(values[0] / self._batches_of_step()).backward()
         self._waiting.append(values.detach())
         place.step += 1
         place.batch += 1
@@ -177,6 +177,12 @@ class Finetuning:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         return True
+
+    def _batches_of_step(self) -> int:
+        """Return how many batches share the step at work; the last of an epoch may have fewer."""
+        accumulate = self.config.accumulate
+        first = self.position.batch // accumulate * accumulate
+        return min(accumulate, self.batches() - first)
 
     def _line(self, rate: float, speed: float) -> dict[str, Any]:
         """Average what was not yet logged."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from passreid.card import ModelCard
 from passreid.checkpoint import initialise, save_folder
-from passreid.data import read_dataset
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.pretraining.config import PretrainConfig
@@ -17,7 +16,7 @@ from passreid.pretraining.train import Pretraining
 from passreid.training.loop import fit, log
 from passreid.training.process import distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder, begin_listed
-from passreid.training.scoring import scorer
+from passreid.training.scoring import read_watched, scorer
 
 
 def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
@@ -44,7 +43,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
         seed_all(config.seed)
         student = ViewNetwork(config, drop_path=config.drop_path)
         origin = _initialised(student, config)
-        watched = None if config.watch is None else read_dataset(config.watch)
+        watched = read_watched(config.watch)
         # All that may fail has been tried: what follows makes a run folder.
         files, state = begin_listed(
             folder,

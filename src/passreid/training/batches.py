@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from passreid.errors import PassreidError
+from passreid.errors import PassreidError, TrainingError
 
 B = TypeVar("B")
 _ASKING_TO_LEAVE = (signal.SIGTERM, signal.SIGINT)
@@ -64,6 +64,24 @@ class Batches(Generic[B]):
     def _start(self) -> Iterator[Any]:
         with _signals_held():
             return iter(self._loader)
+
+
+@contextlib.contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Say in a sentence that a data worker is gone; torch notices that anywhere in the main thread.
+
+    Raises:
+        TrainingError: A data worker was killed, as by the system when memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            f"A data worker ended, probably for want of memory ({str(error).rstrip('. ')}). Take "
+            "fewer --workers; the last checkpoint is kept."
+        ) from None
 
 
 class _Reading(Dataset[Any]):

@@ -26,6 +26,7 @@ from rich.progress import (
 from torch import Tensor
 
 from passreid.errors import TrainingError
+from passreid.training.batches import dead_workers_named
 from passreid.training.process import Process, main_first
 from passreid.training.runfolder import RunFolder
 
@@ -79,8 +80,16 @@ def fit(
 
     Returns:
         True when the run is finished, False when it was stopped and can be resumed.
+
+    Raises:
+        TrainingError: A data worker was killed.
     """
-    with StopSignal() as stop, _progress(stage, enabled=progress and process.is_main) as advance:
+    shown = progress and process.is_main
+    with (
+        StopSignal() as stop,
+        dead_workers_named(),
+        _progress(stage, enabled=shown) as advance,
+    ):
         while stage.position.epoch < stage.epochs:
             for line in stage.run_epoch():
                 advance(line)

@@ -84,11 +84,11 @@ def main_first(process: Process, call: Callable[[], T]) -> T | None:
         What the call returned; None in the other processes.
     """
     result: T | None = None
-    failed: list[PassreidError | None] = [None]
+    failed: list[PassreidError | OSError | None] = [None]
     if process.is_main:
         try:
             result = call()
-        except PassreidError as error:
+        except (PassreidError, OSError) as error:
             if process.world == 1:
                 raise
             failed = [error]

@@ -11,6 +11,7 @@ from typing import Any
 
 import tomli_w
 import torch
+import torch.distributed as dist
 
 from passreid import storage
 from passreid.checkpoint.files import DAMAGE, write_pickle
@@ -148,7 +149,29 @@ def begin(
 ) -> dict[str, Any] | None:
     """Open a run folder in the main process, then let the others read what it found."""
     state = main_first(process, lambda: folder.begin(config, resume=resume))
-    return state if process.is_main else folder.newest()
+    return _shared(state, folder, process)
+
+
+def _shared(
+    state: dict[str, Any] | None, folder: RunFolder, process: Process
+) -> dict[str, Any] | None:
+    """Return the checkpoint the main process found, read by each process itself.
+
+    Raises:
+        TrainingError: They found different ones, and would train different networks as one.
+    """
+    if process.world == 1:
+        return state
+    if not process.is_main:
+        state = folder.newest()
+    steps: list[int | None] = [None] * process.world
+    dist.all_gather_object(steps, None if state is None else state["step"])
+    if len(set(steps)) > 1:
+        raise TrainingError(
+            f"The processes find different checkpoints in {folder.path}; put it where all machines "
+            "of the run see the same files."
+        )
+    return state
 
 
 def begin_listed(
@@ -177,9 +200,7 @@ def begin_listed(
             storage.write(listed, found.text)
         return state
 
-    state = main_first(process, open_folder)
-    if not process.is_main:
-        state = folder.newest()
+    state = _shared(main_first(process, open_folder), folder, process)
     return FileList.again(config.data, listed.read_bytes()), state
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
-from passreid.data import ReIDDataset
+from passreid.data import ReIDDataset, read_dataset
 from passreid.embed import Embedder
 from passreid.embed.embedder import OnError
+from passreid.errors import DatasetError
 from passreid.evaluation import evaluate
 from passreid.model import PartViT
 from passreid.training.loop import log
@@ -18,10 +20,29 @@ Score = Callable[[PartViT], dict[str, float]]
 """A network in training -> mAP, mINP and rank1, as fractions. The network is left as it is."""
 
 
+def read_watched(root: Path | None) -> ReIDDataset | None:
+    """Read the labelled set that a recipe's `watch` names, if it names one.
+
+    Raises:
+        DatasetError: It cannot be read, or not one of its queries would count.
+    """
+    dataset = None if root is None else read_dataset(root)
+    if dataset is not None and not _counts(dataset):
+        raise DatasetError(
+            f"{root}: nothing can be scored on it, no query shows a person whom another camera "
+            "shows in the gallery; watch another set."
+        )
+    return dataset
+
+
+def _counts(dataset: ReIDDataset) -> bool:
+    return len(dataset.unanswerable()) < len(dataset.query)
+
+
 def scorer(
     card: ModelCard, dataset: ReIDDataset | None, *, precision: str, on_error: OnError = "skip"
 ) -> Score | None:
-    """Return what evaluates a network and logs what it found, or None without queries.
+    """Return what evaluates a network and logs what it found, or None without queries that count.
 
     Args:
         card: Supplies size and normalisation; the architecture is the network's own.
@@ -29,7 +50,7 @@ def scorer(
         precision: As `TorchBackend` takes it.
         on_error: What to do with crops that cannot be read.
     """
-    if dataset is None or not dataset.query:
+    if dataset is None or not _counts(dataset):
         return None
 
     def score(model: PartViT) -> dict[str, float]:
