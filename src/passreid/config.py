@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,9 +39,9 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         ConfigError: An unknown key (the nearest known one is suggested), a missing key, a value
             of the wrong type, or one the class itself refuses.
     """
-    settings = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
+    settings = dacite.Config(strict=True, type_hooks={float: _to_float})
     try:
-        return dacite.from_dict(cls, values, config=settings)
+        return dacite.from_dict(cls, _tuples(values), config=settings)
     except dacite.UnexpectedDataError as error:
         raise ConfigError(f"{where}: {_unknown(cls, sorted(error.keys))}") from None
     except dacite.MissingValueError as error:
@@ -129,10 +130,22 @@ def suggest(word: str, known: list[str]) -> str:
 
 
 def _spelled(expected: Any) -> str:
-    """Name a type; of a Literal, what it may be."""
-    if typing.get_origin(expected) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(expected)))
+    """Name a type; of a Literal, what it may be; of a tuple, what is in it."""
+    kind, inner = typing.get_origin(expected), typing.get_args(expected)
+    if kind is typing.Literal:
+        return " or ".join(map(repr, inner))
+    if kind is tuple:
+        return f"a list: {', '.join(map(_spelled, inner))}"
+    if kind in (typing.Union, types.UnionType):
+        return " or ".join(_spelled(each) for each in inner if each is not type(None))
     return getattr(expected, "__name__", str(expected))
+
+
+def _tuples(value: Any) -> Any:
+    """Make tuples of lists, which are the only sequences of TOML and JSON."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _to_float(value: Any) -> Any:

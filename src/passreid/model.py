@@ -64,14 +64,14 @@ class PartViT(nn.Module):
             patch_drop_rate=patch_drop,
         )
         # One BatchNorm over the flattened token axis is the same as one per token: BatchNorm is
-        # per channel. Its shift stays 0 (spec 1.6: the neck's bias is frozen).
+        # per channel. Its shift stays 0: the neck's bias is frozen.
         self.neck = nn.BatchNorm1d(a.width * (1 + a.parts) if a.neck == "multi" else a.dim)
         self.neck.bias.requires_grad_(False)
         self.classifier = nn.Linear(a.dim, a.num_classes, bias=False) if a.num_classes else None
         self._initialise()
 
     def _initialise(self) -> None:
-        """Set initial values as the original does where timm's differ (spec 2.2, 3.2)."""
+        """Set initial values as the original does where timm's differ."""
         positions = self.vit.pos_embed
         assert positions is not None
         for token in (self.vit.cls_token, self.vit.reg_token, positions):
@@ -133,7 +133,7 @@ class PartViT(nn.Module):
         return maps
 
     def features(self, tokens: Tensor) -> Features:
-        """Fuse tokens (B, 1 + P, D) into the features before and after the neck (spec 1.6)."""
+        """Fuse tokens (B, 1 + P, D) into the features before and after the neck."""
         before = self.fuse(tokens)
         if self.architecture.neck == "single":
             return Features(before, self.neck(before))
@@ -150,7 +150,7 @@ class PartViT(nn.Module):
         return (cls + parts) / 2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed: normalised pixels (B, 3, H, W) -> (B, dim), not of unit length (spec 1.7)."""
+        """Embed: normalised pixels (B, 3, H, W) -> (B, dim), not of unit length."""
         return self.embedding(self.tokens(images))
 
     def embedding(self, tokens: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class PartViT(nn.Module):
             return self.fuse(tokens)
         if feature == "after":
             return self.features(tokens).after
-        # Cluster contrast normalises every branch on its own before fusing (spec 3.4).
+        # Cluster contrast normalises every branch on its own before fusing.
         if self.architecture.neck == "single":
             return F.normalize(self.features(tokens).after, dim=1)
         return self.fuse(F.normalize(self.neck(tokens.flatten(1)).view_as(tokens), dim=2))

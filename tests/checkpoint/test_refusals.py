@@ -78,7 +78,7 @@ def test_no_tensor_may_be_missing_but_the_unused(tmp_path: Path, name: str) -> N
         ({"norm.bias": torch.zeros(0)}, r"norm.bias .expected \(64,\), found \(0,\)"),
         ({"norm.bias": torch.full((64,), -torch.inf)}, r"1 not finite: norm\.bias"),
         ({"norm.bias": torch.full((64,), torch.nan).half()}, r"1 not finite: norm\.bias"),
-        ({"cls_token": torch.zeros(1, 1, 65)}, "width 65 is no multiple of 64; say heads"),
+        ({"cls_token": torch.zeros(1, 1, 65)}, "width 65 is no multiple of 64; give"),
     ],
 )
 def test_odd_tensors(tmp_path: Path, change: Tensors, message: str) -> None:

@@ -1,4 +1,7 @@
-"""Who is probably the same person: DBSCAN over Jaccard distances (spec 3.4)."""
+"""Who is probably the same person: DBSCAN over Jaccard distances.
+
+Cluster contrast (Dai et al., 2021) as released in `PASS_cluster_contrast_reid`.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from passreid.config import require
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptRecipe:
-    """What may stand in a recipe file; defaults are the released recipe for Market-1501 (spec 3.4).
+    """What may stand in a recipe file; defaults are the released recipe for Market-1501.
 
     Attributes:
         init: Weights to start from (anything `passreid models` names, a folder or a file): a

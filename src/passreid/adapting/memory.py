@@ -1,4 +1,4 @@
-"""One vector per cluster that crops are held against (Dai et al. 2021, section 3.3; spec 3.4)."""
+"""One vector per cluster that crops are held against (Dai et al. 2021, section 3.3)."""
 
 from __future__ import annotations
 

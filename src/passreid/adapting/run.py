@@ -22,7 +22,7 @@ from passreid.training.scoring import embedding_copy, read_watched, scorer
 
 
 def adapt(config: AdaptConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
-    """Adapt a model to crops without labels by cluster contrast (spec 3.4).
+    """Adapt a model to crops without labels by cluster contrast.
 
     Started under torchrun, every process calls this with the same configuration.
 

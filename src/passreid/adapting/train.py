@@ -1,4 +1,7 @@
-"""Clusters as people: embed, cluster, train against the centres, and again (spec 3.4)."""
+"""Clusters as people: embed, cluster, train against the centres, and again.
+
+Cluster contrast (Dai et al., 2021) as released in `PASS_cluster_contrast_reid`.
+"""
 
 from __future__ import annotations
 

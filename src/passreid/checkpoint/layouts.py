@@ -115,7 +115,7 @@ def recognise(names: Mapping[str, str]) -> Layout:
 
 
 def is_clustered(names: Mapping[str, str]) -> bool:
-    """Say whether the weights come from cluster contrast: a neck on a bare backbone (spec 3.4)."""
+    """Say whether the weights come from cluster contrast: a neck on a bare backbone."""
     if "bottleneck_pt1.weight" in names:
         return True
     if {"bottleneck_1.weight", "classifier.weight"} & set(names):
@@ -209,8 +209,8 @@ def settle(
         grid = next(filter(None, (grid_of(count, ratios) for count in counts)), None)
     if grid is None:
         raise CheckpointError(
-            f"{counts[0]} patch positions form no grid of height 2, 3 or 1 times the width; say "
-            "image_size and stride as in training, or hw_ratio."
+            f"{counts[0]} patch positions form no grid of height 2, 3 or 1 times the width; give "
+            "load_checkpoint image_size=… and stride=… as in training, or hw_ratio=…."
         )
     pixels = (grid[0] * patch[0], grid[1] * patch[0])
     final = final or Architecture(**facts, image_size=pixels, stride=stride)

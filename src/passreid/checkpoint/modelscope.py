@@ -1,4 +1,4 @@
-"""A ModelScope folder's configuration.json: read as data, checked, and written (spec 1.3).
+"""A ModelScope folder's configuration.json: read as data, checked, and written.
 
 The folder's own code, plug-ins and `pipeline` settings are never looked at, let alone run.
 """

@@ -26,7 +26,7 @@ def grid_of(patches: int, ratios: tuple[int, ...] = RATIOS) -> Grid | None:
 
 
 def resize_positions(table: Tensor, old_grid: Grid, new_grid: Grid, prefix: int) -> Tensor:
-    """Resample a position table to another patch grid, as PASS fine-tuning does (spec 3.2).
+    """Resample a position table to another patch grid, as PASS fine-tuning does.
 
     Args:
         table: (1, prefix + rows * columns, D), patches row by row.
@@ -57,7 +57,7 @@ def parts_from_cls(cls: Tensor, table: Tensor, grid: Grid, parts: int) -> tuple[
     A part token is a copy of CLS. Its position is that of CLS, moved by how the mean position of
     the part's band differs from the mean of all patches: copies alone would stay equal for ever,
     and noise says nothing of where to look. Bands are half the height, evenly spread from top to
-    bottom (upper, middle, lower for three, as in PASS pre-training; spec 2.3).
+    bottom (upper, middle, lower for three, as in PASS pre-training).
 
     Args:
         cls: (1, 1, D).

@@ -180,7 +180,9 @@ def _foreign(
         facts["feature"] = "normalized"
     facts.update({**(settings.architecture if settings else {}), **wanted})
     if not facts["heads"]:
-        raise CheckpointError(f"width {facts['width']} is no multiple of 64; say heads.")
+        raise CheckpointError(
+            f"width {facts['width']} is no multiple of 64; give load_checkpoint its heads=…."
+        )
     if settings and sizes.image_size is None:
         settings.check_test_size()
     rows = layouts.length(shapes, "pos_embed", 3, 1)
@@ -272,7 +274,7 @@ def _complete(stored: Stored) -> Stored:
 
 
 def _card(source: Source, layout: Layout, names: Mapping[str, str]) -> ModelCard:
-    """Describe a foreign file: what its family's test code does to pixels (spec 1.3, 2.3, 3.4)."""
+    """Describe a foreign file: what its family's test code does to pixels."""
     settings = source.settings
     tuned = "bottleneck.weight" in names
     path = source.weights

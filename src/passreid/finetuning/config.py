@@ -13,7 +13,7 @@ from passreid.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe:
-    """What may stand in a recipe file; defaults are the released recipe for Market-1501 (spec 3.1).
+    """What may stand in a recipe file; defaults are the released recipe for Market-1501.
 
     Attributes:
         kind: Layout of the data set, one `read_dataset` knows.

@@ -1,4 +1,8 @@
-"""Losses of supervised fine-tuning (spec 3.1, 3.2)."""
+"""Losses of supervised fine-tuning.
+
+As released in `PASS_transreid/loss`: label smoothing (Szegedy et al., CVPR 2016), batch-hard
+triplets (Hermans et al., 2017), both as in TransReID (He et al., ICCV 2021).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class Triplet(NamedTuple):
 
 
 def euclidean(features: Tensor) -> Tensor:
-    """Return pairwise Euclidean distances (B, B) of (B, D), squares clamped at 1e-12 (spec 3.2)."""
+    """Return pairwise Euclidean distances (B, B) of (B, D), squares clamped at 1e-12."""
     squares = features.square().sum(dim=1)
     distances = squares[:, None] + squares[None, :] - 2 * features @ features.T
     return distances.clamp(min=1e-12).sqrt()

@@ -1,4 +1,7 @@
-"""Parameter groups and learning rates of fine-tuning (spec 3.2)."""
+"""Parameter groups and learning rates of fine-tuning.
+
+As released in `PASS_transreid/solver`, after TransReID (He et al., ICCV 2021).
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def learning_rate(config: FinetuneConfig, peak: float, progress: float) -> float
 
     "released" looks at whole epochs t: from 0.01 of the base rate, in `warmup_epochs` linear steps
     to the peak, then floor + (peak - floor) (1 + cos(pi t / epochs)) / 2, not re-based, so that the
-    cosine begins below the peak (spec 3.2).
+    cosine begins below the peak.
     """
     floor, warmup = config.lr * FLOOR, config.warmup_epochs
     if config.schedule == "released":

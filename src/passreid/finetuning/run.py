@@ -24,7 +24,7 @@ from passreid.training.scoring import Score, embedding_copy, scorer
 
 
 def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
-    """Fine-tune on a labelled set (spec 3).
+    """Fine-tune on a labelled set.
 
     Started under torchrun, every process calls this with the same configuration.
 
@@ -75,7 +75,10 @@ def _training_samples(
     Also at those for scoring: with `on_error` "raise" one of them would end the run in its midst.
     """
     if not dataset.train:
-        raise DatasetError(f"{dataset.root} has no training images.")
+        raise DatasetError(
+            f"{dataset.root} has no training images, read as a set of the kind {dataset.kind}. "
+            "Crops of your own to train on lie in train/PERSON/."
+        )
     if process.is_main:
         for line in (*dataset.notes, *_remarks(dataset.train)):
             log.info("%s", line)

@@ -1,4 +1,7 @@
-"""Supervised fine-tuning: identity loss after the neck, batch-hard triplet before it (spec 3)."""
+"""Supervised fine-tuning: identity loss after the neck, batch-hard triplet before it.
+
+As released in `PASS_transreid/processor`, after TransReID (He et al., ICCV 2021).
+"""
 
 from __future__ import annotations
 

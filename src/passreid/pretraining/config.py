@@ -13,7 +13,7 @@ from passreid.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRecipe:
-    """What may stand in a recipe file; defaults are the released recipe for ViT-S (spec 2.1).
+    """What may stand in a recipe file; defaults are the released recipe for ViT-S.
 
     Four of the released recipe's habits are likely unintended and have a switch here:
     `positions`, `crop_ratio`, `warmup_teacher_temp` and the ImageNet `mean` and `std` (the released

@@ -1,4 +1,4 @@
-"""The views of one image: two of the whole, some of each area (spec 2.3).
+"""The views of one image: two of the whole, some of each area.
 
     image ─┬─ crop, colours, blur ─▶ 2 global views
            └─ bands ─ crop, colours, blur ─▶ `crops` local views of each
@@ -6,6 +6,9 @@
 Flip, jitter and grayscale look at one pixel at a time, so they commute with resizing but for
 rounding, clipping and the contrast's mean. They run on the crop or on the resized view, whichever
 has fewer pixels: on 64x128 images that is a fifth of the work.
+
+PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et
+al., ICCV 2021).
 """
 
 from __future__ import annotations

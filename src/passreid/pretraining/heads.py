@@ -1,4 +1,8 @@
-"""Projection heads, several side by side as one batched product (spec 2.2)."""
+"""Projection heads, several side by side as one batched product.
+
+PASS (Zhu et al., ECCV 2022) as released in `PASS/vision_transformer.py`, after DINO (Caron et
+al., ICCV 2021).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Self-distillation over pairs of views, token by token (spec 2.4)."""
+"""Self-distillation over pairs of views, token by token.
+
+PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et
+al., ICCV 2021).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A backbone that sees views of two sizes, and its projection heads (spec 2.2)."""
+"""A backbone that sees views of two sizes, and its projection heads.
+
+PASS (Zhu et al., ECCV 2022) as released in `PASS/vision_transformer.py`, after DINO (Caron et
+al., ICCV 2021).
+"""
 
 from __future__ import annotations
 
@@ -147,7 +151,7 @@ def resample_positions(table: Tensor, old: Grid, new: Grid, how: str) -> Tensor:
         table: Row by row.
         old, new: (rows, columns).
         how: "released" scales by (n + 0.1) / old, at native size too, which shifts the table a
-            little (spec 2.2); "exact" scales by n / old, and leaves a table of the right size.
+            little; "exact" scales by n / old, and leaves a table of the right size.
 
     Returns:
         (1, rows * columns, D).

@@ -1,4 +1,8 @@
-"""Schedules, parameter groups, clipping tensor by tensor, the teacher's average (spec 2.5)."""
+"""Schedules, parameter groups, clipping tensor by tensor, the teacher's average.
+
+PASS (Zhu et al., ECCV 2022) as released in `PASS/utils.py`, after DINO (Caron et
+al., ICCV 2021).
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from passreid.training.scoring import read_watched, scorer
 
 
 def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
-    """Pre-train on images without labels (spec 2).
+    """Pre-train on images without labels.
 
     Started under torchrun, every process calls this with the same configuration.
 

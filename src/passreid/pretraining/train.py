@@ -1,4 +1,8 @@
-"""Part-aware self-distillation: student, teacher, centres and their place in a run (spec 2)."""
+"""Part-aware self-distillation: student, teacher, centres and their place in a run.
+
+PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et
+al., ICCV 2021).
+"""
 
 from __future__ import annotations
 

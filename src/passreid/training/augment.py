@@ -1,4 +1,7 @@
-"""Training crops: the released augmentation, one seed a crop (spec 3.2)."""
+"""Training crops: the released augmentation, one seed a crop.
+
+Of `PASS_transreid/datasets`; random erasing by Zhong et al., AAAI 2020.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""PK batches: P people with K crops each (spec 3.2)."""
+"""PK batches: P people with K crops each.
+
+Hermans et al., *In defense of the triplet loss*, 2017, section 2; as released in
+`PASS_transreid/datasets`.
+"""
 
 from __future__ import annotations
 
