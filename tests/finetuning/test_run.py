@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -104,6 +105,25 @@ def test_the_embedding_is_the_side_that_was_trained(people: ReIDDataset, tmp_pat
     assert model is not None
     architecture = load(model).card.architecture
     assert (architecture.neck, architecture.feature) == ("single", "before")
+
+
+def test_what_teaches_little_is_said(
+    people: ReIDDataset, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "people"
+    shutil.copytree(people.root, root)
+    train = sorted((root / "bounding_box_train").glob("*.jpg"))
+    first = train[0].name[:4]
+    for path in [path for path in train if path.name.startswith(first)][1:]:
+        path.unlink()
+    for warmup, said in ((1, True), (0, False)):
+        config = recipe(people, start, tmp_path / f"{warmup}", epochs=1, warmup_epochs=warmup)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            finetune(replace(config, data=root), progress=False)
+        assert "1 of 6 people have one crop only" in caplog.text
+        assert "1 of 6 people were seen by one camera only" in caplog.text
+        assert ("rises to the very end" in caplog.text) == said
 
 
 @pytest.mark.parametrize("workers", [0, 2])

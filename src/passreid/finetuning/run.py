@@ -80,7 +80,7 @@ def _training_samples(
             "Crops of your own to train on lie in train/PERSON/."
         )
     if process.is_main:
-        for line in (*dataset.notes, *_remarks(dataset.train)):
+        for line in (*dataset.notes, *_remarks(dataset.train, config)):
             log.info("%s", line)
     every = [sample.path for subset in SUBSETS for sample in dataset.subset(subset)]
     bad = find_unreadable(every)
@@ -96,8 +96,8 @@ def _training_samples(
     return [sample for sample in dataset.train if sample.path not in bad]
 
 
-def _remarks(samples: tuple[Sample, ...]) -> list[str]:
-    """Say what a recipe cannot mend: people with one crop or seen by one camera teach little."""
+def _remarks(samples: tuple[Sample, ...], config: FinetuneConfig) -> list[str]:
+    """Say what teaches little: people with one crop or one camera, a rate that never arrives."""
     crops: dict[int, set[int]] = {}
     counts: dict[int, int] = {}
     for sample in samples:
@@ -107,9 +107,17 @@ def _remarks(samples: tuple[Sample, ...]) -> list[str]:
     one_camera = sum(len(cameras) == 1 for cameras in crops.values())
     remarks = [f"Training on {len(samples)} crops of {len(counts)} people."]
     if single:
-        remarks.append(f"{single} people have one crop only; it is drawn several times a batch.")
+        remarks.append(
+            f"{single} of {len(counts)} people have one crop only; it is drawn several times a "
+            "batch."
+        )
     if one_camera and len({sample.camid for sample in samples}) > 1:
-        remarks.append(f"{one_camera} people were seen by one camera only.")
+        remarks.append(f"{one_camera} of {len(counts)} people were seen by one camera only.")
+    if config.warmup_epochs >= config.epochs:
+        remarks.append(
+            f"The learning rate rises to the very end (epochs {config.epochs}, warmup_epochs "
+            f"{config.warmup_epochs}): lower --warmup-epochs."
+        )
     return remarks
 
 
