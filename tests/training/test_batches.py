@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,22 @@ def test_a_worker_lives_through_a_signal_it_is_born_into() -> None:
         assert [batch.tolist() for batch in batches] == [[1], [4]]
     finally:
         newborn.clear()
+
+
+def test_signals_are_held_also_where_workers_are_no_forks() -> None:
+    """Python's resource tracker is started with the first of them and lets signals through."""
+    code = """
+import multiprocessing, signal
+from multiprocessing import resource_tracker
+multiprocessing.set_start_method("spawn")
+from passreid.training.batches import _signals_held
+with _signals_held():
+    resource_tracker.ensure_running()
+    print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())), end=" ")
+print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(int(s)) for s in (signal.SIGINT, signal.SIGTERM)]
 
 
 def test_a_crop_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -111,6 +113,8 @@ def _signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # else the first process starts it, which lets signals in
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING_TO_LEAVE)
     try:
         yield
