@@ -188,11 +188,14 @@ def test_a_role_that_a_file_has_not(tmp_path: Path) -> None:
             load_checkpoint(path, role="teacher")
 
 
-def test_a_card_that_divides_by_no_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"), [("0", "std must be positive"), ("NaN", "NaN is no number")]
+)
+def test_a_card_that_divides_by_no_number(value: str, said: str, tmp_path: Path) -> None:
     folder = small.folder(tmp_path / "m")
     text = (folder / "model.json").read_text()
-    (folder / "model.json").write_text(re.sub(r'"std": \[\s*0.5', '"std": [NaN', text))
-    with pytest.raises(ConfigError, match="std must be positive"):
+    (folder / "model.json").write_text(re.sub(r'"std": \[\s*0.5', f'"std": [{value}', text))
+    with pytest.raises(ConfigError, match=said):
         load_checkpoint(folder)
 
 
