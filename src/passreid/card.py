@@ -123,6 +123,11 @@ class Architecture:
         """Width of the embedding."""
         return self.width * (2 if self.fusion == "cat" and self.parts else 1)
 
+    @property
+    def neck_width(self) -> int:
+        """Numbers that the neck normalises: every token's, or those of the embedding."""
+        return self.width * (1 + self.parts) if self.neck == "multi" else self.dim
+
 
 PRESETS: Mapping[str, Architecture] = {
     "tiny": Architecture(

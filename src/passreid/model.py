@@ -65,7 +65,7 @@ class PartViT(nn.Module):
         )
         # One BatchNorm over the flattened token axis is the same as one per token: BatchNorm is
         # per channel. Its shift stays 0: the neck's bias is frozen.
-        self.neck = nn.BatchNorm1d(a.width * (1 + a.parts) if a.neck == "multi" else a.dim)
+        self.neck = nn.BatchNorm1d(a.neck_width)
         self.neck.bias.requires_grad_(False)
         self.classifier = nn.Linear(a.dim, a.num_classes, bias=False) if a.num_classes else None
         self._initialise()

@@ -159,7 +159,7 @@ def _native(card: ModelCard | None, options: Options) -> tuple[Architecture, Arc
     if not options.keep_classifier:
         a = replace(a, num_classes=0)
     final = replace(a, **options.overrides)
-    if blank(final).neck.num_features != blank(a).neck.num_features:
+    if final.neck_width != a.neck_width:
         raise CheckpointError(f"its neck does not fit {final.neck} neck and {final.fusion} fusion.")
     return a, final
 
@@ -262,7 +262,7 @@ def _complete(stored: Stored) -> Stored:
             raise CheckpointError(
                 f"{stored.report.source}: has no neck, so no feature '{final.feature}'."
             )
-        width = blank(final).neck.num_features
+        width = final.neck_width
         stored.state.update(
             {f"neck.{name}": t for name, t in nn.BatchNorm1d(width).state_dict().items()}
         )
