@@ -77,3 +77,21 @@ def test_a_full_house_is_told_when_to_come_back(client: TestClient) -> None:
     assert client.get("/v1/info").status_code == 200
     room.taken = 0
     assert client.post("/v1/search", files={"images": png(1)}).status_code == 200
+
+
+def test_an_internal_error_is_counted_and_found_in_the_log(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("as the engine raises")
+
+    gallery = client.app.state.engine.gallery  # type: ignore[attr-defined]
+    monkeypatch.setattr(gallery, "page", fails)
+    answer = client.get("/v1/entries")
+    assert (answer.status_code, answer.json()["title"]) == (500, "Internal Server Error")
+    assert "as the engine raises" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert f"(request {answer.headers['x-request-id']})" in caplog.text
+    assert "as the engine raises" in caplog.text
+    counted = 'passreid_requests_total{method="GET",route="/v1/entries",status="500"} 1.0'
+    assert counted in client.get("/metrics").text

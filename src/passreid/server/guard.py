@@ -6,12 +6,15 @@
 - Origin: a page from elsewhere cannot make a browser send anything; there are no cookies either.
 - Token: compared in constant time.
 - Room: more requests with a body than `max_waiting` get 429 before a byte of the body is read.
+
+What no route expected is answered here: it has the headers then, and is counted as what it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -21,7 +24,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from passreid.server.problems import Refusal, busy, respond
+from passreid.server.problems import UNEXPECTED, Refusal, busy, respond
 from passreid.server.settings import Settings, is_loopback, parse_address
 
 SECURITY_HEADERS = {
@@ -38,6 +41,8 @@ SECURITY_HEADERS = {
 }
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/")  # without a token: nothing secret in them
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_GONE = 499  # what is counted where the client has gone before an answer
+log = logging.getLogger("passreid.server")
 
 
 @dataclass
@@ -83,8 +88,8 @@ class Guard:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began, status = time.perf_counter(), 499  # the client has gone before an answer
-        scope.setdefault("state", {})["request_id"] = uuid.uuid4().hex
+        began, status, request_id = time.perf_counter(), _GONE, uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -95,6 +100,11 @@ class Guard:
 
         try:
             await self._admit(scope, receive, sending)
+        except Exception:
+            if status != _GONE:  # the answer has begun
+                raise
+            log.exception("%s %s (request %s)", scope["method"], scope["path"], request_id)
+            await respond(500, UNEXPECTED)(scope, receive, sending)
         finally:
             self._observe(scope, status, time.perf_counter() - began)
 

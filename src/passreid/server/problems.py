@@ -96,7 +96,7 @@ def respond(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 
 def handle_problems(app: FastAPI) -> None:
-    """Answer every exception of the application with a problem."""
+    """Answer what the application refuses with a problem; the guard does so for what is left."""
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
@@ -106,7 +106,8 @@ def handle_problems(app: FastAPI) -> None:
     async def explained(request: Request, error: PassreidError) -> JSONResponse:
         status = status_of(error)
         if status >= 500:
-            log.error("%s %s: %s", request.method, request.url.path, error)
+            place = f"{request.method} {request.url.path}"
+            log.error("%s (request %s): %s", place, request.state.request_id, error)
         return respond(status, str(error))
 
     @app.exception_handler(RequestValidationError)
@@ -124,11 +125,6 @@ def handle_problems(app: FastAPI) -> None:
         if error.status_code == 404 and detail == HTTPStatus(404).phrase:
             detail = "There is nothing at this address; the API is described at /openapi.json."
         return respond(error.status_code, detail, headers)
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        # The server's own middleware logs the traceback; a reply never carries it.
-        return respond(500, UNEXPECTED)
 
 
 def _allowed(request: Request) -> list[str]:
