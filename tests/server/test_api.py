@@ -269,10 +269,18 @@ def test_a_wrong_method_is_told_all_right_ones(client: TestClient) -> None:
 
 def test_what_is_wrong_with_a_description_is_said_where_it_is(client: TestClient) -> None:
     files = [("files", ("1.png", png(1)))]
-    for about, said in (('"x"', "about: "), ('{"camera": 3}', "about.camera: "), ("7", "about: ")):
+    for about, said in (
+        ('"x"', "about: "),
+        ('{"camera": 3}', "about.camera: "),
+        ("7", "about: "),
+        ('{"payload": {"x": NaN}}', "about.payload: must be plain JSON"),
+    ):
         answer = client.post("/v1/entries", files=files, data={"about": about})
         assert answer.status_code == 422
         assert answer.json()["detail"].startswith(said), answer.text
+    entry = "00000000-0000-0000-0000-000000000000"
+    answer = client.patch(f"/v1/entries/{entry}", json={"payload": {"x": 2**64}})
+    assert answer.json()["detail"].startswith("payload: must be plain JSON"), answer.text
 
 
 def test_forgetting_takes_no_other_type_for_a_time(client: TestClient) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from passreid.images import describe
 from passreid.server.pictures import Box
-from passreid.server.problems import Refusal, printable
+from passreid.server.problems import Refusal, printable, said_of
 from passreid.server.schemas import About, Filters, Labels, Time
 
 MOST_BOXES = 64
@@ -130,7 +130,7 @@ def parse_about(text: str | None, files: int) -> list[About]:
         first = error.errors()[0]
         shown = printable(".".join(str(part) for part in first["loc"]))
         place = f"about.{shown}" if shown else "about"
-        raise Refusal(422, f"{place}: {first['msg']}.") from None
+        raise Refusal(422, f"{place}: {said_of(first)}.") from None
     except (ValueError, RecursionError):
         raise Refusal(422, "about: must be a JSON object, or a list of them.") from None
     if len(told) != files:

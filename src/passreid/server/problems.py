@@ -147,10 +147,13 @@ def _first(error: RequestValidationError) -> str:
         return "The body is no JSON."
     where = [str(part) for part in found[0].get("loc", ()) if part not in ("body", "query", "path")]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    said = str(found[0].get("msg", "is not valid"))
-    if "Expected UploadFile" in said:
-        said = "must be a file, not text"
-    return f"{printable('.'.join(where)) or 'The request'}: {said}{more}."
+    return f"{printable('.'.join(where)) or 'The request'}: {said_of(found[0])}{more}."
+
+
+def said_of(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors says, in words that fit after a field's name."""
+    said = str(error.get("msg", "is not valid")).removeprefix("Value error, ")
+    return "must be a file, not text" if "Expected UploadFile" in said else said
 
 
 def printable(name: str) -> str:
