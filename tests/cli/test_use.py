@@ -83,16 +83,15 @@ def test_compare_gives_cosine_probability_and_verdict(cli: Cli, people: ReIDData
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--false-accept-rate", "1e-6"], {"cosine", "probability"}),
-        (["--flip"], {"cosine"}),
-    ],
+    ("option", "told"), [("--model", {"cosine", "probability"}), ("--flip", {"cosine"})]
 )
 def test_compare_tells_what_it_can_where_the_calibration_does_not_tell_all(
-    cli: Cli, people: ReIDDataset, options: list[str], told: set[str]
+    cli: Cli, people: ReIDDataset, tmp_path: Path, option: str, told: set[str]
 ) -> None:
     path = people.query[0].path
+    options = [option]
+    if option == "--model":
+        options.append(_loosely_calibrated(tmp_path / "model"))
     ran = cli("compare", path, path, "--json", *options)
     values = json.loads(ran.out)
     assert ran.code == 0
@@ -102,6 +101,24 @@ def test_compare_tells_what_it_can_where_the_calibration_does_not_tell_all(
     assert shown.out.startswith("Cosine 1.000")
     assert ("probability 1.000" in shown.out) == ("probability" in told)
     assert ("No threshold is known" in shown.err) == ("probability" in told)
+
+
+def test_compare_refuses_a_rate_that_was_not_measured(cli: Cli, people: ReIDDataset) -> None:
+    path = people.query[0].path
+    ran = cli("compare", path, path, "--json", "--false-accept-rate", "1e-6")
+    assert (ran.code, ran.out) == (1, "")
+    assert "rate of 1e-06; measured on" in ran.err and "0.01, 0.001, 0.0001" in ran.err
+    asked = cli("compare", path, path, "--json", "--false-accept-rate", "0.01")
+    assert json.loads(asked.out)["false_accept_rate"] == 0.01
+
+
+def _loosely_calibrated(folder: Path) -> str:
+    """The bundled model, calibrated on too few people for a false-accept rate of 0.001."""
+    shutil.copytree(MODELS / "passreid-tiny", folder)
+    card = json.loads((folder / "model.json").read_text())
+    del card["calibration"]["points"][1:]
+    (folder / "model.json").write_text(json.dumps(card))
+    return str(folder)
 
 
 def test_rank_orders_by_cosine_and_leaves_out_the_query_itself(cli: Cli, gallery: Path) -> None:

@@ -39,11 +39,6 @@ def test_boxes_of_a_frame_are_those_of_the_embedder(client: TestClient, embedder
     np.testing.assert_allclose(rows, embedder.boxes(png(1), boxes), atol=1e-5)
 
 
-def test_compare_judges(client: TestClient) -> None:
-    same = client.post("/v1/compare", files={"a": png(1), "b": png(1)}).json()
-    assert same["cosine"] > 0.999 and same["same_person"] is True
-
-
 def test_enrolment_tells_of_each_file_and_is_idempotent(client: TestClient) -> None:
     files = [("files", ("a.png", png(1))), ("files", ("bad.jpg", b"no"))]
     answer = client.post("/v1/entries", files=files)

@@ -33,7 +33,13 @@ from passreid.verify import cosine
 if TYPE_CHECKING:
     from passreid.verify import Calibration
 
-FalseAccepts = Annotated[float, Parameter(help="Accepted share of different people taken for one.")]
+FalseAccepts = Annotated[
+    float | None,
+    Parameter(
+        help="Accepted share of different people taken for one, of those that were measured; "
+        "without it 0.001, if that was."
+    ),
+]
 
 
 @Parameter(name="*")
@@ -91,7 +97,7 @@ def compare(
     /,
     *,
     json: bool = False,
-    false_accept_rate: FalseAccepts = 1e-3,
+    false_accept_rate: FalseAccepts = None,
     options: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> None:
     """Say whether two pictures show the same person.
@@ -119,7 +125,7 @@ def compare(
         answer = "The same person" if values["same_person"] else "Not the same person"
         text = (
             f"{answer}: {text} against a threshold of {values['threshold']:.3f} "
-            f"(false-accept rate {false_accept_rate:g} on {calibration.data})"
+            f"(false-accept rate {values['false_accept_rate']:g} on {calibration.data})"
         )
     if calibration is not None:
         text += f", probability {values['probability']:.3f}"
@@ -127,9 +133,13 @@ def compare(
 
 
 def _judged(
-    similarity: float, calibration: Calibration | None, false_accept_rate: float
+    similarity: float, calibration: Calibration | None, false_accept_rate: float | None
 ) -> dict[str, Any]:
-    """Say what a cosine means as plain data, with None for what the calibration does not tell."""
+    """Say what a cosine means as plain data, with None for what the calibration does not tell.
+
+    Raises:
+        CalibrationError: A rate is asked for that was not measured.
+    """
     values: dict[str, Any] = {
         "cosine": similarity,
         "probability": None,
@@ -140,9 +150,12 @@ def _judged(
     if calibration is None:
         return values
     values["probability"] = calibration.probability(similarity)
+    asked = {} if false_accept_rate is None else {"false_accept_rate": false_accept_rate}
     try:
-        return asdict(calibration.judge(similarity, false_accept_rate=false_accept_rate))
+        return asdict(calibration.judge(similarity, **asked))
     except CalibrationError as error:
+        if asked:
+            raise
         note(str(error))
     return values
 

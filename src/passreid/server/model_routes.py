@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 
+from passreid.errors import CalibrationError
 from passreid.server.engine import Engine
 from passreid.server.forms import FORM, Upload, Uploads, name_of, parse_boxes
 from passreid.server.pictures import Crop
@@ -15,6 +16,7 @@ from passreid.server.schemas import CompareAnswer, EmbedAnswer, ServiceInfo
 from passreid.verify import cosine
 
 router = APIRouter(prefix="/v1", tags=["model"])
+_RATE = "Accepted share of false matches, one that was measured; left out, 0.001 if that was."
 
 
 @router.post(
@@ -61,19 +63,25 @@ async def compare(
     a: Upload,
     b: Upload,
     false_accept_rate: Annotated[
-        float,
-        Form(gt=0, le=1, allow_inf_nan=False, description="Accepted share of false matches."),
-    ] = 1e-3,
+        float | None, Form(gt=0, le=1, allow_inf_nan=False, description=_RATE)
+    ] = None,
 ) -> Any:
     """Say how alike two crops are, and what that means where the model is calibrated."""
     engine: Engine = request.app.state.engine
+    known, asked = engine.calibration, {}
+    if false_accept_rate is not None:
+        asked = {"false_accept_rate": false_accept_rate}
     crops = await engine.read(a.file, name_of(a, 0)) + await engine.read(b.file, name_of(b, 1))
     first, second = await engine.embed(crops)
     answer: dict[str, Any] = dict.fromkeys(CompareAnswer.model_fields)
     answer["cosine"] = float(cosine(first, second))
-    if engine.calibration is not None:
-        verdict = engine.calibration.judge(answer["cosine"], false_accept_rate=false_accept_rate)
-        answer = {name: getattr(verdict, name) for name in answer}
+    if known is not None:
+        answer["probability"] = known.probability(answer["cosine"])
+        try:
+            answer = vars(known.judge(answer["cosine"], **asked))
+        except CalibrationError:
+            if asked:
+                raise
     return answer
 
 

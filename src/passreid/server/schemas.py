@@ -126,9 +126,14 @@ class CompareAnswer(Model):
 
     cosine: float = Field(ge=-1, le=1, description="Of their embeddings.")
     probability: float | None = Field(description="That both show one person; null: uncalibrated.")
-    same_person: bool | None = Field(description="Whether the cosine reaches the threshold.")
-    threshold: float | None = Field(description="Cosine from which two crops count as one person.")
-    false_accept_rate: float | None = Field(description="The rate the threshold was asked for.")
+    same_person: bool | None = Field(
+        description="Whether the cosine reaches the threshold; null where that is."
+    )
+    threshold: float | None = Field(
+        description="Cosine from which two crops count as one person; null: no rate was asked for, "
+        "and that of 0.001 is not known."
+    )
+    false_accept_rate: float | None = Field(description="The rate the threshold belongs to.")
 
 
 class Look(Model):
