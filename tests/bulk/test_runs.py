@@ -19,6 +19,8 @@ from PIL import Image
 
 import passreid
 from passreid.bulk import Bulk, embed_all, run
+from passreid.cli.app import ModelOptions
+from passreid.embed import Embedder
 from passreid.errors import DatasetError, ModelNotFoundError, UsageError
 from tests.bulk.conftest import MODEL, rows
 from tests.cli.conftest import cli  # noqa: F401
@@ -81,15 +83,24 @@ def test_the_verb_enrols_in_a_gallery_once(
     cli: Any,  # noqa: F811
     folder: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("qdrant_edge")
     from passreid.gallery import Where, identity, open_gallery
 
     (folder / "again.png").write_bytes((folder / "ü" / "0.png").read_bytes())
     output, path = tmp_path / "out.parquet", tmp_path / "people.gallery"
+    load, loaded = ModelOptions.load, []
+
+    def counted(options: ModelOptions) -> Embedder:
+        loaded.append(options)
+        return load(options)
+
+    monkeypatch.setattr(ModelOptions, "load", counted)
     for count in ("7 enrolled", "0 enrolled"):
         ran = cli("embed", folder, "--output", output, "--gallery", path)
         assert (ran.code, count in ran.err) == (0, True), ran.err
+    assert len(loaded) == 2  # once for each run, whose workers have their own
     embedder = passreid.load()
     assert run.identify(MODEL) == identity(embedder)
     with open_gallery(path, model=identity(embedder)) as gallery:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,10 +106,11 @@ def _embed_in_bulk(
     from rich.console import Console
     from rich.progress import Progress
 
-    from passreid.bulk import embed_all
+    from passreid.bulk import add_to_gallery, embed_all
 
     if bulk.gallery is not None:
-        _opened(bulk.gallery, options).close()  # what is wrong with it is said before the work
+        opened = _opener(bulk.gallery, options)
+        opened().close()  # what is wrong with it is said before the work
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Embedding parts", total=None)
@@ -124,26 +126,21 @@ def _embed_in_bulk(
     before = f", {result.found} of {result.parts} parts done before" if result.found else ""
     note(f"{result.embeddings} embeddings in {output}{before}.")
     if bulk.gallery is not None:
-        _enrol_in(bulk.gallery, output, options)
+        with opened() as gallery:
+            added = add_to_gallery(output, gallery)
+        note(f"{added.added} enrolled in {bulk.gallery}, {added.known} were there before.")
     if not result.failures:
         return 0
     note(f"{result.failures} could not be embedded; {output}/_failures.jsonl says why.")
     return 1
 
 
-def _enrol_in(place: str, folder: Path, options: ModelOptions) -> None:
-    from passreid.bulk import add_to_gallery
-
-    with _opened(place, options) as gallery:
-        added = add_to_gallery(folder, gallery)
-    note(f"{added.added} enrolled in {place}, {added.known} were there before.")
-
-
-def _opened(place: str, options: ModelOptions) -> Gallery:
+def _opener(place: str, options: ModelOptions) -> Callable[[], Gallery]:
+    """Return what opens a gallery for a model, which need not stay loaded until then."""
     from passreid.gallery import identity, open_gallery
 
     embedder = options.load()
-    return open_gallery(place, model=identity(embedder), dim=embedder.dim, create=True)
+    return partial(open_gallery, place, model=identity(embedder), dim=embedder.dim, create=True)
 
 
 def save_embeddings(output: Path, paths: Sequence[str], embeddings: np.ndarray) -> None:
