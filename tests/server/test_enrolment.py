@@ -24,8 +24,23 @@ def test_files_are_added_some_at_a_time_and_told_one_by_one(
         return real(entries)
 
     monkeypatch.setattr(engine.gallery, "add", watched)
-    lines = enrol(client, *range(1, 9), 1)
-    assert added == [8, 1]
+    lines = enrol(client, *range(1, 9), 9, 1, 9)
+    assert added == [7, 1]
     assert [line["event"] for line in lines[:3]] == ["added", "known", "added"]
-    assert [line["event"] for line in lines[7:]] == ["added", "known", "done"]
-    assert (lines[-1]["added"], lines[-1]["known"]) == (7, 2)
+    assert [line["event"] for line in lines[7:]] == ["added", "added", "known", "known", "done"]
+    assert (lines[-1]["added"], lines[-1]["known"]) == (8, 3)
+
+
+def test_what_is_known_is_not_embedded_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = enrol(client, 1)
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+
+    async def embed(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(engine, "embed", embed)
+    again, done = enrol(client, 1)
+    assert (again["event"], again["id"]) == ("known", first["id"])
+    assert (done["event"], done["added"], done["known"]) == ("done", 0, 1)

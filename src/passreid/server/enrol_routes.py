@@ -13,7 +13,7 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
 from passreid.errors import ImageError, PassreidError
-from passreid.gallery.base import Entry, Where
+from passreid.gallery.base import Entry, Where, entry_id
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import record
 from passreid.server.forms import FORM, Uploads, name_of, parse_about
@@ -27,6 +27,10 @@ log = logging.getLogger("passreid.server")
 NDJSON = "application/x-ndjson"
 
 router = APIRouter(prefix="/v1", tags=["gallery"])
+
+
+_Read = tuple[dict[str, Any], Crop, About]
+"""The line to send of a file, and what was read and said of it."""
 
 
 @dataclass
@@ -115,7 +119,7 @@ async def _chunk(
 ) -> list[dict[str, Any]]:
     """Decode, embed and add a few files; the lines to send once they are on disk."""
     lines: list[dict[str, Any]] = []
-    read: list[tuple[dict[str, Any], Crop, About]] = []
+    read: list[_Read] = []
     for index, (upload, about) in enumerate(files, start=start):
         line: dict[str, Any] = {"index": index, "source": name_of(upload, index)}
         lines.append(line)
@@ -128,22 +132,34 @@ async def _chunk(
         else:
             read.append((line, crop, about))
     if read:
-        rows = await engine.embed([crop for _, crop, _ in read], patient=True)
-        entries = [
-            _entry(crop, about, row, line["source"])
-            for (line, crop, about), row in zip(read, rows, strict=True)
-        ]
-        known = await _add(engine, entries, tally)
-        for (line, _, _), entry in zip(read, entries, strict=True):
-            line |= {"event": "known" if entry.id in known else "added", "id": entry.id}
-            known.add(entry.id)
+        await _enrol_new(engine, read, tally)
     return lines
 
 
-async def _add(engine: Engine, entries: list[Entry], tally: _Tally) -> set[str]:
-    """Add entries at once, which takes as long as one does; the ids that were there before."""
-    ids = tuple(entry.id for entry in entries)
-    there = await engine.ask(engine.gallery.page, Where(ids=ids), limit=len(ids))
+async def _enrol_new(engine: Engine, read: Sequence[_Read], tally: _Tally) -> None:
+    """Embed and add the pictures the gallery does not know; say of each in its line what it was."""
+    ids = [entry_id(crop.content_hash) for _, crop, _ in read]
+    there = await engine.ask(engine.gallery.page, Where(ids=tuple(ids)), limit=len(ids))
+    known = {entry.id for entry in there.entries}
+    new: dict[str, _Read] = {}
+    for id, each in zip(ids, read, strict=True):
+        each[0].update(event="known" if id in known or id in new else "added", id=id)
+        if id not in known:
+            new.setdefault(id, each)
+    if new:
+        rows = await engine.embed([crop for _, crop, _ in new.values()], patient=True)
+        entries = [
+            _entry(crop, about, row, line["source"])
+            for (line, crop, about), row in zip(new.values(), rows, strict=True)
+        ]
+        await _add(engine, entries, tally)
+    tally.known += len(read) - len(new)
+    tally.ids += known
+
+
+async def _add(engine: Engine, entries: list[Entry], tally: _Tally) -> None:
+    """Add entries at once, which takes as long as one does."""
+    ids = [entry.id for entry in entries]
     try:
         done = await engine.ask(engine.gallery.add, entries)
     except asyncio.CancelledError:  # the client has gone, the gallery's thread goes on
@@ -152,7 +168,6 @@ async def _add(engine: Engine, entries: list[Entry], tally: _Tally) -> set[str]:
     tally.ids += ids
     tally.added += done.added
     tally.known += done.known
-    return {entry.id for entry in there.entries}
 
 
 def _entry(crop: Crop, about: About, row: Any, name: str) -> Entry:
