@@ -108,7 +108,11 @@ def test_no_gallery_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     room(monkeypatch, MUCH - 1)
     with pytest.raises(OutputError, match="nearly full"):
         open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True)
-    assert not (tmp_path / "g" / "gallery.json").exists()
+    assert not (tmp_path / "g").exists()
+    (tmp_path / "g").mkdir()
+    with pytest.raises(OutputError, match="nearly full"):
+        open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True)
+    assert (tmp_path / "g").exists()  # it was there before
     room(monkeypatch, MUCH + 1)
     open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True).close()
 

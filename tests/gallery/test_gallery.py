@@ -92,6 +92,20 @@ def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Pat
     assert gallery.search(VECTORS[11])[0].entry.payload == {"n": 11}
 
 
+def test_a_making_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_made(path: Path, *_: object, **__: object) -> None:
+        path.mkdir()
+        (path / "half").touch()
+        raise RuntimeError("as the engine raises")
+
+    monkeypatch.setattr("passreid.gallery.embedded.new_shard", half_made)
+    with pytest.raises(OutputError, match="as the engine raises"):
+        open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True)
+    assert not (tmp_path / "g").exists()
+
+
 def test_a_gallery_is_found_again(tmp_path: Path) -> None:
     with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
         gallery.add(entries())

@@ -13,8 +13,10 @@ Vectors are stored at unit length and compared by their dot product, so nothing 
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -94,14 +96,21 @@ class EmbeddedGallery(Engine):
             OutputError: It cannot be written.
         """
         int8 = layout is not None and layout.int8
-        with told(OutputError, f"{folder}: no gallery can be made here"):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / SHARD).exists():
-                need_room(folder, MUCH)
-                # Under another name until it is whole: one that a kill left half made opens never.
-                fresh = folder / f"{SHARD}.{uuid.uuid4().hex}"
-                new_shard(fresh, dim, int8=int8).close()
-                fresh.rename(folder / SHARD)
+        # Under another name until it is whole: one that a kill left half made opens never.
+        fresh, made = folder / f"{SHARD}.{uuid.uuid4().hex}", not folder.exists()
+        try:
+            with told(OutputError, f"{folder}: no gallery can be made here"):
+                folder.mkdir(parents=True, exist_ok=True)
+                if not (folder / SHARD).exists():
+                    need_room(folder, MUCH)
+                    new_shard(fresh, dim, int8=int8).close()
+                    fresh.rename(folder / SHARD)
+        except OutputError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            with suppress(OSError):  # what another process has begun in it stays
+                if made:
+                    folder.rmdir()
+            raise
         # Last: a folder with a card is a whole gallery.
         card = {"format": FORMAT, "model": model, "dim": dim, "int8": int8}
         write(folder / CARD, json.dumps(card).encode())
