@@ -92,6 +92,27 @@ def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Pat
     assert gallery.search(VECTORS[11])[0].entry.payload == {"n": 11}
 
 
+def test_what_a_label_said_before_leaves_the_disk(gallery: Gallery, tmp_path: Path) -> None:
+    secret = "mrs-unmistakable"
+    (first, second), files = entries(range(2)), tmp_path / "g"
+
+    def seen() -> bool:
+        return any(secret.encode() in f.read_bytes() for f in files.rglob("*") if f.is_file())
+
+    gallery.update([first.id], payload={})
+    gallery.compact()
+    gallery.update([second.id], tracklet=second.tracklet)
+    gallery.update([first.id], payload={"said": secret})
+    assert seen() and not gallery.to_compact()  # nothing that was said before is taken back
+    gallery.update([first.id, second.id], payload={})
+    assert seen() and gallery.to_compact()
+    gallery.compact()
+    assert not seen() and not gallery.to_compact()
+    gallery.update([first.id], person=secret)
+    gallery.update([first.id], person="somebody else")
+    assert gallery.to_compact()
+
+
 def test_a_making_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,7 +231,7 @@ class Gallery(Protocol):
         """
 
     def to_compact(self) -> bool:
-        """Whether something was removed whose last bytes `compact` has yet to take away."""
+        """Whether `compact` has yet to take away bytes of what was removed or said otherwise."""
 
     def compact(self) -> None:
         """Write what is left anew, without anything that was removed, and index it."""

@@ -5,7 +5,7 @@
       lock             held by the one process that has the gallery open
       shard/           vectors (float16), what is known of them, write-ahead log, index
       thumbnails/      one JPEG for each entry that has one
-      removed          there while bytes of removed entries may be left
+      removed          there while bytes of removed entries or labels may be left
 
 Vectors are stored at unit length and compared by their dot product, so nothing is rounded twice.
 """
@@ -213,7 +213,10 @@ class EmbeddedGallery(Engine):
         check_ids(ids)
         values = changeable(values)
         with self._live.changing() as shard:
-            there = [str(record.id) for record in shard.retrieve(list(ids), False, False)]
+            records = shard.retrieve(list(ids), True, False)
+            there = [str(record.id) for record in records]
+            if any(_takes_back(record.payload or {}, values) for record in records):
+                self._note_removal()
             if there and values:
                 self._live.change(edge.UpdateOperation.set_payload([*there], values), there)
         return len(there)
@@ -233,8 +236,7 @@ class EmbeddedGallery(Engine):
             )[0]:
                 ids = [str(record.id) for record in records]
                 if not removed:
-                    self._removals += 1
-                    write(self.folder / REMOVED, b"")
+                    self._note_removal()
                 # Pictures first: killed in between, the entry is still there to be removed again.
                 with told(OutputError, f"{self.folder}: a thumbnail cannot be removed"):
                     for id in ids:
@@ -244,7 +246,7 @@ class EmbeddedGallery(Engine):
         return removed
 
     def to_compact(self) -> bool:
-        """Whether something was removed since the gallery was last compacted, by any process."""
+        """Whether entries or words went since the gallery was last compacted, by any process."""
         return (self.folder / REMOVED).exists()
 
     def compact(self) -> None:
@@ -274,6 +276,10 @@ class EmbeddedGallery(Engine):
             self._live.close()
             self._lock.close()
 
+    def _note_removal(self) -> None:
+        self._removals += 1
+        write(self.folder / REMOVED, b"")
+
     def _bytes_of(self, entry: Entry) -> int:
         return 4 * self.dim + len(entry.thumbnail or b"") + len(str(payload(entry)))
 
@@ -288,3 +294,8 @@ class EmbeddedGallery(Engine):
         return entry_of(
             record, embedding=np.asarray(record.vector, np.float32), thumbnail=thumbnail
         )
+
+
+def _takes_back(before: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether something that was said of an entry is said no more."""
+    return any(before.get(name) not in (None, {}, new) for name, new in values.items())
