@@ -45,6 +45,10 @@ def test_pictures_are_labelled_and_a_label_is_taken_back(
 
     for index in range(3):
         boxes.nth(index).check()
+    page.set_viewport_size({"width": 360, "height": 500})
+    boxes.nth(2).scroll_into_view_if_needed()
+    for button in ("#label", "#forget"):  # also far below the heading they stand beside
+        expect(page.locator(button)).to_be_in_viewport(ratio=1)
     page.click("#label")
     for name in ("person", "camera"):
         field = page.locator(f"#label-{name}")

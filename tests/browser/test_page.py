@@ -190,6 +190,7 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(
     expect(page.locator(".card")).to_have_count(1)
     page.set_input_files("#file", crops_of(tmp_path / "again", people=2)[0])
     expect(page.locator("#results-title")).to_have_text("Most alike")
+    expect(page.get_by_role("slider", name="Same-person threshold")).to_be_visible()
     page.focus(".skip")
     seen = []
     for _ in range(40):
