@@ -82,7 +82,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise GalleryError(f"{path}: is not what a gallery says of itself.")
     if card.get("format") != FORMAT:
-        raise GalleryError(f"{folder}: format {card.get('format')}, this passreid reads {FORMAT}.")
+        raise GalleryError(
+            f"{folder}: is of format {card.get('format')}, this passreid reads {FORMAT}; export it "
+            "with the passreid that made it, and import that here."
+        )
     if not isinstance(card.get("model"), str) or not isinstance(card.get("dim"), int):
         raise GalleryError(f"{path}: does not say whose embeddings these are and how wide.")
     return card
