@@ -32,20 +32,31 @@ def run(arguments: Sequence[str]) -> int:
         result = app(
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except CycloptsError as error:
-        return complain(str(error), code=2)
-    except PassreidError as error:
-        return complain(str(error), code=error.exit_code)
     except KeyboardInterrupt:
         return complain("Stopped.", code=130)
     except BrokenPipeError:
         # The reader went away (`| head`); nothing more can be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        return complain(f"{named}{error.strerror or error}.", code=1)
+    except (CycloptsError, PassreidError, OSError) as error:
+        text, code = _explained(error)
+        return complain(text, code=code) if _speaks(arguments, error) else code
     return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    if isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}{error.strerror or error}.", 1
+    return str(error), error.exit_code if isinstance(error, PassreidError) else 2
+
+
+def _speaks(arguments: Sequence[str], error: Exception) -> bool:
+    """Whether this process tells: all of a training meet the same errors, but for some of one."""
+    training = arguments[:1] and arguments[0] in ("adapt", "finetune", "pretrain")
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    return first or not training or getattr(error, "alone", False)
 
 
 def _register() -> None:
