@@ -66,7 +66,6 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             config,
             process=process,
             images=ViewDataset(files, MultiCrop.of(config), seed=config.seed),
-            evaluate=scorer(card, watched, precision=config.precision),
         )
         if state is not None:
             stage.restore(state)
@@ -76,10 +75,12 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             process,
             save_every=config.save_every,
             save_steps=config.save_steps,
+            score=scorer(card, watched, precision=config.precision),
+            score_every=config.watch_every,
             progress=progress,
         )
         if finished and process.is_main:
-            save_folder(stage.backbone(), card, folder.model)
+            save_folder(stage.exported, card, folder.model)
     return folder.model if finished else None
 
 
