@@ -17,7 +17,7 @@ from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.training.augment import CropDataset, build_augmentation
-from passreid.training.loop import Score, fit, log
+from passreid.training.loop import LATE_PEAK, Score, fit, log
 from passreid.training.process import Process, distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder, begin
 from passreid.training.scoring import embedding_copy, scorer
@@ -121,10 +121,7 @@ def _remarks(samples: tuple[Sample, ...], config: FinetuneConfig) -> list[str]:
     if one_camera and len({sample.camid for sample in samples}) > 1:
         remarks.append(f"{one_camera} of {len(counts)} people were seen by one camera only.")
     if config.warmup_epochs >= config.epochs:
-        remarks.append(
-            f"The learning rate rises to the very end (epochs {config.epochs}, warmup_epochs "
-            f"{config.warmup_epochs}): lower --warmup-epochs."
-        )
+        remarks.append(LATE_PEAK % (config.epochs, config.warmup_epochs))
     return remarks
 
 

@@ -13,7 +13,7 @@ from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import EpochSampler, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.train import Pretraining
-from passreid.training.loop import fit, log
+from passreid.training.loop import LATE_PEAK, fit, log
 from passreid.training.process import distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder, begin_listed
 from passreid.training.scoring import read_watched, scorer
@@ -54,6 +54,8 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
         )
         if process.is_main:
             log.info("Pre-training on %d images.", len(files))
+            if config.warmup_epochs >= config.epochs:
+                log.info(LATE_PEAK, config.epochs, config.warmup_epochs)
         card = ModelCard(
             name=config.output.resolve().name,
             architecture=config.architecture,

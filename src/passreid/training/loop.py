@@ -36,6 +36,10 @@ log = logging.getLogger("passreid")
 
 LOG_EVERY = 20
 """Steps between two lines of the log: losses stay on the device until then."""
+LATE_PEAK = (
+    "The learning rate rises to the very end (epochs %d, warmup_epochs %d): lower --warmup-epochs."
+)
+"""What to say of a warm-up as long as the run."""
 Score = Callable[[PartViT], dict[str, float]]
 """A network in training -> mAP, mINP and rank1, as fractions. The network is left as it is."""
 
