@@ -204,10 +204,14 @@ def test_what_all_processes_meet_is_said_by_the_first(
 ) -> None:
     from passreid.finetuning import run
 
+    waited: list[float] = []
+    monkeypatch.setattr("passreid.cli.time.sleep", waited.append)
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     wrong = cli("finetune", tmp_path, "--output", tmp_path / "run", "--lr", "inf")
     assert wrong.code == 2
     assert ("lr must be positive" in wrong.err) == (rank == 0) == bool(wrong.err)
+    # torchrun ends the first, too, when another has ended.
+    assert len(waited) == rank
     # No training, so no other process says it.
     assert "no-such.jpg" in cli("embed", "no-such.jpg").err
 
@@ -218,3 +222,4 @@ def test_what_all_processes_meet_is_said_by_the_first(
 
     monkeypatch.setattr(run, "finetune", fail)
     assert "a.jpg: is gone" in cli("finetune", tmp_path, "--output", tmp_path / "run").err
+    assert len(waited) == rank

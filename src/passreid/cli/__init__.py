@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from cyclopts import CycloptsError
 
 from passreid.cli.app import app, complain
 from passreid.errors import PassreidError
+
+_UNTIL_HEARD = 10.0
+"""Seconds a process waits that leaves the word to the first.
+
+When one has ended, torchrun ends all, also the one that was about to speak.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +47,10 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except (CycloptsError, PassreidError, OSError) as error:
         text, code = _explained(error)
-        return complain(text, code=code) if _speaks(arguments, error) else code
+        if _speaks(arguments, error):
+            return complain(text, code=code)
+        time.sleep(_UNTIL_HEARD)
+        return code
     return result if isinstance(result, int) else 0
 
 
