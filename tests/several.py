@@ -102,7 +102,12 @@ def run(call: Callable[[], int], folder: Path, *, world: int, code: int = 0) -> 
     with ExitStack() as running:
         processes = [
             running.enter_context(
-                child(call, file, environment=shared | {"RANK": str(rank)}, threads=1)
+                child(
+                    call,
+                    file,
+                    environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    threads=1,
+                )
             )
             for rank, file in enumerate(files)
         ]

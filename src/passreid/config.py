@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import dacite
 
@@ -27,6 +28,29 @@ else:
 T = TypeVar("T", bound="DataclassInstance")
 
 
+class Within(NamedTuple):
+    """The range of a number, put beside its type; NaN is in none.
+
+    Attributes:
+        words: The range, after "must".
+        holds: Whether a number is in it.
+    """
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+Count = Annotated[int, Within("be at least 1", lambda v: v >= 1)]
+Several = Annotated[int, Within("be at least 2", lambda v: v >= 2)]
+Whole = Annotated[int, Within("not be negative", lambda v: v >= 0)]
+Finite = Annotated[float, Within("be finite", math.isfinite)]
+Positive = Annotated[float, Within("be positive and finite", lambda v: 0 < v < math.inf)]
+NotNegative = Annotated[float, Within("be finite and not negative", lambda v: 0 <= v < math.inf)]
+Probability = Annotated[float, Within("lie between 0 and 1", lambda v: 0 <= v <= 1)]
+BelowOne = Annotated[float, Within("be at least 0 and below 1", lambda v: 0 <= v < 1)]
+Share = Annotated[float, Within("lie above 0 and at most at 1", lambda v: 0 < v <= 1)]
+
+
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """Make a dataclass from plain data.
 
@@ -39,7 +63,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         ConfigError: An unknown key (the nearest known one is suggested), a missing key, a value
             of the wrong type, or one the class itself refuses.
     """
-    settings = dacite.Config(strict=True, type_hooks={float: _to_float})
+    settings = dacite.Config(strict=True, type_hooks={int: _to_int, float: _to_float})
     try:
         return dacite.from_dict(cls, _tuples(values), config=settings)
     except dacite.UnexpectedDataError as error:
@@ -55,23 +79,30 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def require(settings: object, holds: Callable[[float], bool], what: str, *names: str) -> None:
-    """Refuse settings of which a number is out of its range; None is in every range, NaN in none.
-
-    Args:
-        settings: Of which each of `names` is a number, a tuple of numbers or None.
-        holds: Whether a number is in the range.
-        what: The range in words, after "must".
-        names: Attributes of `settings`.
+def check_ranges(settings: DataclassInstance) -> None:
+    """Refuse numbers outside the ranges that their fields' types name; None is in every range.
 
     Raises:
         ConfigError: Names the first that is out of range.
     """
-    for name in names:
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if value is not None and not all(map(holds, numbers)):
-            raise ConfigError(f"{name} must {what}, not {value}")
+        for within, number in _ranged(hint, value):
+            if not within.holds(number):
+                raise ConfigError(f"{name} must {within.words}, not {value}")
+
+
+def _ranged(hint: Any, value: Any) -> Iterator[tuple[Within, Any]]:
+    """Walk the numbers of a value that have a range in its type."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Annotated:
+        yield from ((note, value) for note in inner[1:] if isinstance(note, Within))
+    elif kind is tuple and value is not None:
+        for each, item in zip(inner, value, strict=True):
+            yield from _ranged(each, item)
+    elif value is not None:
+        for each in inner:
+            yield from _ranged(each, value)
 
 
 def plain(value: Any) -> Any:
@@ -148,9 +179,16 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def _to_int(value: Any, kind: type = int) -> Any:
+    """Refuse true and false, which Python holds for 1 and 0; the type check sees to the rest."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(kind, value)
+    return value
+
+
 def _to_float(value: Any) -> Any:
-    """TOML and JSON write 1 for 1.0; anything else is left for the type check to refuse."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """TOML and JSON write 1 for 1.0."""
+    return float(value) if isinstance(_to_int(value, float), int) else value
 
 
 def _unknown(cls: type[Any], keys: list[str]) -> str:

@@ -21,9 +21,15 @@ from __future__ import annotations
 
 
 class PassreidError(Exception):
-    """Base of every error that is the input's or the environment's fault, not a bug."""
+    """Base of every error that is the input's or the environment's fault, not a bug.
+
+    Attributes:
+        exit_code: Of the command line.
+        alone: Whether of several processes of a run only this one can tell.
+    """
 
     exit_code = 1
+    alone = False
 
 
 class UsageError(PassreidError):

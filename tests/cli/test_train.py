@@ -17,6 +17,7 @@ from passreid.card import ModelCard
 from passreid.config import plain, read_toml
 from passreid.data import make_synthetic
 from passreid.embed import load
+from passreid.errors import ImageError
 from passreid.exporting import write_graph, write_variant
 from passreid.finetuning.config import FinetuneConfig
 from passreid.hub import MODELS
@@ -195,3 +196,30 @@ def test_packed_pictures_are_what_pretrain_reads(cli: Cli, tmp_path: Path) -> No
     drawn = cli("pretrain", shards, "--output", tmp_path / "run", "--show-crops")
     assert drawn.code == 0, drawn.err
     assert cli("data", "pack", people.root, "--output", shards).code == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_all_processes_meet_is_said_by_the_first(
+    rank: int, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from passreid.finetuning import run
+
+    waited: list[float] = []
+    monkeypatch.setattr("passreid.cli.time.sleep", waited.append)
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    wrong = cli("finetune", tmp_path, "--output", tmp_path / "run", "--lr", "inf")
+    assert wrong.code == 2
+    assert ("lr must be positive" in wrong.err) == (rank == 0) == bool(wrong.err)
+    # torchrun ends the first, too, when another has ended.
+    assert len(waited) == rank
+    # No training, so no other process says it.
+    assert "no-such.jpg" in cli("embed", "no-such.jpg").err
+
+    def fail(*_: object, **__: object) -> None:
+        error = ImageError("a.jpg", "is gone")
+        error.alone = True
+        raise error
+
+    monkeypatch.setattr(run, "finetune", fail)
+    assert "a.jpg: is gone" in cli("finetune", tmp_path, "--output", tmp_path / "run").err
+    assert len(waited) == rank

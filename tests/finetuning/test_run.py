@@ -338,9 +338,10 @@ def test_two_processes_train_as_one(people: ReIDDataset, start: Path, tmp_path: 
         assert f"Wrote {output / 'model'}" in first
         assert not any("Wrote" in said or "loaded:" in said for said in others)
         runs.append([line for line in metrics(output) if "loss" in line])
-    for said in several.run(call, tmp_path, world=2, code=2):
-        assert "already holds a run; add --resume" in said
-        assert "Traceback" not in said
+    first, other = several.run(call, tmp_path, world=2, code=2)
+    assert "already holds a run; add --resume" in first
+    assert "Traceback" not in first
+    assert not other
     alone, together = runs
     assert len(alone) == len(together) == 3
     for one, two in zip(alone, together, strict=True):

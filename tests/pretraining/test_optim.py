@@ -137,7 +137,7 @@ def test_teacher_moves_towards_the_student() -> None:
         ({"local_scale": (0.8, 0.1)}, "local_scale must rise"),
         ({"lr": float("nan")}, "lr must be positive"),
         ({"std": (0.5, 0.0, 0.5)}, "std must be positive"),
-        ({"image_size": (0, 32)}, "image_size must be positive"),
+        ({"image_size": (0, 32)}, "image_size must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
         ({"out_dim": 1}, "out_dim must be at least 2"),
         ({"local_size": (4, 4)}, "local_size: image_size .* is smaller than a patch"),

@@ -100,6 +100,17 @@ def test_a_run_from_images_to_a_model_folder(tmp_path: Path, images: Path) -> No
         assert (state["student"][f"{head}.lengths"] == 1).all()
 
 
+@pytest.mark.parametrize(("warmup", "said"), [(1, True), (0, False)])
+def test_a_rate_that_never_arrives_is_said(
+    warmup: int, said: bool, tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        pretrain(
+            tiny.config(images, tmp_path / "run", epochs=1, warmup_epochs=warmup), progress=False
+        )
+    assert ("rises to the very end (epochs 1, warmup_epochs 1)" in caplog.text) == said
+
+
 def test_last_layers_stand_still_in_the_first_epoch(tmp_path: Path, images: Path) -> None:
     config = tiny.config(images, tmp_path / "run", epochs=1)
     stage = make_stage(config)

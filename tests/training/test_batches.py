@@ -64,6 +64,7 @@ def test_an_error_says_the_same_from_any_process(workers: int, error: PassreidEr
         for batch in batches:
             seen += batch.tolist()
     assert str(raised.value) == str(error)
+    assert raised.value.alone
     assert seen == [1]
 
 

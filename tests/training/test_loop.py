@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from passreid.errors import TrainingError
+from passreid.errors import DatasetError, TrainingError
+from passreid.model import PartViT
 from passreid.training.batches import Batches
 from passreid.training.loop import Position, fit
-from passreid.training.process import Process
+from passreid.training.process import Process, distributed
 from passreid.training.runfolder import RunFolder
+from tests import several, small
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -35,6 +40,7 @@ class Reading:
     """A stage that does nothing with its batches."""
 
     epochs = 1
+    exported = PartViT(small.architecture())
 
     def __init__(self) -> None:
         self.position = Position()
@@ -46,9 +52,6 @@ class Reading:
         for _ in self.loader:
             yield None
 
-    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
-        return None
-
     def batches(self) -> int:
         return 3
 
@@ -56,6 +59,101 @@ class Reading:
         return {"step": 0}
 
 
+class Counting:
+    """A stage of three epochs of two steps, which goes on where a folder says."""
+
+    epochs = 3
+    exported = PartViT(small.architecture())
+
+    def __init__(self, folder: RunFolder) -> None:
+        (folder.path / "checkpoint").mkdir(exist_ok=True)
+        saved = folder.newest()
+        self.position = Position(**saved) if saved else Position()
+
+    def run_epoch(self) -> Iterator[dict[str, Any] | None]:
+        place = self.position
+        while place.batch < self.batches():
+            place.step += 1
+            place.batch += 1
+            yield {"step": place.step, "loss": 1.0, "images_per_second": 1.0}
+
+    def batches(self) -> int:
+        return 2
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self.position)
+
+
 def test_a_data_worker_that_the_system_killed_is_said_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"data worker ended.*fewer --workers"):
+    with pytest.raises(TrainingError, match=r"data worker ended.*fewer --workers") as ended:
         fit(Reading(), RunFolder(tmp_path), ALONE, progress=False)
+    assert ended.value.alone
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [2, 4, 6]), (2, [4, 6]), (0, [6])])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_while_scoring_costs_no_epoch_and_none_is_scored_twice(
+    every: int, steps: list[int], when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    real = RunFolder.record
+    deadly = True
+
+    def record(self: RunFolder, values: dict[str, Any]) -> None:
+        if "mAP" in values and deadly and when == "before":
+            raise Killed
+        real(self, values)
+        if "mAP" in values and deadly:
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, "record", record)
+
+    def run() -> None:
+        fit(
+            Counting(folder),
+            folder,
+            ALONE,
+            score=lambda model: {"mAP": 0.5},
+            score_every=every,
+            progress=False,
+        )
+
+    with pytest.raises(Killed):
+        run()
+    saved = folder.newest()
+    assert saved is not None
+    assert saved["step"] == steps[0]
+    deadly = False
+    run()
+    run()
+    lines = folder.lines()
+    assert [line["step"] for line in lines if "mAP" in line] == steps
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def fail_to_score(path: Path) -> int:
+    def score(model: PartViT) -> dict[str, float]:
+        raise DatasetError("No crop is there any more.")
+
+    with distributed("cpu") as process:
+        folder = RunFolder(path)
+        stage = Counting(folder)
+        try:
+            fit(stage, folder, process, score=score, score_every=1, progress=False)
+        except DatasetError as error:
+            sys.stderr.write(str(error))
+            return error.exit_code
+    return 0
+
+
+@pytest.mark.loopback
+@pytest.mark.enable_socket
+def test_what_goes_wrong_in_scoring_ends_all_processes_alike(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    said = several.run(partial(fail_to_score, run), tmp_path, world=2, code=1)
+    assert said == ["No crop is there any more."] * 2

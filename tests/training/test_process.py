@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from passreid.errors import DatasetError
+from passreid.errors import DatasetError, TrainingError
 from passreid.model import PartViT
 from passreid.training import process
 from passreid.training.process import Process, distributed, in_parallel, main_first
@@ -42,6 +42,19 @@ def test_what_ends_the_main_process_reaches_the_others(
     with pytest.raises(type(error)):
         main_first(Process(0, 2, torch.device("cpu")), fail)
     assert told == [[error]]
+
+
+def test_a_process_whose_others_are_gone_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    said = r"lost each other \(\[gloo/pair\] closed by peer\)\."
+    with pytest.raises(TrainingError, match=said), distributed("cpu"):
+        raise RuntimeError("[gloo/pair] closed by peer. This is typical.")
+    with pytest.raises(RuntimeError, match="shapes"), distributed("cpu"):
+        raise RuntimeError("shapes differ")
 
 
 @pytest.mark.parametrize(

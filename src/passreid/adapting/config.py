@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from passreid.card import HALF
-from passreid.config import require
+from passreid.config import (
+    BelowOne,
+    Count,
+    Finite,
+    NotNegative,
+    Positive,
+    Probability,
+    Several,
+    Share,
+    Whole,
+    check_ranges,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,65 +70,48 @@ class AdaptRecipe:
     """
 
     init: str = "passreid-tiny"
-    parts: int | None = None
-    image_size: tuple[int, int] | None = None
+    parts: Whole | None = None
+    image_size: tuple[Count, Count] | None = None
     neck: Literal["multi", "single"] = "single"
     fusion: Literal["cat", "mean"] = "cat"
-    mean: tuple[float, float, float] = HALF
-    std: tuple[float, float, float] = HALF
-    epochs: int = 50
-    iterations: int = 200
-    people: int = 32
-    images_per_person: int = 8
-    k1: int = 30
-    k2: int = 6
-    eps: float = 0.6
-    min_samples: int = 4
-    temperature: float = 0.05
-    memory_momentum: float = 0.2
+    mean: tuple[Finite, Finite, Finite] = HALF
+    std: tuple[Positive, Positive, Positive] = HALF
+    epochs: Count = 50
+    iterations: Whole = 200
+    people: Several = 32
+    images_per_person: Several = 8
+    k1: Count = 30
+    k2: Count = 6
+    eps: Share = 0.6
+    min_samples: Count = 4
+    temperature: Positive = 0.05
+    memory_momentum: Probability = 0.2
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 3.5e-4
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    step_epochs: int = 20
-    step_factor: float = 0.1
-    drop_path: float = 0.3
-    patch_drop: float = 0.0
-    flip: float = 0.5
-    pad: int = 10
-    erasing: float = 0.5
-    zoom: float = 1.0
-    jitter: float = 0.0
+    lr: Positive = 3.5e-4
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 5e-4
+    step_epochs: Count = 20
+    step_factor: Positive = 0.1
+    drop_path: BelowOne = 0.3
+    patch_drop: BelowOne = 0.0
+    flip: Probability = 0.5
+    pad: Whole = 10
+    erasing: Probability = 0.5
+    zoom: Share = 1.0
+    jitter: BelowOne = 0.0
     checkpoint_blocks: bool = False
     tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     watch: Path | None = None
-    watch_every: int = 1
-    save_every: int = 1
-    workers: int = 2
-    seed: int = 1
+    watch_every: Whole = 1
+    save_every: Whole = 1
+    workers: Whole = 2
+    seed: Whole = 1
 
     def __post_init__(self) -> None:
         """Refuse values no run can be made of."""
-        counts = ("epochs", "k1", "k2", "min_samples", "step_epochs")
-        require(self, lambda v: v >= 1, "be at least 1", *counts)
-        require(self, lambda v: v >= 2, "be at least 2", "people", "images_per_person")
-        whole = ("parts", "iterations", "pad", "workers", "save_every", "watch_every", "seed")
-        require(self, lambda v: v >= 0, "not be negative", *whole, "momentum", "weight_decay")
-        positive = ("lr", "temperature", "step_factor", "image_size", "std")
-        require(self, lambda v: v > 0, "be positive", *positive)
-        shares = ("flip", "erasing", "memory_momentum")
-        require(self, lambda v: 0 <= v <= 1, "lie between 0 and 1", *shares)
-        require(
-            self,
-            lambda v: 0 <= v < 1,
-            "be at least 0 and below 1",
-            "drop_path",
-            "patch_drop",
-            "jitter",
-        )
-        require(self, lambda v: 0 < v <= 1, "lie above 0 and at most at 1", "zoom", "eps")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

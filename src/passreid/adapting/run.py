@@ -76,14 +76,21 @@ def adapt(config: AdaptConfig, *, resume: bool = False, progress: bool = True) -
                 precision=config.precision,
                 workers=config.workers,
             ),
-            evaluate=scorer(card, watched, precision=config.precision),
         )
         if state is not None:
             stage.restore(state)
-        finished = fit(stage, folder, process, save_every=config.save_every, progress=progress)
+        finished = fit(
+            stage,
+            folder,
+            process,
+            save_every=config.save_every,
+            score=scorer(card, watched, precision=config.precision),
+            score_every=config.watch_every,
+            progress=progress,
+        )
         if finished and process.is_main:
             described = replace(card, training_data=origin)
-            save_folder(embedding_copy(stage.model), described, folder.model)
+            save_folder(embedding_copy(stage.exported), described, folder.model)
     return folder.model if finished else None
 
 

@@ -60,7 +60,6 @@ class Adaptation:
         process: This process.
         crops: The crops; their labels are set at the start of every epoch.
         embed: Embeds all of them as they are, unaugmented.
-        evaluate: Scores the model; called every `watch_every` epochs.
     """
 
     def __init__(
@@ -71,11 +70,10 @@ class Adaptation:
         process: Process,
         crops: CropDataset,
         embed: Embed,
-        evaluate: Callable[[PartViT], dict[str, float]] | None = None,
     ) -> None:
         self.config, self.process, self.position = config, process, Position()
         self.epochs, self.crops = config.epochs, crops
-        self._embed, self.evaluate = embed, evaluate
+        self._embed = embed
         self._waiting: list[Tensor] = []
         self._labels = torch.empty(0, dtype=torch.int64)
         self._memory: ClusterMemory | None = None
@@ -89,6 +87,11 @@ class Adaptation:
         # The neck sees the gathered tokens: only a stem has batch norms that do not.
         stem = self.model.vit.patch_embed
         self.network = in_parallel(Gathered(self.model), process, shared=[stem])
+
+    @property
+    def exported(self) -> PartViT:
+        """The weights that are scored and kept."""
+        return self.model
 
     def batches(self) -> int:
         """Return the length of the epoch at work, in batches."""
@@ -117,15 +120,6 @@ class Adaptation:
                 seconds, began = time.perf_counter() - began, time.perf_counter()
                 line, crops = self._line(rate, crops / seconds), 0
             yield line
-
-    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
-        """Score the weights where it is due; a line for the metrics log, or None."""
-        every = self.config.watch_every
-        due = last or (every and self.position.epoch % every == 0)
-        if self.evaluate is None or not due or not self.process.is_main:
-            return None
-        scores = self.evaluate(self.model)
-        return {"step": self.position.step, "epoch": self.position.epoch, **scores}
 
     def _cluster(self) -> None:
         """Group all crops as the network sees them now, and start the centres anew."""

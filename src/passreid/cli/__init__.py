@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from cyclopts import CycloptsError
 
 from passreid.cli.app import app, complain
 from passreid.errors import PassreidError
+
+_UNTIL_HEARD = 10.0
+"""Seconds a process waits that leaves the word to the first.
+
+When one has ended, torchrun ends all, also the one that was about to speak.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,20 +39,34 @@ def run(arguments: Sequence[str]) -> int:
         result = app(
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except CycloptsError as error:
-        return complain(str(error), code=2)
-    except PassreidError as error:
-        return complain(str(error), code=error.exit_code)
     except KeyboardInterrupt:
         return complain("Stopped.", code=130)
     except BrokenPipeError:
         # The reader went away (`| head`); nothing more can be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        return complain(f"{named}{error.strerror or error}.", code=1)
+    except (CycloptsError, PassreidError, OSError) as error:
+        text, code = _explained(error)
+        if _speaks(arguments, error):
+            return complain(text, code=code)
+        time.sleep(_UNTIL_HEARD)
+        return code
     return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    if isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}{error.strerror or error}.", 1
+    return str(error), error.exit_code if isinstance(error, PassreidError) else 2
+
+
+def _speaks(arguments: Sequence[str], error: Exception) -> bool:
+    """Whether this process tells: all of a training meet the same errors, but for some of one."""
+    training = arguments[:1] and arguments[0] in ("adapt", "finetune", "pretrain")
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    return first or not training or getattr(error, "alone", False)
 
 
 def _register() -> None:

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 from passreid.card import HALF, PRESETS
-from passreid.config import require, suggest
+from passreid.config import (
+    BelowOne,
+    Count,
+    Finite,
+    NotNegative,
+    Positive,
+    Probability,
+    Several,
+    Share,
+    Whole,
+    check_ranges,
+    suggest,
+)
 from passreid.errors import ConfigError
 
 
@@ -67,46 +79,46 @@ class FinetuneRecipe:
     kind: str = "auto"
     init: str | None = None
     preset: str = "small"
-    parts: int | None = None
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, float, float] = HALF
-    std: tuple[float, float, float] = HALF
-    epochs: int = 120
-    warmup_epochs: int = 20
-    people: int = 16
-    images_per_person: int = 4
-    accumulate: int = 1
+    parts: Whole | None = None
+    image_size: tuple[Count, Count] | None = None
+    mean: tuple[Finite, Finite, Finite] = HALF
+    std: tuple[Positive, Positive, Positive] = HALF
+    epochs: Count = 120
+    warmup_epochs: Whole = 20
+    people: Several = 16
+    images_per_person: Several = 4
+    accumulate: Count = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 4e-4
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    bias_lr: float = 2.0
+    lr: Positive = 4e-4
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 1e-4
+    bias_lr: NotNegative = 2.0
     decay_one_dimensional: bool = True
-    layer_decay: float = 1.0
+    layer_decay: Positive = 1.0
     schedule: Literal["released", "cosine"] = "released"
-    clip_grad: float = 0.0
-    label_smoothing: float = 0.0
-    triplet_margin: float | None = None
-    triplet_weight: float = 1.0
-    identity_weight: float = 1.0
-    drop_path: float = 0.1
-    patch_drop: float = 0.0
-    flip: float = 0.5
-    pad: int = 10
-    erasing: float = 0.5
-    zoom: float = 1.0
-    jitter: float = 0.0
-    ema: float = 0.0
+    clip_grad: NotNegative = 0.0
+    label_smoothing: BelowOne = 0.0
+    triplet_margin: NotNegative | None = None
+    triplet_weight: NotNegative = 1.0
+    identity_weight: NotNegative = 1.0
+    drop_path: BelowOne = 0.1
+    patch_drop: BelowOne = 0.0
+    flip: Probability = 0.5
+    pad: Whole = 10
+    erasing: Probability = 0.5
+    zoom: Share = 1.0
+    jitter: BelowOne = 0.0
+    ema: BelowOne = 0.0
     checkpoint_blocks: bool = False
     compile: bool = False
     tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
-    evaluate_every: int = 10
-    save_every: int = 1
-    workers: int = 2
+    evaluate_every: Whole = 10
+    save_every: Whole = 1
+    workers: Whole = 2
     on_error: Literal["raise", "skip"] = "raise"
-    seed: int = 1234
+    seed: Whole = 1234
 
     def __post_init__(self) -> None:
         """Refuse values no run can be made of."""
@@ -114,25 +126,7 @@ class FinetuneRecipe:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
-        require(self, lambda v: v >= 1, "be at least 1", "epochs", "accumulate")
-        pair = "be at least 2 (a triplet needs a positive and a negative)"
-        require(self, lambda v: v >= 2, pair, "people", "images_per_person")
-        counts = (
-            "parts",
-            "warmup_epochs",
-            "pad",
-            "evaluate_every",
-            "save_every",
-            "workers",
-            "seed",
-        )
-        weights = ("momentum", "weight_decay", "bias_lr", "triplet_weight", "identity_weight")
-        require(self, lambda v: v >= 0, "not be negative", "clip_grad", *counts, *weights)
-        require(self, lambda v: v > 0, "be positive", "lr", "layer_decay", "image_size", "std")
-        require(self, lambda v: 0 <= v <= 1, "lie between 0 and 1", "flip", "erasing")
-        shares = ("label_smoothing", "ema", "drop_path", "patch_drop", "jitter")
-        require(self, lambda v: 0 <= v < 1, "be at least 0 and below 1", *shares)
-        require(self, lambda v: 0 < v <= 1, "lie above 0 and at most at 1", "zoom")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

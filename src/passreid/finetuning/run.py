@@ -17,10 +17,10 @@ from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
 from passreid.model import PartViT
 from passreid.training.augment import CropDataset, build_augmentation
-from passreid.training.loop import fit, log
+from passreid.training.loop import LATE_PEAK, Score, fit, log
 from passreid.training.process import Process, distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder, begin
-from passreid.training.scoring import Score, embedding_copy, scorer
+from passreid.training.scoring import embedding_copy, scorer
 
 
 def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
@@ -58,10 +58,17 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
         stage = Finetuning(model, config, process=process, crops=crops)
         # All that may fail has been tried: what follows makes a run folder.
         state = begin(folder, config, process, resume=resume)
-        stage.evaluate = _scorer(card, dataset, config, folder)
         if state is not None:
             stage.restore(state)
-        finished = fit(stage, folder, process, save_every=config.save_every, progress=progress)
+        finished = fit(
+            stage,
+            folder,
+            process,
+            save_every=config.save_every,
+            score=_scorer(card, dataset, config, folder),
+            score_every=config.evaluate_every,
+            progress=progress,
+        )
         if finished and process.is_main:
             _save(stage.exported, card, folder.model)
     return folder.model if finished else None
@@ -114,10 +121,7 @@ def _remarks(samples: tuple[Sample, ...], config: FinetuneConfig) -> list[str]:
     if one_camera and len({sample.camid for sample in samples}) > 1:
         remarks.append(f"{one_camera} of {len(counts)} people were seen by one camera only.")
     if config.warmup_epochs >= config.epochs:
-        remarks.append(
-            f"The learning rate rises to the very end (epochs {config.epochs}, warmup_epochs "
-            f"{config.warmup_epochs}): lower --warmup-epochs."
-        )
+        remarks.append(LATE_PEAK % (config.epochs, config.warmup_epochs))
     return remarks
 
 

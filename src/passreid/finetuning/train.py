@@ -6,7 +6,7 @@ As released in `PASS_transreid/processor`, after TransReID (He et al., ICCV 2021
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -72,12 +72,7 @@ class Finetuning:
         config: The recipe.
         process: This process.
         crops: The training set.
-
-    Attributes:
-        evaluate: Scores the weights that would be kept; called every `evaluate_every` epochs.
     """
-
-    evaluate: Callable[[PartViT], dict[str, float]] | None = None
 
     def __init__(
         self,
@@ -119,7 +114,7 @@ class Finetuning:
 
     @property
     def exported(self) -> PartViT:
-        """The weights that are evaluated and kept: the average where there is one."""
+        """The weights that are scored and kept: the average where there is one."""
         return self.model if self.ema is None else cast(PartViT, self.ema.module)
 
     def batches(self) -> int:
@@ -149,15 +144,6 @@ class Finetuning:
             # Between two optimiser steps there is no place to stop: half a gradient is not saved.
             if moved:
                 yield line
-
-    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
-        """Score the weights where it is due; a line for the metrics log, or None."""
-        every = self.config.evaluate_every
-        due = last or (every and self.position.epoch % every == 0)
-        if self.evaluate is None or not due or not self.process.is_main:
-            return None
-        scores = self.evaluate(self.exported)
-        return {"step": self.position.step, "epoch": self.position.epoch, **scores}
 
     def _step(self, images: Tensor, labels: Tensor) -> bool:
         """Do one batch; whether the optimiser moved (after `accumulate` of them, or at the end)."""

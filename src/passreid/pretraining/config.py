@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 from passreid.card import IMAGENET_MEAN, IMAGENET_STD, PRESETS, Architecture
-from passreid.config import require, suggest
+from passreid.config import (
+    BelowOne,
+    Count,
+    Finite,
+    NotNegative,
+    Positive,
+    Probability,
+    Several,
+    Share,
+    Whole,
+    check_ranges,
+    suggest,
+)
 from passreid.errors import ConfigError
 
 
@@ -78,52 +90,52 @@ class PretrainRecipe:
 
     preset: str = "small"
     init: str | None = None
-    image_size: tuple[int, int] | None = None
-    local_size: tuple[int, int] | None = None
-    areas: int = 3
-    area_height: float = 0.5
-    crops: int = 3
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    local_scale: tuple[float, float] = (0.1, 0.8)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    color_strength: float = 1.0
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    image_size: tuple[Count, Count] | None = None
+    local_size: tuple[Count, Count] | None = None
+    areas: Whole = 3
+    area_height: Share = 0.5
+    crops: Whole = 3
+    global_scale: tuple[Share, Share] = (0.4, 1.0)
+    local_scale: tuple[Share, Share] = (0.1, 0.8)
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    color_strength: Probability = 1.0
+    mean: tuple[Finite, Finite, Finite] = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     positions: Literal["released", "exact"] = "released"
-    hidden: int = 2048
-    bottleneck: int = 256
-    out_dim: int = 65536
+    hidden: Count = 2048
+    bottleneck: Count = 256
+    out_dim: Several = 65536
     head_batch_norm: bool = False
     norm_last_layer: bool = True
-    student_temp: float = 0.1
-    teacher_temp: float = 0.04
-    warmup_teacher_temp: float = 0.04
-    warmup_teacher_temp_epochs: int = 0
+    student_temp: Positive = 0.1
+    teacher_temp: Positive = 0.04
+    warmup_teacher_temp: Positive = 0.04
+    warmup_teacher_temp_epochs: Whole = 0
     centering: Literal["mean", "sinkhorn"] = "mean"
-    center_momentum: float = 0.9
-    momentum: float = 0.996
-    epochs: int = 100
-    warmup_epochs: int = 10
-    batch_size: int = 1024
-    accumulate: int = 1
-    lr: float = 5e-4
-    min_lr: float = 1e-6
-    weight_decay: float = 0.04
-    weight_decay_end: float = 0.4
-    clip_grad: float = 3.0
-    freeze_last_layer: int = 1
-    drop_path: float = 0.1
+    center_momentum: Probability = 0.9
+    momentum: Probability = 0.996
+    epochs: Count = 100
+    warmup_epochs: Whole = 10
+    batch_size: Count = 1024
+    accumulate: Count = 1
+    lr: Positive = 5e-4
+    min_lr: NotNegative = 1e-6
+    weight_decay: NotNegative = 0.04
+    weight_decay_end: NotNegative = 0.4
+    clip_grad: NotNegative = 3.0
+    freeze_last_layer: Whole = 1
+    drop_path: BelowOne = 0.1
     checkpoint_blocks: bool = False
     compile: bool = False
     tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     watch: Path | None = None
-    watch_every: int = 1
-    save_every: int = 1
-    save_steps: int = 0
-    workers: int = 2
-    seed: int = 0
+    watch_every: Whole = 1
+    save_every: Whole = 1
+    save_steps: Whole = 0
+    workers: Whole = 2
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         """Refuse values no run can be made of."""
@@ -131,20 +143,7 @@ class PretrainRecipe:
             raise ConfigError(
                 f"unknown preset '{self.preset}'.{suggest(self.preset, list(PRESETS))}"
             )
-        counts = ("epochs", "batch_size", "accumulate", "hidden", "bottleneck")
-        require(self, lambda v: v >= 1, "be at least 1", *counts)
-        require(self, lambda v: v >= 2, "be at least 2", "out_dim")
-        lengths = ("warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer")
-        every = ("watch_every", "save_every", "save_steps", "workers", "seed")
-        rates = ("min_lr", "weight_decay", "weight_decay_end", "clip_grad")
-        require(
-            self, lambda v: v >= 0, "not be negative", "areas", "crops", *lengths, *every, *rates
-        )
-        positive = ("lr", "student_temp", "teacher_temp", "warmup_teacher_temp", "std")
-        require(self, lambda v: v > 0, "be positive", "image_size", "local_size", *positive)
-        shares = ("momentum", "center_momentum", "drop_path", "color_strength")
-        require(self, lambda v: 0 <= v <= 1, "lie between 0 and 1", *shares)
-        require(self, lambda v: 0 < v <= 1, "lie above 0 and at most at 1", "area_height")
+        check_ranges(self)
         if self.areas and not self.crops:
             raise ConfigError("crops must be at least 1: an area is seen in local views only")
         if self.batch_size % self.accumulate:
@@ -153,8 +152,8 @@ class PretrainRecipe:
             )
         for name in ("global_scale", "local_scale", "crop_ratio"):
             low, high = getattr(self, name)
-            if not 0 < low <= high or (name != "crop_ratio" and high > 1):
-                raise ConfigError(f"{name} must rise from above 0, a share to 1: not {low}, {high}")
+            if low > high:
+                raise ConfigError(f"{name} must rise, not fall from {low} to {high}")
         try:
             replace(self.architecture, image_size=self.local_image_size)
         except ValueError as error:

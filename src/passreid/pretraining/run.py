@@ -13,7 +13,7 @@ from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import EpochSampler, ViewDataset
 from passreid.pretraining.network import ViewNetwork
 from passreid.pretraining.train import Pretraining
-from passreid.training.loop import fit, log
+from passreid.training.loop import LATE_PEAK, fit, log
 from passreid.training.process import distributed, seed_all, tuned_for_cpu
 from passreid.training.runfolder import RunFolder, begin_listed
 from passreid.training.scoring import read_watched, scorer
@@ -54,6 +54,8 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
         )
         if process.is_main:
             log.info("Pre-training on %d images.", len(files))
+            if config.warmup_epochs >= config.epochs:
+                log.info(LATE_PEAK, config.epochs, config.warmup_epochs)
         card = ModelCard(
             name=config.output.resolve().name,
             architecture=config.architecture,
@@ -66,7 +68,6 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             config,
             process=process,
             images=ViewDataset(files, MultiCrop.of(config), seed=config.seed),
-            evaluate=scorer(card, watched, precision=config.precision),
         )
         if state is not None:
             stage.restore(state)
@@ -76,10 +77,12 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, progress: bool = T
             process,
             save_every=config.save_every,
             save_steps=config.save_steps,
+            score=scorer(card, watched, precision=config.precision),
+            score_every=config.watch_every,
             progress=progress,
         )
         if finished and process.is_main:
-            save_folder(stage.backbone(), card, folder.model)
+            save_folder(stage.exported, card, folder.model)
     return folder.model if finished else None
 
 

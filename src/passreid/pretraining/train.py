@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from passreid.pretraining.optim import (
 )
 from passreid.training.batches import Batches
 from passreid.training.loop import LOG_EVERY, Position
-from passreid.training.process import Process, in_parallel, seed_all
+from passreid.training.process import Process, in_parallel, main_first, seed_all
 
 
 class Pretraining:
@@ -47,7 +47,6 @@ class Pretraining:
         config: The recipe, and the folder for what cannot be read or learnt from.
         process: This process.
         images: The training set.
-        evaluate: Scores a backbone; called every `watch_every` epochs.
     """
 
     def __init__(
@@ -57,10 +56,9 @@ class Pretraining:
         *,
         process: Process,
         images: ViewDataset,
-        evaluate: Callable[[PartViT], dict[str, float]] | None = None,
     ) -> None:
         self.config, self.process, self.position = config, process, Position()
-        self.epochs, self.evaluate = config.epochs, evaluate
+        self.epochs = config.epochs
         self.unreadable: dict[str, str] = {}
         self._waiting: list[Tensor] = []
         device, on_cpu = process.device, process.device.type == "cpu"
@@ -88,8 +86,9 @@ class Pretraining:
             images, self.sampler, workers=config.workers, device=device, collate=collate
         )
 
-    def backbone(self) -> PartViT:
-        """Return a copy of the teacher's backbone as a model of its own."""
+    @property
+    def exported(self) -> PartViT:
+        """A copy of the teacher's backbone as a model of its own."""
         model = PartViT(self.teacher.architecture)
         model.vit.load_state_dict(self.teacher.vit.state_dict())
         return model.eval()
@@ -120,21 +119,8 @@ class Pretraining:
                 seconds, began = time.perf_counter() - began, time.perf_counter()
                 line, images = self._line(now, watched, images / seconds), 0
             yield line
-
-    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
-        """List what could not be read; score the teacher where it is due."""
         self._share_unreadable()
-        every = self.config.watch_every
-        due = last or (every and self.position.epoch % every == 0)
-        if not self.process.is_main:
-            return None
-        if self.unreadable:
-            lines = [f"{path}\t{reason}\n" for path, reason in sorted(self.unreadable.items())]
-            storage.write(self.config.output / "unreadable.txt", "".join(lines).encode())
-        if self.evaluate is None or not due:
-            return None
-        place, scores = self.position, self.evaluate(self.backbone())
-        return {"step": place.step, "epoch": place.epoch, **scores}
+        main_first(self.process, self._list_unreadable)
 
     def _step(self, parts: tuple[Views, ...], now: Rates, *, watch: bool) -> dict[str, float]:
         """Do one step; return the collapse watch where it is asked for."""
@@ -266,6 +252,11 @@ class Pretraining:
             found: list[dict[str, str]] = [{}] * self.process.world
             dist.all_gather_object(found, self.unreadable)
             self.unreadable = {path: reason for part in found for path, reason in part.items()}
+
+    def _list_unreadable(self) -> None:
+        if self.unreadable:
+            lines = [f"{path}\t{reason}\n" for path, reason in sorted(self.unreadable.items())]
+            storage.write(self.config.output / "unreadable.txt", "".join(lines).encode())
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs (random numbers need nothing, see `training`)."""

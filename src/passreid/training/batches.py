@@ -60,6 +60,7 @@ class Batches(Generic[B]):
         # garbage collection, which finds their queues closed and waits ten seconds for each.
         for batch in self._start():
             if isinstance(batch, PassreidError):
+                batch.alone = True
                 raise batch
             yield batch
 
@@ -80,10 +81,12 @@ def dead_workers_named() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise TrainingError(
+        killed = TrainingError(
             f"A data worker ended, probably for want of memory ({str(error).rstrip('. ')}). Take "
             "fewer --workers; the last checkpoint is kept."
-        ) from None
+        )
+        killed.alone = True
+        raise killed from None
 
 
 class _Reading(Dataset[Any]):

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from rich.progress import (
 from torch import Tensor
 
 from passreid.errors import TrainingError
+from passreid.model import PartViT
 from passreid.training.batches import dead_workers_named
 from passreid.training.process import Process, main_first
 from passreid.training.runfolder import RunFolder
@@ -34,6 +36,12 @@ log = logging.getLogger("passreid")
 
 LOG_EVERY = 20
 """Steps between two lines of the log: losses stay on the device until then."""
+LATE_PEAK = (
+    "The learning rate rises to the very end (epochs %d, warmup_epochs %d): lower --warmup-epochs."
+)
+"""What to say of a warm-up as long as the run."""
+Score = Callable[[PartViT], dict[str, float]]
+"""A network in training -> mAP, mINP and rank1, as fractions. The network is left as it is."""
 
 
 @dataclass
@@ -51,11 +59,12 @@ class Stage(Protocol):
     position: Position
     epochs: int
 
+    @property
+    def exported(self) -> PartViT:
+        """The weights that are scored and kept."""
+
     def run_epoch(self) -> Iterator[dict[str, Any] | None]:
         """Do what is left of the epoch at work, yielding after each step a metrics line or None."""
-
-    def end_epoch(self, *, last: bool) -> dict[str, Any] | None:
-        """Evaluate where it is due; return a metrics line or None."""
 
     def batches(self) -> int:
         """Return the length of the epoch at work."""
@@ -71,12 +80,16 @@ def fit(
     *,
     save_every: int = 1,
     save_steps: int = 0,
+    score: Score | None = None,
+    score_every: int = 0,
     progress: bool = True,
 ) -> bool:
     """Run a stage to its last epoch, or until it is asked to stop.
 
     Checkpoints are written by the main process after every `save_every` epochs and `save_steps`
-    steps (0 is never), after the last epoch and when SIGTERM or SIGINT ask the run to leave.
+    steps (0 is never), after the last epoch and when SIGTERM or SIGINT ask the run to leave. Scores
+    are taken there, too, after every `score_every` epochs and the last one: behind the checkpoint,
+    as they take long and a kill must not cost the epoch.
 
     Returns:
         True when the run is finished, False when it was stopped and can be resumed.
@@ -90,11 +103,13 @@ def fit(
         dead_workers_named(),
         _progress(stage, enabled=shown) as advance,
     ):
+        scored = partial(_score, stage, folder, process, score, score_every)
+        scored()  # unless a kill came first
         while stage.position.epoch < stage.epochs:
             for line in stage.run_epoch():
                 advance(line)
-                if process.is_main and line is not None:
-                    folder.record(line)
+                if line is not None:
+                    main_first(process, partial(folder.record, line))
                 if _anyone(stop.requested, process):
                     _save(stage, folder, process)
                     return False
@@ -103,12 +118,10 @@ def fit(
             stage.position.epoch += 1
             stage.position.batch = 0
             last = stage.position.epoch == stage.epochs
-            line = stage.end_epoch(last=last)
-            if process.is_main and line is not None:
-                folder.record(line)
             whole = save_every and stage.position.epoch % save_every == 0
             if last or whole or _due(stage, save_steps):
                 _save(stage, folder, process)
+            scored()
     return True
 
 
@@ -118,6 +131,23 @@ def _due(stage: Stage, save_steps: int) -> bool:
 
 def _save(stage: Stage, folder: RunFolder, process: Process) -> None:
     main_first(process, lambda: folder.save(stage.state()))
+
+
+def _score(
+    stage: Stage, folder: RunFolder, process: Process, score: Score | None, every: int
+) -> None:
+    """Score the weights at the end of an epoch, where it is due and was not done before."""
+    place = stage.position
+    due = place.epoch == stage.epochs or (every > 0 and place.epoch % every == 0)
+    if score is None or not due or not place.epoch or place.batch:
+        return
+
+    def measured() -> None:
+        if not any("mAP" in line and line["step"] == place.step for line in folder.lines()):
+            found = score(stage.exported)
+            folder.record({"step": place.step, "epoch": place.epoch, **found})
+
+    main_first(process, measured)
 
 
 def _anyone(requested: bool, process: Process) -> bool:

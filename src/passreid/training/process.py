@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from passreid.backends.pytorch import find_device
-from passreid.errors import PassreidError
+from passreid.errors import PassreidError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's mallopt(3), and its defaults
 _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
@@ -62,6 +62,7 @@ def distributed(device: str = "auto") -> Iterator[Process]:
 
     Raises:
         UsageError: The device is not there.
+        TrainingError: Another process has left; its own message says why.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = find_device(device)
@@ -72,6 +73,14 @@ def distributed(device: str = "auto") -> Iterator[Process]:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Process(rank, world, chosen)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise TrainingError(
+            f"The processes lost each other ({reason}). What the first to end said tells why; the "
+            "last checkpoint is kept."
+        ) from None
     finally:
         if world > 1:
             dist.destroy_process_group()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +13,7 @@ from passreid.embed.embedder import OnError
 from passreid.errors import DatasetError
 from passreid.evaluation import evaluate
 from passreid.model import PartViT
-from passreid.training.loop import log
-
-Score = Callable[[PartViT], dict[str, float]]
-"""A network in training -> mAP, mINP and rank1, as fractions. The network is left as it is."""
+from passreid.training.loop import Score, log
 
 
 def read_watched(root: Path | None) -> ReIDDataset | None:
