@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_a_data_worker_that_the_system_killed_is_said_in_a_sentence(tmp_path: Pa
     with pytest.raises(TrainingError, match=r"data worker ended.*fewer --workers") as ended:
         fit(Reading(), RunFolder(tmp_path), ALONE, progress=False)
     assert ended.value.alone
+
+
+def test_a_run_in_another_thread_needs_no_signals(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fit, Counting(folder), folder, ALONE, progress=False).result()
+    assert len([line for line in folder.lines() if "loss" in line]) == 6
 
 
 class Killed(BaseException):

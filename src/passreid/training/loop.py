@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -188,7 +189,8 @@ def _progress(stage: Stage, *, enabled: bool) -> Iterator[Callable[[dict[str, An
 class StopSignal:
     """SIGTERM and SIGINT become a wish: the loop finishes its step, saves and leaves.
 
-    The second signal falls through to the previous handler, so that a stuck run can be stopped.
+    The second signal falls through to the previous handler, so that a stuck run can be stopped. In
+    a thread other than the main one, where Python takes no handlers, nothing is caught.
     """
 
     def __init__(self) -> None:
@@ -197,6 +199,8 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         """Install the handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
