@@ -103,8 +103,10 @@ def test_json_holds_the_fixed_keys_first(dataset: ReIDDataset) -> None:
 def test_queries_that_do_not_count_are_named(dataset: ReIDDataset) -> None:
     report = evaluate(small.colours(), dataset)
     assert report.invalid == (str(dataset.query[5].path),)
-    assert any("1 queries do not count" in n and "q6.png" in n for n in report.notes)
-    assert report.notes[0] == "Drawn."
+    left_out = "1 queries do not count, as no other camera saw their person: q6.png."
+    assert report.notes == ("Drawn.", left_out)
+    report = evaluate(small.colours(), dataset, camera_filter=False)
+    assert report.notes[-1] == left_out.replace("no other camera saw", "the gallery does not show")
 
 
 def test_unreadable_images_stop_or_are_left_out(dataset: ReIDDataset) -> None:

@@ -86,6 +86,8 @@ class TestPlaces:
         assert resolve(tmp_path / "m.pth") == tmp_path / "m.pth"
         monkeypatch.setenv("HOME", str(tmp_path))
         assert resolve("~/m.pth") == tmp_path / "m.pth"
+        with pytest.raises(ModelNotFoundError, match="no such file"):
+            resolve("~nobody-of-this-name/m.pth")
 
     @pytest.mark.parametrize(
         "name", ["./runs/model", "/no/such", "m.pth", "a/b/c", "runs\\m", Path("runs/model")]
@@ -375,5 +377,7 @@ class TestHuggingFace:
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-        with pytest.raises(MissingExtraError, match=r"pip install 'passreid\[hub\]'"):
+        with pytest.raises(
+            MissingExtraError, match=r"'owner/model': no local path.*'passreid\[hub\]'"
+        ):
             resolve("owner/model")

@@ -176,6 +176,7 @@ def test_equal_and_zero_embeddings_give_numbers() -> None:
 def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     query, gallery = clusters(2, 9), clusters(3, 50)
     whole = rerank(query, gallery, k1=8)
+    monkeypatch.setattr(similarity, "FEWEST_ROWS", 1)
     monkeypatch.setattr(similarity, "BLOCK_BYTES", 7 * 59 * 4)
     monkeypatch.setattr(reranking, "_ROWS", 5)
     monkeypatch.setattr(reranking, "_JACCARD_ROWS", 4)

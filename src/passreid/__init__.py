@@ -105,19 +105,21 @@ __all__ = [
 _TORCH = {"adapt": "Adapting", "finetune": "Fine-tuning", "pretrain": "Pre-training"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'passreid' has no attribute '{name}'")
-    try:
-        module = importlib.import_module(f"passreid.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        if name not in _TORCH or (error.name or "").startswith("passreid"):
-            raise
-        from passreid.errors import MissingExtraError
+if not TYPE_CHECKING:  # else no checker would see a misspelt name
 
-        raise MissingExtraError(_TORCH[name], "torch") from None
-    value = globals()[name] = getattr(module, name)
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'passreid' has no attribute '{name}'")
+        try:
+            module = importlib.import_module(f"passreid.{_HOMES[name]}")
+        except ModuleNotFoundError as error:
+            if name not in _TORCH or (error.name or "").startswith("passreid"):
+                raise
+            from passreid.errors import MissingExtraError
+
+            raise MissingExtraError(_TORCH[name], "torch") from None
+        value = globals()[name] = getattr(module, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passreid.errors import CalibrationError, DatasetError
-from passreid.similarity import unit_rows
+from passreid.similarity import FEWEST_ROWS, unit_rows
 from passreid.verify import Calibration, OperatingPoint
 
 F64 = NDArray[np.float64]
@@ -23,7 +23,7 @@ _EXPECTED_ACCEPTS = 10
 _BINS = 2**18
 _EDGES: F64 = np.linspace(-1, 1, _BINS + 1)
 _CENTRES: F64 = (_EDGES[:-1] + _EDGES[1:]) / 2
-_BLOCK = 2**21
+_BLOCK = 2**22
 
 
 def fit_calibration(
@@ -99,7 +99,7 @@ def _labels(name: str, values: ArrayLike, length: int) -> I64:
 def _count_pairs(rows: NDArray[np.float32], people: I64, cameras: I64) -> tuple[I64, I64]:
     """Histograms (_BINS,) of the cosines of different-person and of same-person pairs i < j."""
     every, alike, same = np.zeros((3, _BINS), np.int64)
-    step = max(1, _BLOCK // len(rows))
+    step = max(FEWEST_ROWS, _BLOCK // len(rows))
     for start in range(0, len(rows), step):
         place = _places(rows[start : start + step], rows[start:])
         every += np.bincount(place.ravel(), minlength=_BINS + 1)[:-1]

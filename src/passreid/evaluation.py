@@ -137,10 +137,11 @@ def _settings(rerank: bool, camera_filter: bool, dataset: ReIDDataset) -> list[s
 
 def _left_out(report: Report) -> list[str]:
     notes = []
+    why = "no other camera saw" if report.labels.camera_filter else "the gallery does not show"
     for images, what in (
         (
             [Path(name).name for name in report.invalid],
-            "queries do not count, as no other camera saw their person",
+            f"queries do not count, as {why} their person",
         ),
         ([image.name for image in report.skipped], "images cannot be read and were left out"),
     ):

@@ -18,7 +18,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,7 +81,9 @@ def resolve(
     """
     if str(name) in bundled():
         return MODELS / name
-    path = Path(name).expanduser()
+    path = Path(name)
+    with suppress(RuntimeError):  # "~" is nobody's home
+        path = path.expanduser()
     if path.exists():
         if path.is_dir() and not any(file.suffix in _WEIGHTS for file in path.iterdir()):
             raise ModelNotFoundError(f"'{name}': a folder without a weight file is no model.")
@@ -135,7 +137,8 @@ def _hugging_face(model_id: str, also: Sequence[str], options: Mapping[str, Any]
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise MissingExtraError("Loading from Hugging Face", "hub") from None
+        feature = f"'{model_id}': no local path; looking for it on Hugging Face"
+        raise MissingExtraError(feature, "hub") from None
     try:
         wanted = [*HUGGING_FACE_FILES, *also]
         folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))

@@ -22,6 +22,8 @@ I64 = NDArray[np.int64]
 T = TypeVar("T")
 
 BLOCK_BYTES = 32 * 2**20
+# Fewer rows make a product slow: all columns pass through memory for each block.
+FEWEST_ROWS = 64
 
 
 def unit_rows(embeddings: ArrayLike, name: str) -> F32:
@@ -50,7 +52,7 @@ def unit_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[F32, F32]:
 
 def product_blocks(rows: F32, columns: F32) -> Iterator[tuple[int, F32]]:
     """Yield (first row, block of `rows @ columns.T`); the next step overwrites the block."""
-    step = max(1, BLOCK_BYTES // (4 * len(columns)))
+    step = max(FEWEST_ROWS, BLOCK_BYTES // (4 * len(columns)))
     buffer = np.empty((min(step, len(rows)), len(columns)), np.float32)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]

@@ -68,6 +68,7 @@ def test_the_verb_writes_a_folder_and_says_what_failed(
     ran = cli("embed", folder, "--output", output)
     assert ran.code == 1
     assert "7 embeddings" in ran.err and "1 could not be embedded" in ran.err
+    assert "" not in ran.err.splitlines()  # of a bar that nobody watches
     paths = sorted(map(str, folder.rglob("*.png")))
     found = rows(output)
     np.testing.assert_allclose([found[p] for p in paths], passreid.load()(paths), atol=1e-4)

@@ -25,6 +25,9 @@ def test_models_lists_the_bundled_ones_and_shows_a_card(cli: Cli, tmp_path: Path
     card = json.loads(cli("models", "passreid-tiny", "--json").out)
     assert card["licence"]
     assert card["architecture"]["parts"] == 3
+    lines = [line for line in cli("models", "passreid-tiny").out.splitlines() if line[:2] == "  "]
+    assert {line[2:15].strip() for line in lines} >= {"network", "scores", "licence"}
+    assert {line[15] for line in lines} == {" "}
     shown = cli("models", small.folder(tmp_path / "m")).out
     assert "calibration   none" in shown
 

@@ -160,6 +160,19 @@ def test_rank_draws_a_sheet_and_reranks(cli: Cli, people: ReIDDataset, tmp_path:
         assert min(picture.size) > 200
 
 
+def test_rank_draws_its_sheet_also_for_a_reader_who_stops_early(
+    people: ReIDDataset, tmp_path: Path
+) -> None:
+    folders = people.query[0].path.parent, people.gallery[0].path.parent
+    command = [sys.executable, "-u", "-m", "passreid", "rank", *map(str, folders), "--sheet"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*command, tmp_path / "ranked.png"], stdout=write, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert (tmp_path / "ranked.png").exists()
+
+
 def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
     shutil.copy(people.gallery[0].path, tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
 
+from passreid.data import filelist
 from passreid.data.filelist import FileList
 from passreid.data.shards import INDEX, pack, unfolded
 from passreid.errors import DatasetError, ImageError, UsageError
@@ -116,6 +117,12 @@ def test_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
     assert_same_pictures(FileList.of(sorted(folder.iterdir())), folder)
     pack(folder, tmp_path / "out")
     assert_same_pictures(FileList.find(tmp_path / "out"), folder)
+
+
+def test_a_whole_path_of_windows_is_not_below_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filelist, "Path", PureWindowsPath)
+    files = FileList("D:\\crops", b"C:\\a.jpg\nb\\c.jpg\n")
+    assert [files.name(0), files.name(1)] == ["C:\\a.jpg", "D:\\crops/b\\c.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -157,10 +157,20 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
         ]
 
     whole = answers()
+    monkeypatch.setattr(similarity, "FEWEST_ROWS", 1)
     for rows in (1, 4):
         monkeypatch.setattr(similarity, "BLOCK_BYTES", rows * 30 * 4)
         for one, other in zip(whole, answers(), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_however_wide_the_gallery_a_block_has_rows_enough_for_a_fast_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(similarity, "BLOCK_BYTES", 1)
+    rows = np.eye(100, dtype=np.float32)
+    blocks = [(start, len(block)) for start, block in similarity.product_blocks(rows, rows)]
+    assert blocks == [(0, 64), (64, 36)]
 
 
 def test_memory_is_that_of_a_few_blocks() -> None:

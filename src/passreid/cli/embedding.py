@@ -112,7 +112,9 @@ def _embed_in_bulk(
         opened = _opener(bulk.gallery, options)
         opened().close()  # what is wrong with it is said before the work
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Where nobody watches, a bar is an empty line.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Embedding parts", total=None)
         result = embed_all(
             images,

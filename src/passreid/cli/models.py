@@ -59,9 +59,8 @@ def models(name: str | None = None, /, *, json: bool = False) -> None:
         table = Table("name", "input", "numbers", "scores", "licence", box=None, pad_edge=False)
         for key, card in cards.items():
             a = card.architecture
-            scores = ", ".join(f"{k} {v:g}" for k, v in card.scores.items())
             size = f"{a.image_size[0]}x{a.image_size[1]}"
-            table.add_row(key, size, str(a.dim), escape(scores), escape(card.licence))
+            table.add_row(key, size, str(a.dim), _scores(card), escape(card.licence))
         console.print(table)
         note("Also: a model folder, a weight file, damo/… (ModelScope), owner/name (Hugging Face).")
 
@@ -239,6 +238,10 @@ def _card(path: Path) -> ModelCard:
     return load_checkpoint(path).card
 
 
+def _scores(card: ModelCard) -> str:
+    return escape(", ".join(f"{name} {value:g}" for name, value in card.scores.items()))
+
+
 def _say_card(card: ModelCard) -> None:
     a = card.architecture
     say(f"[bold]{escape(card.name)}[/bold]")
@@ -250,8 +253,8 @@ def _say_card(card: ModelCard) -> None:
     say(f"  input         {a.image_size[0]} x {a.image_size[1]}, {card.interpolation}")
     say(f"  trained on    {escape(card.training_data)}")
     say(f"  licence       {escape(card.licence)}")
-    for key, value in card.scores.items():
-        say(f"  {escape(key):<13} {value:g}")
+    if card.scores:
+        say(f"  scores        {_scores(card)}")
     if card.calibration is None:
         say("  calibration   none; fit one with `passreid calibrate`")
     else:

@@ -201,13 +201,13 @@ def rank(
         hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
         hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
         results.append(hits[: search.top])
-    for name, hits in zip(queries, results, strict=True):
-        (say_json if json else _say_hits)(_answer(name, hits, calibration))
-    if sheet is not None and results:
+    if sheet is not None and results:  # first: who reads the answers may stop early
         from passreid.show.ranksheet import rank_sheet
 
         rank_sheet(queries, results, sheet)
         note(f"Drew {sheet}.")
+    for name, hits in zip(queries, results, strict=True):
+        (say_json if json else _say_hits)(_answer(name, hits, calibration))
     return report_skipped((*asked.skipped, *found.skipped))
 
 

@@ -28,8 +28,10 @@ __all__ = [
 _DRAWING = {"draw_frame": "street", "draw_person": "figure", "make_synthetic": "synthetic"}
 
 
-def __getattr__(name: str) -> Any:
-    """Resolve the drawing half."""
-    if name in _DRAWING:
-        return getattr(importlib.import_module(f"{__name__}.{_DRAWING[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Resolve the drawing half."""
+        if name in _DRAWING:
+            return getattr(importlib.import_module(f"{__name__}.{_DRAWING[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -169,4 +169,5 @@ def _check_names(where: str, names: list[str]) -> None:
 
 
 def _joined(root: str, location: str) -> str:
-    return location if is_address(location) or location.startswith("/") else f"{root}/{location}"
+    whole = is_address(location) or Path(location).is_absolute()
+    return location if whole else f"{root}/{location}"
