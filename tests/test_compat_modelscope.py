@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 import passreid
+from passreid.compat import modelscope
 from passreid.compat.modelscope import OutputKeys, ReIDPipeline, Tasks, pipeline
-from passreid.embed import load
+from passreid.embed import Embedder, load
 from passreid.errors import ImageError, ModelNotFoundError, UsageError
 from tests import seeded, small
 
@@ -172,12 +173,28 @@ def test_without_a_model_it_is_modelscopes_own(
         pipeline(Tasks.image_reid_person, MODEL_ID + "x/y", model_revision="v9")
 
 
+@pytest.mark.parametrize("device", ["gpu", "gpu:1", "cuda", "cuda:0", "GPU:0"])
+@pytest.mark.parametrize(("there", "asked"), [("cuda", None), ("mps", "auto"), (None, "auto")])
+def test_what_wants_cuda_runs_without_it(
+    device: str, there: str | None, asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+
+    def load(name: str, *, device: str) -> Embedder:
+        devices.append(device)
+        return cast("Embedder", None)
+
+    monkeypatch.setattr(modelscope, "load", load)
+    monkeypatch.setattr(modelscope, "gpu", lambda: there)
+    pipeline(Tasks.image_reid_person, device=device)
+    assert devices == [asked or device.lower().replace("gpu", "cuda")]
+
+
 def test_devices_and_options_go_to_load(place: Path) -> None:
     made = pipeline(Tasks.image_reid_person, place / MODEL_ID, device="cpu", flip=True)
     assert (made.embedder.device, made.embedder.flip) == ("cpu", True)
-    assert pipeline(Tasks.image_reid_person, place / MODEL_ID, device="gpu").embedder.device
-    with pytest.raises(UsageError, match="no device 'cuda:77'"):
-        pipeline(Tasks.image_reid_person, place / MODEL_ID, device="gpu:77")
+    with pytest.raises(UsageError, match="no device 'moon'"):
+        pipeline(Tasks.image_reid_person, place / MODEL_ID, device="moon")
     # The original ignores the revision of a folder, too.
     folder = str(place / MODEL_ID)
     assert pipeline(Tasks.image_reid_person, folder, model_revision="v1.0.1").embedder.dim

@@ -131,7 +131,7 @@ def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]
         return "onnx"
     torch = torch_runs()
     if precision in ("auto", "bfloat16") and importlib.util.find_spec("openvino") is not None:
-        return "torch" if torch and device == "auto" and _gpu() else "openvino"
+        return "torch" if device == "auto" and gpu() else "openvino"
     if torch:
         return "torch"
     # Where it cannot run either, the error that follows names what is smaller to install.
@@ -155,10 +155,13 @@ def torch_runs() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
 
 
-def _gpu() -> str | None:
-    from passreid.backends.pytorch import gpu
+def gpu() -> str | None:
+    """Return the accelerator that torch can use here, "cuda" or "mps"; None without either."""
+    if not torch_runs():
+        return None
+    from passreid.backends.pytorch import gpu as first
 
-    return gpu()
+    return first()
 
 
 def _open_onnx(

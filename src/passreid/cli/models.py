@@ -177,7 +177,7 @@ def export(
 @app.command
 def doctor() -> int:
     """Say what is installed, what the machine offers, and whether the bundled model works."""
-    from passreid.backends import torch_runs
+    from passreid.backends import gpu, torch_runs
 
     say(f"passreid {importlib.metadata.version('passreid')} on Python {platform.python_version()}")
     say(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
@@ -189,8 +189,6 @@ def doctor() -> int:
         say(f"  extra {extra}: {state}")
     try:
         if torch_runs():
-            from passreid.backends.pytorch import gpu
-
             say(f"  torch {_version('torch')}, accelerator: {gpu() or 'none'}")
         same, different = _self_test()
     except (PassreidError, ImportError, OSError) as error:  # libraries that do not load, too

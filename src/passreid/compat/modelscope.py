@@ -11,6 +11,7 @@ The `modelscope` package is not needed, and no file of a model folder is ever ru
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,13 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from passreid.backends import gpu
 from passreid.config import suggest
 from passreid.embed import Embedder, load
 from passreid.errors import UsageError
 from passreid.images import ImageInput, describe
+
+log = logging.getLogger("passreid")
 
 DEFAULT_MODEL = "damo/cv_passvitb_image-reid-person_market"
 
@@ -103,7 +107,8 @@ def pipeline(
         task: "image-reid-person".
         model: A ModelScope id or a folder of one, or whatever else `passreid.load` takes; None is
             ModelScope's default for the task, which is fetched once.
-        device: As `passreid.load`; "gpu" is, as with the original, a GPU if there is one.
+        device: As `passreid.load`, or "gpu", "gpu:1"; as with the original, one that wants CUDA
+            runs without it where there is none.
         model_revision: Branch or tag of a hub's model; a file or folder has none.
         options: Passed on to `passreid.load`.
 
@@ -121,7 +126,10 @@ def pipeline(
     name = model or DEFAULT_MODEL
     if model_revision is not None and not Path(name).expanduser().exists():
         name = f"{name}@{model_revision}"
-    where = "auto" if device == "gpu" else device.replace("gpu:", "cuda:")
+    where = device.lower().replace("gpu", "cuda")
+    if where.startswith("cuda") and gpu() != "cuda":
+        log.info("There is no CUDA here; the pipeline runs on what there is.")
+        where = "auto"
     return ReIDPipeline(load(name, device=where, **options))
 
 
