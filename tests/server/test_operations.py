@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +117,28 @@ def test_metrics_are_told_while_the_gallery_does_not_answer(
         assert "passreid_gallery_up 0.0" in client.get("/metrics").text  # it refuses
     monkeypatch.undo()
     assert "passreid_gallery_up 1.0" in client.get("/metrics").text
+
+
+def test_probes_of_a_gallery_that_hangs_leave_its_threads_to_others(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    hangs, answers, count = threading.Event(), threading.Event(), engine.gallery.count
+
+    def hang(*where: Where) -> int:
+        if not where:
+            hangs.set()
+            answers.wait(60)
+        return int(count(*where))
+
+    monkeypatch.setattr(engine.gallery, "count", hang)
+    with ThreadPoolExecutor(6) as pool:  # more than the gallery has threads
+        probes = [pool.submit(client.get, "/readyz") for _ in range(6)]
+        assert hangs.wait(60)
+        assert client.get("/v1/entries").status_code == 200
+        assert not any(probe.done() for probe in probes)
+        answers.set()
+        assert [probe.result().status_code for probe in probes] == [200] * 6
 
 
 def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(

@@ -99,7 +99,7 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
         """Answer 200 while the gallery answers and the service is not stopping."""
         if engine.stopping:
             raise Refusal(503, "The service is stopping.")
-        await engine.ask(engine.gallery.count)
+        await engine.count()
         return {"status": "ok"}
 
     @app.get(

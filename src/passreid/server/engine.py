@@ -102,16 +102,23 @@ class Engine:
         """Call something of the gallery in a thread."""
         return await asyncio.wrap_future(self._shelf.submit(function, *args, **options))
 
+    async def count(self) -> int:
+        """Count the entries."""
+        return await asyncio.shield(self._counted())
+
     async def measure(self) -> bytes:
         """Return the metrics, also while the gallery does not answer: they are wanted then."""
-        if self._counting is None or self._counting.done():
-            # One question at a time: however often it is asked, a dead gallery holds one thread.
-            self._counting = asyncio.wrap_future(self._shelf.submit(self.gallery.count))
-        counting = self._counting
+        counting = self._counted()
         await asyncio.wait([counting], timeout=_COUNTING_S)
         answered = counting.done() and counting.exception() is None
         self._entries = counting.result() if answered else math.nan
         return self.metrics.render()
+
+    def _counted(self) -> asyncio.Future[int]:
+        # One question at a time: however often it is asked, a dead gallery holds one thread.
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.wrap_future(self._shelf.submit(self.gallery.count))
+        return self._counting
 
     async def read(
         self, file: BinaryIO, name: str, *, boxes: Sequence[Box] = (), thumbnail: bool = False
