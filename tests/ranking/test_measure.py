@@ -47,6 +47,7 @@ def test_measures_agree_with_walking_down_the_list(seed: int, queries: int, gall
     assert metrics.valid.tolist() == expected["valid"]
     np.testing.assert_allclose(metrics.average_precision, expected["ap"], rtol=1e-12)
     np.testing.assert_allclose(metrics.cmc, expected["cmc"], rtol=1e-12)
+    np.testing.assert_allclose([metrics.rank(k) for k in range(1, 13)], metrics.cmc, rtol=1e-12)
     assert metrics.mAP == pytest.approx(expected["mAP"], rel=1e-12)
     assert metrics.mINP == pytest.approx(expected["mINP"], rel=1e-12)
 
@@ -141,6 +142,7 @@ def test_no_positive_at_all_says_whose_fault_it_is() -> None:
             "Labels of 1 queries and 1 gallery images .* 2 queries and 3 gallery",
         ),
         (lambda: rank([[1.0]], [[1.0]], labels=Labels([1], [1, 2])), "1 queries and 2 gallery"),
+        (lambda: measure([[1.0]], [[1.0]], labels=Labels([1], [1, 2])), "1 queries and 2 gallery"),
         (
             lambda: rank_distances([[1.0]], labels=Labels([1, 2], [1])),
             "2 queries and 1 gallery",
