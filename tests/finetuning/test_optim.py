@@ -57,6 +57,8 @@ def test_groups_double_the_rate_of_biases_and_leave_out_the_frozen_neck_shift() 
     assert all(group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
     set_learning_rates(optimizer, recipe(), 0)
     assert all(group["lr"] == pytest.approx(4e-6) for group in optimizer.param_groups)
+    # What is logged is the rate of the weights, not that of the biases.
+    assert set_learning_rates(optimizer, recipe(), 20) == learning_rate(recipe(), 4e-4, 20)
 
 
 @pytest.mark.parametrize("decayed", [False, True])
