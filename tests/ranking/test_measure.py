@@ -124,6 +124,8 @@ def test_no_positive_at_all_says_whose_fault_it_is() -> None:
         measure_distances(np.ones((2, 2)), labels=one_camera)
     with pytest.raises(DatasetError, match=r"None of the 6 people.*1, 2, 3, 4, 5, ….*alike"):
         measure_distances(np.ones((6, 2)), labels=Labels([1, 2, 3, 4, 5, 6], [0, -1]))
+    with pytest.raises(DatasetError, match=r"None of the 1 people of the queries \(pids 7\)"):
+        measure_distances(np.ones((2, 1)), labels=Labels([-1, 7], [-1]))
 
 
 @pytest.mark.parametrize(
