@@ -120,13 +120,16 @@ def test_without_cameras_every_pair_of_a_person_counts() -> None:
     fitted = fit_calibration(rows, pids, data="x")
     assert fitted.same_pairs == 4 * 6
     assert fitted.different_pairs == 10 * 16
+    # A rate counts from ten expected false accepts on.
+    fitted = fit_calibration(rows, pids, data="x", rates=(1 / 16, 1 / 17))
+    assert [point.false_accept_rate for point in fitted.points] == [1 / 16]
 
 
 def test_nobody_is_never_the_same_as_nobody() -> None:
     rows, pids, _ = people(count=4, crops=4)
     fitted = fit_calibration(rows, np.where(pids == 3, -1, pids), data="x")
     assert fitted.same_pairs == 2 * 6
-    assert fitted.different_pairs == 6 * 16
+    assert fitted.different_pairs == 6 * 16 - 16  # pid 0 and pid -1 are nobody both
 
 
 def test_people_told_apart_perfectly_give_finite_numbers() -> None:

@@ -61,6 +61,7 @@ def test_unknown_cameras_and_pairs_that_share_nobody_are_left_out() -> None:
     pairs = found(pids, query_camids=query, gallery_camids=gallery)
     assert {pair.gallery for pair in pairs} == {"0", "1", "2"}
     assert {pair.query for pair in pairs} == {"1", "2"}
+    assert found((np.full(30, -1), np.full(90, -1))) == []  # junk is nobody both saw
 
 
 def test_cameras_go_by_their_names() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,15 +117,13 @@ def test_streaming_reads_three_batches_ahead_at_most() -> None:
     for batch in range(5):
         done = next(stream)
         assert done.indices.tolist() == list(range(4 * batch, 4 * batch + 4))
-        assert taken <= 4 * (batch + 3)
-    assert taken > 4 * 5
+        assert taken == 4 * (batch + 3)
 
 
 def test_a_stream_that_is_left_ends_its_threads() -> None:
     stream = small.colours().stream(itertools.repeat(encoded(small.picture(0))))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    time.sleep(0.01)
     assert not [t for t in threading.enumerate() if t.name.startswith("passreid-read")]
 
 
@@ -165,6 +162,9 @@ def test_what_is_not_finite_is_never_handed_out(tmp_path: Path, on_error: Any) -
     embedder = small.colours(network=Broken())
     with pytest.raises(EmbeddingError, match=r"NaN or infinity for .*dark\.png: its weights"):
         embedder.embed([encoded(small.picture(0)), dark], on_error=on_error)
+    if on_error == "skip":  # rows are counted without the unreadable, names are not
+        with pytest.raises(EmbeddingError, match=r"infinity for \S*dark\.png: its weights"):
+            embedder.embed([b"junk", encoded(small.picture(0)), dark], on_error=on_error)
     half = Broken()
     half.precision = "float16"
     with pytest.raises(EmbeddingError, match="precision='float32'"):

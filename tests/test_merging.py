@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,33 @@ def test_tokens_that_are_equal_count_as_often_as_they_are() -> None:
     # All patches are the same, so half of them are lost and nothing changes.
     torch.testing.assert_close(merging(x), plain(x), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(merging(pixels(2)), plain(pixels(2)), atol=1e-5)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("merge", [3, 9])
+@torch.inference_mode()
+def test_a_network_that_merges_sees_each_token_as_often_as_it_stands_for(merge: int) -> None:
+    model = network(merge)
+    blocks: Any = model.vit.blocks
+    for image in pixels(2):
+        x = model._embedded(image[None])
+        sizes = torch.ones_like(x[..., :1])
+        for number, block in enumerate(blocks):
+            query, key, value = (
+                block.attn.qkv(block.norm1(x))[0].view(x.shape[1], 3, 2, 32).unbind(1)
+            )
+            there = torch.arange(x.shape[1]).repeat_interleave(sizes[0, :, 0].round().long())
+            heads = [
+                (query[:, h] @ key[there, h].T / 32**0.5).softmax(dim=1) @ value[there, h]
+                for h in range(2)
+            ]
+            x = x + block.attn.proj(torch.cat(heads, dim=1))
+            if number < len(blocks) - 1:
+                keys = key.mean(dim=1)[None]
+                x, sizes = merge_alike(x, keys, sizes, special=4, merge=merge)
+            x = x + block.mlp(block.norm2(x))
+        expected = model.vit.norm(x)[:, :4]
+        torch.testing.assert_close(model.tokens(image[None]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_merges_nothing() -> None:

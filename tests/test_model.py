@@ -147,13 +147,28 @@ def test_every_variant_is_the_plain_networks(neck: Any, fusion: Any, feature: An
         torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_overlapping_patches_make_the_larger_grid() -> None:
-    a = replace(TINY, image_size=(256, 128), stride=(12, 12))
-    assert a.grid == (21, 10)
+@pytest.mark.parametrize(("stride", "grid"), [((12, 12), (21, 10)), ((16, 8), (16, 15))])
+def test_overlapping_patches_make_the_larger_grid(
+    stride: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    a = replace(TINY, image_size=(256, 128), stride=stride)
+    assert a.grid == grid
     model = PartViT(a)
     assert model.vit.pos_embed is not None
-    assert model.vit.pos_embed.shape == (1, 4 + 210, 64)
+    assert model.vit.pos_embed.shape == (1, 4 + grid[0] * grid[1], 64)
     assert model(torch.zeros(1, 3, 256, 128)).shape == (1, 128)
+
+
+def test_regularisation_sits_where_it_is_asked_for() -> None:
+    model = PartViT(replace(TINY, depth=3), drop_path=0.4, dropout=0.1, attention_dropout=0.2)
+    rates = {n: m.p for n, m in model.vit.named_modules() if isinstance(m, nn.Dropout)}
+    inside = {"attn.attn_drop": 0.2, "attn.proj_drop": 0.1, "mlp.drop1": 0.1, "mlp.drop2": 0.1}
+    expected = {f"blocks.{b}.{name}": rate for b in range(3) for name, rate in inside.items()}
+    assert rates == expected | {"pos_drop": 0.1, "head_drop": 0.0}
+    blocks: Any = model.vit.blocks
+    for paths in ("drop_path1", "drop_path2"):
+        found = [getattr(getattr(block, paths), "drop_prob", 0.0) for block in blocks]
+        assert found == pytest.approx([0.0, 0.2, 0.4])
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 5])
@@ -210,11 +225,14 @@ def test_parameter_totals_of_the_specification() -> None:
 
 def test_fused_and_plain_attention_agree() -> None:
     model = PartViT(TINY).eval()
+    blocks: Any = model.vit.blocks
     images = torch.randn(2, 3, 64, 32)
     with torch.inference_mode():
         use_fused_attention(model, False)
+        assert not any(block.attn.fused_attn for block in blocks)
         plain = model(images)
         use_fused_attention(model, True)
+        assert all(block.attn.fused_attn for block in blocks)
         torch.testing.assert_close(model(images), plain, rtol=1e-4, atol=1e-5)
 
 

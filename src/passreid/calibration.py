@@ -58,7 +58,7 @@ def fit_calibration(
         CalibrationError: No pair of one kind, or same-person pairs are no more alike than others.
     """
     rows = unit_rows(embeddings, "embeddings")
-    people = _labels("pids", pids, len(rows))
+    people = np.maximum(_labels("pids", pids, len(rows)), 0)  # nobody named: all alike
     cameras = _labels(
         "camids", np.full(len(rows), UNKNOWN_CAMERA) if camids is None else camids, len(rows)
     )

@@ -148,7 +148,7 @@ def jaccard_blocks(encoding: SparseRows, rows: range, columns: range) -> Iterato
     start = rows.start
     while start < rows.stop:
         enough = int(np.searchsorted(pairs_before, pairs_before[start] + _JACCARD_PAIRS))
-        stop = min(max(enough, start + 1), start + _JACCARD_ROWS, rows.stop)
+        stop = min(enough, start + _JACCARD_ROWS, rows.stop)
         owner, shared, value = encoding.take(np.arange(start, stop))
         entry, other, other_value = by_column.take(shared)
         place = owner[entry] * len(columns) + other
@@ -182,7 +182,7 @@ def _neighbours(features: F32, count: int, cosines: F32 | None) -> _Neighbours:
     farthest = np.empty(size, np.float32)
     for start, block in product_blocks(features, features):
         stop = start + len(block)
-        if cosines is not None and start < len(cosines):
+        if cosines is not None:
             kept = cosines[start:stop]
             kept[...] = block[: len(kept), len(cosines) :]
         farthest[start:stop] = 2 - 2 * block.min(axis=1)

@@ -75,6 +75,23 @@ def test_a_picture_is_read_once_and_named_as_it_was_given(
     assert reads == ["a.png", "short.png", "short.png"]
 
 
+def test_all_that_is_known_of_a_picture_is_kept(tmp_path: Path) -> None:
+    embedder = passreid.load(small.folder(tmp_path / "model"))
+    known: dict[str, Any] = {"source": "gate", "camera": "c", "time": 7.0, "person": "p"}
+    known |= {"tracklet": "t", "payload": {"n": 1}}
+    picture = Image.fromarray(small.picture(1, 700, 200))
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        enrol(gallery, embedder, [NewImage(image=picture, **known)])
+        (entry,) = gallery.get([gallery.page().entries[0].id])
+    assert {name: getattr(entry, name) for name in known} == known
+    assert picture.size == (200, 700)
+    assert entry.thumbnail is not None
+    with Image.open(io.BytesIO(entry.thumbnail)) as thumbnail:
+        assert thumbnail.size == (73, 256)
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     one, other = (passreid.load(folder) for folder in folders)

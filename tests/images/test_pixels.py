@@ -29,6 +29,10 @@ def test_content_hashes(tmp_path: Path) -> None:
     other.putpalette([255 - value for value in palette.getpalette() or []])
     variants: list[ImageInput] = [
         *(picture(), picture("L"), picture().rotate(180), palette, other),
+        *(
+            Image.frombytes(*each, picture().tobytes())
+            for each in (("HSV", (6, 9)), ("RGB", (9, 6)))
+        ),
         *(pixels, pixels.reshape(6, 9, 3), pixels[::-1], pixels.view(np.int8)),
     ]
     assert len({content_hash(each) for each in variants}) == len(variants)

@@ -86,6 +86,19 @@ def test_byte_limits_hold_for_paths_and_bytes(tmp_path: Path) -> None:
             read_image(source, limits=ImageLimits(max_bytes=20))
 
 
+def test_a_file_beyond_the_limit_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(64 * 2**20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="larger than the 20 bytes allowed"):
+            read_image(path, limits=ImageLimits(max_bytes=20))
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "limits", [{"max_bytes": 0}, {"max_pixels": -1}, {"timeout_s": 0.0}, {"max_redirects": -1}]
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,30 +106,106 @@ def test_local_views_show_their_area_only(monkeypatch: pytest.MonkeyPatch) -> No
         assert np.ptp(mine) > 10
 
 
-def test_probabilities_of_the_released_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count what happens to grey-free pictures in 600 draws."""
-    seen = {"blur": 0, "solarize": 0, "jitter": 0}
+def test_chances_and_amounts_of_the_released_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count what happens to grey-free pictures in 600 draws of five views."""
+    calls: dict[str, list[Any]] = defaultdict(list)
 
-    def count(name: str, function: object) -> object:
-        def wrapped(*args: object) -> object:
-            seen[name] += 1
-            return function(*args)  # type: ignore[operator]
+    def watch(place: Any, function: str, name: str) -> None:
+        real = getattr(place, function)
 
-        return wrapped
+        def watched(*args: Any) -> Any:
+            calls[name].append(args)
+            return real(*args)
 
-    monkeypatch.setattr(crops, "_jittered", count("jitter", crops._jittered))
-    monkeypatch.setattr(ImageOps, "solarize", count("solarize", ImageOps.solarize))
-    monkeypatch.setattr(ImageFilter, "GaussianBlur", count("blur", ImageFilter.GaussianBlur))
+        monkeypatch.setattr(place, function, watched)
+
+    watch(crops, "_jittered", "jitter")
+    watch(crops, "adjust", "change")
+    watch(crops, "turn_hue", "change")
+    watch(ImageOps, "solarize", "solarize")
+    watch(ImageFilter, "GaussianBlur", "blur")
+    watch(Image.Image, "transpose", "mirror")
     crop, rng = MultiCrop((8, 4), (8, 4), crops=1), np.random.default_rng(0)
     grey = 0
     for _ in range(600):
         whole, local = crop(picture(height=16, width=8), rng)
         views = np.concatenate([whole, local]).astype(int)
         grey += int((np.ptp(views, axis=3).max(axis=(1, 2)) == 0).sum())
-    assert seen["jitter"] / 3000 == pytest.approx(0.8, abs=0.03)
-    assert seen["solarize"] / 600 == pytest.approx(0.2, abs=0.05)
-    assert seen["blur"] / 600 == pytest.approx(1 + 0.1 + 3 * 0.5, abs=0.12)
+    assert len(calls["mirror"]) / 3000 == pytest.approx(0.5, abs=0.04)
+    assert len(calls["jitter"]) / 3000 == pytest.approx(0.8, abs=0.03)
+    assert len(calls["solarize"]) / 600 == pytest.approx(0.2, abs=0.05)
+    assert len(calls["blur"]) / 600 == pytest.approx(1 + 0.1 + 3 * 0.5, abs=0.12)
     assert grey / 3000 == pytest.approx(0.2, abs=0.03)
+    radii = [radius for (radius,) in calls["blur"]]
+    assert (min(radii), max(radii)) == pytest.approx((0.1, 2.0), abs=0.02)
+    amounts: list[list[float]] = [[], [], [], []]
+    for _, *change in calls["change"]:  # of the hue only an amount
+        amounts[change[0] if len(change) > 1 else 3].append(change[-1])
+    for found, middle, reach in zip(amounts, (1, 1, 1, 0), (0.4, 0.4, 0.2, 0.1), strict=True):
+        assert len(found) == len(calls["jitter"])
+        assert (min(found), max(found)) == pytest.approx((middle - reach, middle + reach), abs=0.01)
+    first = [len(change) == 2 for change in calls["change"][::4]]  # the hue, in any order
+    assert np.mean(first) == pytest.approx(1 / 4, abs=0.05)
+
+
+def test_shares_and_shapes_of_the_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FLIP", "JITTER", "GRAYSCALE", "LOCAL_BLUR", "SOLARIZE"):
+        monkeypatch.setattr(crops, name, 0.0)
+    monkeypatch.setattr(crops, "GLOBAL_BLUR", (0.0, 0.0))
+    rows, columns = np.mgrid[:240, :120]  # red tells the row, green the column
+    ramp = np.stack([rows, 2 * columns, 0 * rows], axis=2).astype(np.uint8)
+    wide, narrow = (0.7, 0.8), (0.2, 0.3)
+    crop = MultiCrop(
+        (64, 64), (64, 64), 0, crops=20, global_scale=wide, local_scale=narrow, ratio=(0.5, 0.6)
+    )
+    whole, local = crop(Image.fromarray(ramp), np.random.default_rng(0))
+    for views, (low, high) in ((whole, wide), (local, narrow)):
+        height, width, _ = np.ptp(views.astype(float), axis=(1, 2)).T / [[1], [2], [1]] * 64 / 63
+        shares = height * width / ramp[..., 0].size
+        assert low - 0.03 < shares.min() <= shares.max() < high + 0.03
+        assert (abs(width / height - 0.55) < 0.09).all()
+
+
+def test_the_whole_is_resized_bicubically_and_the_second_view_solarized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("FLIP", "JITTER", "GRAYSCALE", "LOCAL_BLUR"):
+        monkeypatch.setattr(crops, name, 0.0)
+    monkeypatch.setattr(crops, "GLOBAL_BLUR", (0.0, 0.0))
+    monkeypatch.setattr(crops, "SOLARIZE", 1.0)
+    crop = MultiCrop(
+        (8, 4), (6, 3), 0, crops=2, global_scale=(1, 1), local_scale=(1, 1), ratio=(0.5, 0.5)
+    )
+    source = picture(height=80)
+    large, small = (source.resize(size, Image.Resampling.BICUBIC) for size in ((4, 8), (3, 6)))
+    whole, local = crop(source, np.random.default_rng(0))
+    expected = (large, ImageOps.solarize(large), small, small)
+    for view, wanted in zip((*whole, *local), expected, strict=True):
+        assert np.array_equal(view, np.asarray(wanted))
+
+
+def test_the_views_are_those_of_the_recipe() -> None:
+    asked = recipe(
+        areas=2,
+        crops=5,
+        area_height=0.7,
+        global_scale=(0.5, 0.9),
+        local_scale=(0.2, 0.6),
+        crop_ratio=(0.3, 0.4),
+        color_strength=0.6,
+        local_size=(24, 8),
+    )
+    assert MultiCrop.of(asked) == MultiCrop(
+        size=(32, 16),
+        local_size=(24, 8),
+        areas=2,
+        area_height=0.7,
+        crops=5,
+        global_scale=(0.5, 0.9),
+        local_scale=(0.2, 0.6),
+        ratio=(0.3, 0.4),
+        color=0.6,
+    )
 
 
 @pytest.mark.parametrize(("strength", "reach"), [(0.0, 1), (0.2, 45)])
@@ -135,8 +213,9 @@ def test_less_colour_change_leaves_clothes_their_colour(strength: float, reach: 
     image = Image.new("RGB", (40, 80), (180, 60, 90))
     crop, rng = MultiCrop((16, 8), (8, 4), color=strength), np.random.default_rng(0)
     views = [np.concatenate([v.reshape(-1, 3) for v in crop(image, rng)]) for _ in range(8)]
-    gap = np.abs(np.median(np.stack(views), axis=1) - (180, 60, 90)).max()
-    assert gap <= reach
+    # With no change at all not one pixel turns grey or is solarized.
+    middle = np.stack(views) if strength == 0 else np.median(np.stack(views), axis=1)
+    assert np.abs(middle - (180.0, 60.0, 90.0)).max() <= reach
 
 
 def test_colours_before_resizing_are_nearly_those_after(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,12 @@ def test_frozen_lengths_take_no_gradient_and_start_at_one() -> None:
     assert heads.directions.abs().max() <= 0.5
     logits = heads(torch.randn(2, 5, 6))
     assert logits.abs().max() <= 1.0001
-    assert Heads(2, 6, norm_last_layer=False, out_dim=12).lengths.requires_grad
+    for weight, bias in zip(heads.weights, heads.biases, strict=True):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.3)
+        assert not bias.any()
+    free = Heads(2, 6, norm_last_layer=False, out_dim=12)
+    assert free.lengths.requires_grad
+    assert {id(p) for p in free.last_layer} == {id(free.directions), id(free.lengths)}
 
 
 def test_batch_norm_matches_one_module_per_head() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from passreid.pretraining.loss import SINKHORN_ROUNDS, PartDistillation, even_shares
@@ -81,7 +84,9 @@ def test_no_gradient_reaches_the_teacher_or_the_same_view() -> None:
     student = [x.requires_grad_() for x in logits(2, 1, 2, None, seed=3)]
     teacher = logits(2, 1, 2, 2, seed=4)
     loss = PartDistillation(3, 7)
-    loss(student, loss.targets(teacher, TEACHER_TEMP)).loss.backward()
+    result = loss(student, loss.targets(teacher, TEACHER_TEMP))
+    result.loss.backward()
+    assert not any(terms.requires_grad for terms in result.terms)
     for kind in student:
         assert kind.grad is not None
         assert torch.isfinite(kind.grad).all()
@@ -134,6 +139,24 @@ def test_sinkhorn_keeps_views_off_one_prototype() -> None:
     assert float(kept.mean(dim=(1, 2))[0, 3]) > 0.99
     torch.testing.assert_close(even.mean(dim=(1, 2)), torch.full((1, 7), 1 / 7), rtol=0.1, atol=0)
     torch.testing.assert_close(even.sum(dim=-1), torch.ones(1, 2, 64))
+
+
+def test_even_shares_of_two_processes_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = logits(2, 1, 5, 2, seed=8)[1]
+    meeting, sums = threading.Barrier(2, timeout=60), dict[int, Tensor]()
+
+    def all_reduce(tensor: Tensor) -> None:
+        sums[threading.get_ident()] = tensor.clone()
+        meeting.wait()
+        tensor.copy_(torch.stack(list(sums.values())).sum(dim=0))
+        meeting.wait()
+
+    whole = even_shares(teacher, 0.3)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(lambda part: even_shares(part, 0.3), teacher.split([2, 3], dim=2)))
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole)
 
 
 def test_even_shares_bear_logits_a_softmax_makes_zeros_of() -> None:

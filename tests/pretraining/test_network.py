@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from passreid.model import PartViT
-from passreid.pretraining.network import ViewNetwork, resample_positions
+from passreid.pretraining.heads import Heads
+from passreid.pretraining.network import ViewNetwork, _last_block, resample_positions
 from tests.pretraining.tiny import recipe
 
 BATCH = 3
@@ -126,19 +129,48 @@ def test_resampling_keeps_a_constant_and_the_rows_apart() -> None:
         assert (rows[:, 0].diff() > 0).all()
         ones = resample_positions(torch.ones(1, 8, 1), (4, 2), (2, 1), how)
         torch.testing.assert_close(ones, torch.ones(1, 2, 1))
+    exact = F.interpolate(table.view(1, 1, 4, 2), size=(6, 3), mode="bicubic")
+    assert torch.equal(resample_positions(table, (4, 2), (6, 3), "exact").view(1, 1, 6, 3), exact)
     assert resample_positions(table, (4, 2), (4, 2), "exact") is table
 
 
 def test_recomputed_blocks_give_the_same_gradients() -> None:
-    gradients = []
+    gradients, runs = [], []
     for recompute in (False, True):
         net = network(checkpoint_blocks=recompute, drop_path=0.0)
+        runs.append(0)
+
+        def count(*_: object) -> None:
+            runs[-1] += 1
+
+        net.vit.blocks[0].register_forward_pre_hook(count)
         said = net(*batch(3, 3))
         torch.cat([x.flatten() for x in said.logits]).square().sum().backward()
         gradients.append({n: p.grad for n, p in net.named_parameters() if p.grad is not None})
     plain, again = gradients
     assert plain.keys() == again.keys()
     assert all(torch.equal(plain[name], again[name]) for name in plain)
+    assert runs[1] == 2 * runs[0]
+
+
+def test_the_short_last_block_is_the_whole_one_with_its_dropped_paths() -> None:
+    torch.manual_seed(0)
+    blocks: Any = ViewNetwork(recipe(), drop_path=0.5).train().vit.blocks
+    assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks] == [0.0, 0.5]
+    x = torch.randn(16, 9, 32)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        whole = blocks[-1](x)[:, :4]
+        torch.manual_seed(seed)
+        torch.testing.assert_close(_last_block(blocks[-1], x, 4), whole)
+
+
+def test_heads_are_those_of_the_recipe() -> None:
+    for head in network(norm_last_layer=False, head_batch_norm=True).heads:
+        assert isinstance(head, Heads)
+        assert head.lengths.requires_grad and len(head.norms) == 2
+        assert [weight.shape[1] for weight in head.weights] == [24, 24, 8]
+        assert head.directions.shape[1:] == (40, 8)
 
 
 def test_every_parameter_takes_part() -> None:

@@ -103,6 +103,7 @@ def test_schedules_begin_peak_and_end() -> None:
     assert 0.9999 < found[49].momentum < 1
     assert np.diff([f.weight_decay for f in found]).min() > 0
     assert rates(recipe(warmup_epochs=0), 0, 5).lr == pytest.approx(5e-4 * 4 / 256)
+    assert rates(recipe(warmup_epochs=1), 0, 1).lr == 0  # a warm-up of one step
 
 
 def test_teacher_temperature_moves_once_an_epoch() -> None:

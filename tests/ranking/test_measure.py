@@ -47,6 +47,7 @@ def test_measures_agree_with_walking_down_the_list(seed: int, queries: int, gall
     assert metrics.valid.tolist() == expected["valid"]
     np.testing.assert_allclose(metrics.average_precision, expected["ap"], rtol=1e-12)
     np.testing.assert_allclose(metrics.cmc, expected["cmc"], rtol=1e-12)
+    np.testing.assert_allclose([metrics.rank(k) for k in range(1, 13)], metrics.cmc, rtol=1e-12)
     assert metrics.mAP == pytest.approx(expected["mAP"], rel=1e-12)
     assert metrics.mINP == pytest.approx(expected["mINP"], rel=1e-12)
 
@@ -123,6 +124,8 @@ def test_no_positive_at_all_says_whose_fault_it_is() -> None:
         measure_distances(np.ones((2, 2)), labels=one_camera)
     with pytest.raises(DatasetError, match=r"None of the 6 people.*1, 2, 3, 4, 5, ….*alike"):
         measure_distances(np.ones((6, 2)), labels=Labels([1, 2, 3, 4, 5, 6], [0, -1]))
+    with pytest.raises(DatasetError, match=r"None of the 1 people of the queries \(pids 7\)"):
+        measure_distances(np.ones((2, 1)), labels=Labels([-1, 7], [-1]))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,7 @@ def test_no_positive_at_all_says_whose_fault_it_is() -> None:
             "Labels of 1 queries and 1 gallery images .* 2 queries and 3 gallery",
         ),
         (lambda: rank([[1.0]], [[1.0]], labels=Labels([1], [1, 2])), "1 queries and 2 gallery"),
+        (lambda: measure([[1.0]], [[1.0]], labels=Labels([1], [1, 2])), "1 queries and 2 gallery"),
         (
             lambda: rank_distances([[1.0]], labels=Labels([1, 2], [1])),
             "2 queries and 1 gallery",

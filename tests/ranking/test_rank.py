@@ -54,6 +54,8 @@ def test_a_query_may_find_nobody() -> None:
     assert np.isnan(result.similarity[1]).all()
     assert result.no_match().tolist() == [False, True]
     assert result.no_match(1.01).tolist() == [True, True]
+    single = Ranking(np.array([[0]]), np.array([[0.7]], np.float32))
+    assert not single.no_match(np.float64(0.7)).any()  # compared as it is stored, as `rank` does
     assert result.hits(1) == []
     assert repr(result) == "Ranking(2 queries, top 3, 1 without a match)"
 

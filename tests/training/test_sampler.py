@@ -73,6 +73,14 @@ def test_length_is_exact_and_epochs_differ() -> None:
     assert emitted(sampler).tolist() == first.tolist()
 
 
+def test_the_seed_decides_and_all_crops_of_a_person_with_few_are_drawn() -> None:
+    labels = labels_of(np.array([3, 8]))
+    samplers = [PKSampler(labels, people=2, images_per_person=4, seed=seed) for seed in range(20)]
+    drawn = [emitted(sampler).tolist() for sampler in samplers]
+    assert drawn[0] != drawn[1]
+    assert {index for indices in drawn for index in indices} == set(range(11))
+
+
 def test_skipping_gives_the_rest_of_the_same_epoch() -> None:
     sampler = PKSampler(labels_of(np.array([9, 9, 5, 8])), people=2, images_per_person=2)
     sampler.set_epoch(3)

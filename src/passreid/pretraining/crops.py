@@ -47,7 +47,7 @@ def bands(height: int, areas: int, area_height: float) -> list[Band]:
     rows = max(int(area_height * height), 1)
     free = 1 - area_height
     shares = [i / (areas - 1) for i in range(areas)] if areas > 1 else [0.5]
-    tops = [min(int(free * share * height), height - rows) for share in shares]
+    tops = [int(free * share * height) for share in shares]
     return [(top, top + rows) for top in tops]
 
 
