@@ -67,6 +67,11 @@ def test_cosine_is_bounded_symmetric_and_blind_to_length(pair: Any) -> None:
     assert value == pytest.approx(slow_cosine(a, b), abs=1e-5)
 
 
+def test_rounding_takes_no_cosine_beyond_one() -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 1536)).astype(np.float32)
+    assert cosine(rows, rows).max() == 1
+
+
 def test_a_zero_vector_is_like_nothing() -> None:
     assert cosine([0, 0], [1, 2]) == 0.0
     assert cosine([0, 0], [0, 0]) == 0.0

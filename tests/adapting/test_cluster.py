@@ -36,13 +36,14 @@ def test_the_sparse_distances_are_the_dense_ones_up_to_eps() -> None:
             assert (np.diff(row) >= 0).all()
 
 
-def test_clusters_are_those_of_dense_dbscan() -> None:
+@pytest.mark.parametrize("least", [4, 7])
+def test_clusters_are_those_of_dense_dbscan(least: int) -> None:
     from sklearn.cluster import DBSCAN
 
     features = groups(people=12, noise=1.2)
     dense = np.maximum(jaccard_distance(features, k1=12, k2=4), 0)
-    expected = DBSCAN(eps=0.4, min_samples=4, metric="precomputed").fit_predict(dense)
-    found = cluster(features, k1=12, k2=4, eps=0.4)
+    expected = DBSCAN(eps=0.4, min_samples=least, metric="precomputed").fit_predict(dense)
+    found = cluster(features, k1=12, k2=4, eps=0.4, min_samples=least)
     assert (found == expected).all()
     assert len(set(found.tolist())) > 1
     assert -1 in found

@@ -11,6 +11,7 @@ import torch
 from passreid.card import ModelCard
 from passreid.checkpoint import average, load_folder
 from passreid.errors import CheckpointError, UsageError
+from passreid.verify import Calibration
 from tests import small
 
 
@@ -28,7 +29,20 @@ def test_every_tensor_is_the_mean(tmp_path: Path) -> None:
 
 def test_what_was_measured_of_one_is_not_said_of_the_mean(tmp_path: Path) -> None:
     a = small.architecture()
-    cards = [ModelCard(name=n, architecture=a, scores={"mAP": 0.9}, training_data=n) for n in "xyx"]
+    known = Calibration(
+        slope=10.0,
+        intercept=-5.0,
+        points=(),
+        equal_error_rate=0.1,
+        equal_error_threshold=0.5,
+        same_pairs=9,
+        different_pairs=9,
+        data="x",
+    )
+    cards = [
+        ModelCard(name=n, architecture=a, scores={"mAP": 0.9}, training_data=n, calibration=known)
+        for n in "xyx"
+    ]
     folders = [small.folder(tmp_path / str(i), seed=i, card=card) for i, card in enumerate(cards)]
     _, card = average(folders)
     assert not card.scores
@@ -47,3 +61,6 @@ def test_models_that_cannot_be_averaged(tmp_path: Path) -> None:
     grey = small.folder(tmp_path / "c", card=replace(card, mean=(0.1, 0.1, 0.1)))
     with pytest.raises(CheckpointError, match="their mean differs"):
         average([first, grey])
+    soft = small.folder(tmp_path / "d", card=replace(card, interpolation="bicubic"))
+    with pytest.raises(CheckpointError, match="their interpolation differs"):
+        average([first, soft])

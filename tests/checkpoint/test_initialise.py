@@ -15,7 +15,7 @@ from passreid.checkpoint import (
     initialise,
     resize_positions,
 )
-from passreid.checkpoint.positions import parts_from_cls
+from passreid.checkpoint.positions import grid_of, parts_from_cls
 from passreid.errors import CheckpointError
 from passreid.model import PartViT
 from tests.checkpoint.fabricate import (
@@ -68,6 +68,17 @@ def test_one_part_alone_is_the_upper_band() -> None:
     tokens, positions = parts_from_cls(torch.ones(1, 1, 1), table, (2, 2), 1)
     assert tokens.tolist() == [[[1.0]]] and positions.shape == (1, 6, 1)
     assert positions[0, 1, 0] == 0 + 1.5 - 2.5
+
+
+def test_bands_of_an_odd_number_of_rows_overlap_in_the_middle() -> None:
+    table = torch.tensor([0.0, 1.0, 2.0, 6.0]).view(1, 4, 1)
+    _, positions = parts_from_cls(torch.ones(1, 1, 1), table, (3, 1), 2)
+    assert positions[0, 1:3, 0].tolist() == [1.5 - 3, 4 - 3]
+
+
+def test_no_patches_have_no_grid() -> None:
+    assert grid_of(0) is None
+    assert grid_of(128) == (16, 8)
 
 
 @pytest.mark.parametrize(
