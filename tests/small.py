@@ -13,6 +13,7 @@ from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import save_folder
 from passreid.embed import Embedder
 from passreid.model import PartViT
+from passreid.verify import Calibration
 
 SIZE = (64, 32)
 GRID = (4, 2)
@@ -51,6 +52,20 @@ def folder(
     card = card or ModelCard(name="small", architecture=a, mean=(0.4, 0.5, 0.6))
     save_folder(network(a, seed=seed), card, path, half=half)
     return path
+
+
+def calibration() -> Calibration:
+    """What no cosine was measured for, whole enough to be written, read and compared."""
+    return Calibration(
+        slope=9.0,
+        intercept=-4.0,
+        points=(),
+        equal_error_rate=0.1,
+        equal_error_threshold=0.4,
+        same_pairs=10,
+        different_pairs=10,
+        data="test",
+    )
 
 
 def picture(seed: int, height: int = 90, width: int = 40) -> npt.NDArray[np.uint8]:

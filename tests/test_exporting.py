@@ -20,7 +20,6 @@ from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
 from passreid.errors import CheckpointError, MissingExtraError, ModelNotFoundError
 from passreid.exporting import write_graph
-from passreid.verify import Calibration
 from tests import small
 
 # Every pair of two columns' values, and the last row the deployed shape with a classifier.
@@ -173,17 +172,7 @@ def test_a_card_of_other_pixels_is_refused(copy: Path, change: dict[str, Any]) -
 
 
 def test_calibrating_a_model_leaves_its_graph_valid(copy: Path) -> None:
-    calibration = Calibration(
-        slope=1.0,
-        intercept=0.0,
-        points=(),
-        equal_error_rate=0.1,
-        equal_error_threshold=0.5,
-        same_pairs=1,
-        different_pairs=1,
-        data="a set",
-    )
-    (copy / "model.json").write_text(card_of(copy).with_calibration(calibration).to_json())
+    (copy / "model.json").write_text(card_of(copy).with_calibration(small.calibration()).to_json())
     assert open_graph(copy).run(pixels(1)).shape == (1, 128)
 
 

@@ -11,7 +11,6 @@ import torch
 from passreid.card import ModelCard
 from passreid.checkpoint import average, load_folder
 from passreid.errors import CheckpointError, UsageError
-from passreid.verify import Calibration
 from tests import small
 
 
@@ -29,16 +28,7 @@ def test_every_tensor_is_the_mean(tmp_path: Path) -> None:
 
 def test_what_was_measured_of_one_is_not_said_of_the_mean(tmp_path: Path) -> None:
     a = small.architecture()
-    known = Calibration(
-        slope=10.0,
-        intercept=-5.0,
-        points=(),
-        equal_error_rate=0.1,
-        equal_error_threshold=0.5,
-        same_pairs=9,
-        different_pairs=9,
-        data="x",
-    )
+    known = small.calibration()
     cards = [
         ModelCard(name=n, architecture=a, scores={"mAP": 0.9}, training_data=n, calibration=known)
         for n in "xyx"

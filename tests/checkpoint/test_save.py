@@ -20,8 +20,7 @@ from passreid.checkpoint import (
 )
 from passreid.errors import CheckpointError, ConfigError, OutputError
 from passreid.model import PartViT
-from passreid.verify import Calibration
-from tests import seeded
+from tests import seeded, small
 from tests.checkpoint.fabricate import (
     IMAGES,
     TINY,
@@ -107,16 +106,7 @@ OWN = replace(TINY, stem="conv4")
 CARD = ModelCard(
     name="mine",
     architecture=OWN,
-    calibration=Calibration(
-        slope=9.0,
-        intercept=-4.0,
-        points=(),
-        equal_error_rate=0.1,
-        equal_error_threshold=0.4,
-        same_pairs=10,
-        different_pairs=10,
-        data="test",
-    ),
+    calibration=small.calibration(),
     scores={"mAP": 0.5},
 )
 
