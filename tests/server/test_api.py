@@ -81,6 +81,7 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
     assert client.get("/v1/entries", params={"after": ""}).status_code == 422
     thumbnail = client.get(f"/v1/entries/{ids[0]}/thumbnail")
     assert thumbnail.content.startswith(b"\xff\xd8") and thumbnail.headers["content-type"]
+    assert thumbnail.headers["cache-control"] == "no-store"  # forgotten is forgotten
     changed = client.patch(f"/v1/entries/{ids[0]}", json={"person": "Ada"}).json()
     assert changed["person"] == "Ada"
     client.patch(f"/v1/entries/{ids[0]}", json={"camera": "door", "payload": {"a": 1}})

@@ -51,8 +51,7 @@ async def thumbnail(request: Request, entry: UUID) -> Response:
     found = await find_entry(request.app.state.engine, entry)
     if not found.thumbnail:
         raise Refusal(404, "This entry was enrolled without a thumbnail.")
-    headers = {"Cache-Control": "private, max-age=3600"}
-    return Response(found.thumbnail, media_type="image/jpeg", headers=headers)
+    return Response(found.thumbnail, media_type="image/jpeg")
 
 
 @router.patch("/entries/{entry}", response_model=Stored, summary="Change what is known of an entry")
