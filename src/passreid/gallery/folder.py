@@ -111,14 +111,16 @@ def new_shard(path: Path, dim: int, *, int8: bool = False) -> Any:
     return shard
 
 
-def bytes_on_disk(folder: Path) -> int:
+def bytes_on_disk(folder: str | Path) -> int:
     """Return what a gallery takes, without a copy that is being made; files may come and go."""
     total = 0
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(f"{SHARD}.")]
-        for name in names:
+    with os.scandir(folder) as held:
+        for each in held:
+            if each.name.startswith(f"{SHARD}."):
+                continue
             with contextlib.suppress(FileNotFoundError):
-                total += (Path(place) / name).stat().st_blocks * 512
+                inside = each.is_dir(follow_symlinks=False)
+                total += bytes_on_disk(each.path) if inside else each.stat().st_blocks * 512
     return total
 
 
