@@ -29,7 +29,7 @@ from passreid.bench import operations
 from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import load_folder, save_as, save_folder
 from passreid.exporting import write_graph, write_variant
-from passreid.images import find_images
+from passreid.listing import find_images
 from passreid.model import PartViT
 
 NAME = "random ViT-B/16"

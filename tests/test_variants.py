@@ -146,7 +146,7 @@ def test_what_is_missing_is_said(
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_int8_keeps_the_accuracy_of_the_bundled_model(tmp_path: Path, engine: Any) -> None:
     from passreid.hub import resolve
-    from passreid.images import find_images
+    from passreid.listing import find_images
 
     root = Path(os.environ["PASSREID_MARKET"])
     for file in resolve("passreid-tiny").iterdir():

@@ -31,11 +31,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from passreid.errors import ImageError, UsageError
+from passreid.listing import FORMATS, printable
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
 ChannelOrder: TypeAlias = Literal["rgb", "bgr"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 # First bytes -> decoder. Not `Image.open`: it warns about large pictures before it can be asked
 # their size, and silencing a warning is not safe while other threads run.
@@ -47,7 +46,6 @@ _DECODERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (
     ("GIF", rb"GIF8[79]a", GifImageFile),
     ("TIFF", rb"II[*+]\0|MM\0[*+]", TiffImageFile),
 )
-_FORMATS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
 
 # What Pillow's decoders raise on a damaged file.
 _DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, LookupError)
@@ -132,8 +130,7 @@ def describe(source: object) -> str:
         from passreid.fetch import describe_url  # only URLs pay for importing an HTTP client
 
         text = describe_url(text)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown if len(shown) <= 300 else f"{shown[:200]}…{shown[-90:]}"
+    return printable(text)
 
 
 def content_hash(source: ImageInput, *, limits: ImageLimits = DEFAULT_LIMITS) -> str:
@@ -151,31 +148,6 @@ def content_hash(source: ImageInput, *, limits: ImageLimits = DEFAULT_LIMITS) ->
     else:
         data = read_encoded(source, limits)
     return hashlib.sha256(data).hexdigest()
-
-
-def find_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> list[Path]:
-    """List the pictures of a folder by suffix (any case), sorted by path.
-
-    Hidden files and folders are left out. Links to folders are followed, each folder once, so a
-    loop of links ends.
-
-    Raises:
-        UsageError: The folder is missing, is a file, cannot be listed or holds no picture.
-    """
-    root, name = Path(folder), describe(folder)
-    try:
-        found = sorted(_walk(root, recursive))
-    except FileNotFoundError:
-        raise UsageError(f"{name}: there is no such folder") from None
-    except NotADirectoryError:
-        raise UsageError(f"{name}: is a file; a folder of pictures is expected") from None
-    except OSError as error:
-        where = describe(error.filename or root)
-        raise UsageError(f"{where}: cannot be listed ({error.strerror})") from error
-    if not found:
-        hint = "" if recursive else "; its subfolders were not searched"
-        raise UsageError(f"{name}: holds no {_FORMATS} file{hint}")
-    return found
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -265,7 +237,7 @@ def _read_file(path: Path, name: str, max_bytes: int) -> bytes:
 def _decode(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
     fits = [entry for entry in _DECODERS if re.match(entry[1], data, re.DOTALL)]
     if not fits:
-        raise ImageError(name, f"is not a {_FORMATS} file, whatever its name says; convert it")
+        raise ImageError(name, f"is not a {FORMATS} file, whatever its name says; convert it")
     kind, _, decoder = fits[0]
     with _damage_named(name, f"{kind} file"), decoder(io.BytesIO(data)) as image:
         _check_size(image.size, name, limits)
@@ -328,22 +300,3 @@ def _from_array(
         raise ImageError(name, 'does not say its order; pass channel_order="rgb" or "bgr" (OpenCV)')
     rgb = array[:, :, :3] if channel_order == "rgb" else array[:, :, 2::-1]
     return Image.fromarray(rgb)  # a copy: Pillow keeps RGB in rows of its own
-
-
-def _walk(root: Path, recursive: bool) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise error  # os.walk would skip a folder it cannot list
-
-    seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(root, followlinks=True, onerror=fail):
-        status = Path(here).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        kept = [folder for folder in folders if recursive and not folder.startswith(".")]
-        # A real folder comes before a link to it, so its pictures carry the real path.
-        folders[:] = sorted(kept, key=lambda each: (Path(here, each).is_symlink(), each))
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(here, file)

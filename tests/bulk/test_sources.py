@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import passreid
 from passreid.bulk import Bulk, embed_all, run
 from passreid.bulk.sources import Part, plan, read_part
+from passreid.data.shards import scan
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import content_hash
 from tests.bulk.conftest import MODEL, assert_same, expected, failures, put_in_tar, rows
@@ -81,6 +83,25 @@ def test_object_storage_gives_the_same_rows(folder: Path, tmp_path: Path, memory
     assert (gone.embeddings, gone.failures) == (1, 1)
     (reason,) = failures(tmp_path / "list.parquet").values()
     assert "cannot be fetched" in reason
+
+
+@pytest.mark.usefixtures("quick")
+def test_files_a_mac_leaves_beside_pictures_are_none(
+    folder: Path, tmp_path: Path, memory: Any
+) -> None:
+    for name in ("._0.png", "._x.tar", ".hidden/0.png"):
+        path = folder / "ü" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"attributes")
+    for number, name in enumerate(("0.png", "ü/._0.png")):
+        put = folder / "ü" / name.rpartition("/")[2]
+        memory.put(str(put), f"/bucket/{name}")
+        with tarfile.open(tmp_path / "x.tar", "a" if number else "w") as tar:
+            tar.add(put, name)
+    sources = [str(folder), "memory://bucket", str(tmp_path / "x.tar")]
+    result = embed_all(sources, tmp_path / "out.parquet", model=MODEL)
+    assert (result.embeddings, result.failures) == (9, 0)
+    assert [member.name for member in scan(str(tmp_path / "x.tar"))] == ["0.png"]
 
 
 @pytest.mark.usefixtures("quick")

@@ -61,6 +61,14 @@ def test_notes_call_people_by_their_names(tmp_path: Path) -> None:
         assert note(dataset, part)
 
 
+def test_loops_of_links_below_a_person_end(tmp_path: Path) -> None:
+    root = touch(tmp_path / "people", "ada/a_c1.jpg", "ada/more/b_c2.jpg", "bob/c_c1.jpg")
+    (root / "ada" / "more" / "up").symlink_to(root / "ada")
+    dataset = read_dataset(root)
+    found = labels(dataset, "query") + labels(dataset, "gallery")
+    assert found == [("a_c1.jpg", 1, 0), ("b_c2.jpg", 1, 1), ("c_c1.jpg", 2, 0)]
+
+
 def test_folders_may_be_split(tmp_path: Path) -> None:
     root = touch(
         tmp_path, "train/eve/1.jpg", "query/ada/1.jpg", "gallery/ada/2.jpg", "gallery/bob/1.jpg"

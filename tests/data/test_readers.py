@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from passreid.data import READERS, read_dataset
-from passreid.data.assemble import IMAGE_SUFFIXES
 from passreid.errors import DatasetError, UsageError
-from passreid.images import IMAGE_SUFFIXES as READABLE
 from tests.data import trees
 from tests.data.trees import touch
 
@@ -68,10 +66,6 @@ def test_a_path_may_be_text_and_relative(tmp_path: Path, monkeypatch: pytest.Mon
     trees.market(tmp_path / "toy")
     monkeypatch.chdir(tmp_path / "toy")
     assert read_dataset(".").name == "toy"
-
-
-def test_readers_and_decoder_agree_on_suffixes() -> None:
-    assert set(READABLE) == IMAGE_SUFFIXES
 
 
 def test_reading_a_set_needs_neither_torch_nor_pillow(tmp_path: Path) -> None:

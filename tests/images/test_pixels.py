@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from passreid.errors import ImageError, UsageError
-from passreid.images import ImageInput, content_hash, find_images, normalise, read_image, to_pixels
+from passreid.images import ImageInput, content_hash, normalise, read_image, to_pixels
+from passreid.listing import find_images
 from tests import seeded
 from tests.images.pictures import Array, encode, picture, touch
 

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.fetch import download
-from passreid.images import DEFAULT_LIMITS, IMAGE_SUFFIXES, describe, find_images
+from passreid.images import DEFAULT_LIMITS, describe
+from passreid.listing import find_files, is_image
 from passreid.storage import filesystem, is_address, open_binary, open_parquet
 
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
@@ -110,13 +111,7 @@ def _list(source: str, found: _Listed) -> None:
     elif is_address(source):
         _list_stored(source, found)
     elif Path(source).is_dir():
-        shards = [str(p) for p in Path(source).rglob("*") if p.name.lower().endswith(_SHARDS)]
-        try:
-            _sort_all([*map(str, find_images(source)), *shards], source, found)
-        except UsageError:
-            if not shards:
-                raise
-            _sort_all(shards, source, found)
+        _sort_all([*map(str, find_files(source, _wanted))], source, found)
     elif not Path(source).exists():
         raise UsageError(f"{source}: there is no such file or folder")
     else:
@@ -138,8 +133,12 @@ def _list_stored(source: str, found: _Listed) -> None:
         raise UsageError(f"{source}: there is no such object")
 
 
+def _wanted(name: str) -> bool:
+    return is_image(name) or (not name.startswith(".") and name.lower().endswith(_SHARDS))
+
+
 def _sort_all(names: Sequence[str], source: str, found: _Listed) -> None:
-    kept = [name for name in names if name.lower().endswith((*IMAGE_SUFFIXES, *_SHARDS))]
+    kept = [name for name in names if _wanted(PurePosixPath(name).name)]
     if not kept:
         raise UsageError(f"{source}: holds no pictures, .tar or .parquet files")
     for name in sorted(kept):
@@ -230,8 +229,8 @@ def _tar(part: Part) -> Iterator[Found]:
         ):
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-                suffix = PurePosixPath(member.name).suffix.lower()
-                if not member.isreg() or member.issparse() or suffix not in IMAGE_SUFFIXES:
+                named = is_image(PurePosixPath(member.name).name)
+                if not member.isreg() or member.issparse() or not named:
                     continue
                 name = f"{place}/{member.name}"
                 if member.size > DEFAULT_LIMITS.max_bytes:

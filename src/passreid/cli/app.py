@@ -147,7 +147,7 @@ def expand(sources: Sequence[str]) -> list[str]:
     Raises:
         UsageError: Nothing or an empty name was given, or a folder holds no picture.
     """
-    from passreid.images import find_images
+    from passreid.listing import find_images
 
     if not sources or "" in sources:
         raise UsageError("No picture was given; name files, folders or https addresses.")

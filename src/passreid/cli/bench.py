@@ -36,7 +36,7 @@ def bench(
 
     from passreid.bench import MODES, measure_speed
     from passreid.errors import UsageError
-    from passreid.images import find_images
+    from passreid.listing import find_images
 
     if count < 1 or batch_size < 1:
         raise UsageError("--count and --batch-size must be at least 1.")

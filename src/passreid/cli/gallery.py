@@ -136,7 +136,7 @@ def add(
         thumbnails: Keep a small JPEG of each.
     """
     from passreid.gallery import Layout, NewImage, enrol, identity, open_gallery
-    from passreid.images import find_images
+    from passreid.listing import find_images
 
     seconds = read_time(time)
     files: list[Any] = []

@@ -152,7 +152,7 @@ def export(
     except ModuleNotFoundError as error:
         raise MissingExtraError("Exporting", "torch,onnx") from error
     from passreid.hub import bundled
-    from passreid.images import find_images
+    from passreid.listing import find_images
 
     if str(folder) in bundled():
         raise UsageError(

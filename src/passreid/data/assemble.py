@@ -11,10 +11,8 @@ from pathlib import Path
 from passreid.data.dataset import SUBSETS, UNKNOWN_CAMERA, ReIDDataset, Sample
 from passreid.data.published import compare_with_published
 from passreid.errors import DatasetError
+from passreid.listing import find_files, is_image
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-)
 JUNK = -1
 _SHOWN = 3
 
@@ -26,13 +24,12 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(Path(e.path) for e in entries if _is_image(e.name) and e.is_file())
+        return sorted(Path(e.path) for e in entries if is_image(e.name) and e.is_file())
 
 
 def images_below(folder: Path) -> list[Path]:
     """The image files in a folder and all visible folders below it, sorted."""
-    inside = [path for child in folders_in(folder) for path in images_below(child)]
-    return sorted(images_in(folder) + inside)
+    return find_files(folder, is_image)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -163,10 +160,6 @@ def assemble(
     known = f"{kind}/{root.resolve().name}" if kind == "cuhk03-np" else kind
     said += compare_with_published(known, dataset.summary())
     return replace(dataset, notes=tuple(said))
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _empty_parts(dataset: ReIDDataset) -> list[str]:

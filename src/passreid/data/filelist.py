@@ -11,7 +11,8 @@ from PIL import Image
 
 from passreid.data.shards import INDEX, UTF8, read_range, read_whole, scan, unfolded
 from passreid.errors import DatasetError, ImageError, UsageError
-from passreid.images import find_images, read_image
+from passreid.images import read_image
+from passreid.listing import find_images
 from passreid.storage import is_address
 
 _SHARD = ".tar"

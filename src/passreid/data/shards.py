@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from passreid.errors import DatasetError, ImageError, UsageError
-from passreid.images import IMAGE_SUFFIXES, find_images, read_image
+from passreid.images import read_image
+from passreid.listing import find_images, is_image
 from passreid.storage import filesystem, is_address, open_binary, replacing, write
 
 INDEX = "index.tsv"
@@ -79,7 +80,7 @@ def scan(shard: str) -> Iterator[Member]:
             tarfile.open(fileobj=stream, mode="r:") as tar,
         ):
             for member in tar:
-                if member.isreg() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                if member.isreg() and is_image(Path(member.name).name):
                     yield Member(shard, member.offset_data, member.size, member.name)
                 # It would keep every header of the shard.
                 tar.members = []  # type: ignore[attr-defined]

@@ -1,0 +1,81 @@
+"""Files of a folder by their names, and which of them are pictures: nothing is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from passreid.errors import UsageError
+
+FORMATS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as a picture's does, in any case, and is not hidden."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def printable(text: str) -> str:
+    """`text` in one line of at most some 300 printable characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= 300 else f"{shown[:200]}…{shown[-90:]}"
+
+
+def find_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> list[Path]:
+    """List the pictures of a folder, sorted by path.
+
+    Raises:
+        UsageError: As for `find_files`, or the folder holds no picture.
+    """
+    found = find_files(folder, is_image, recursive=recursive)
+    if not found:
+        hint = "" if recursive else "; its subfolders were not searched"
+        raise UsageError(f"{_named(folder)}: holds no {FORMATS} file{hint}")
+    return found
+
+
+def find_files(
+    folder: str | os.PathLike[str], wanted: Callable[[str], bool], *, recursive: bool = True
+) -> list[Path]:
+    """List the files of a folder whose names are `wanted`, sorted by path.
+
+    Hidden folders below it are left out. Links to folders are followed, each folder once, so a
+    loop of links ends.
+
+    Raises:
+        UsageError: The folder is missing, is a file or cannot be listed.
+    """
+    try:
+        return sorted(_walk(Path(folder), wanted, recursive))
+    except FileNotFoundError:
+        raise UsageError(f"{_named(folder)}: there is no such folder") from None
+    except NotADirectoryError:
+        raise UsageError(f"{_named(folder)}: is a file; a folder of pictures is expected") from None
+    except OSError as error:
+        where = _named(error.filename or folder)
+        raise UsageError(f"{where}: cannot be listed ({error.strerror})") from error
+
+
+def _named(path: str | os.PathLike[str]) -> str:
+    return printable(os.fsdecode(path))
+
+
+def _walk(root: Path, wanted: Callable[[str], bool], recursive: bool) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        raise error  # os.walk would skip a folder it cannot list
+
+    seen: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        status = Path(here).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        kept = [folder for folder in folders if recursive and not folder.startswith(".")]
+        # A real folder comes before a link to it, so its pictures carry the real path.
+        folders[:] = sorted(kept, key=lambda each: (Path(here, each).is_symlink(), each))
+        for file in files:
+            if wanted(file):
+                yield Path(here, file)
