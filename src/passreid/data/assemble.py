@@ -14,6 +14,7 @@ from passreid.errors import DatasetError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif"}  # to be named as unreadable
 )
 JUNK = -1
 _SHOWN = 3
