@@ -35,8 +35,8 @@ SPLITS = (*SUBSETS, "test")
 NEEDED = ("path", "pid")
 _CAMERA = re.compile(r"(?:^|[_-])c(?:am)?(\d+)(?![0-9a-rt-z])", re.IGNORECASE)
 _CHOSEN = (
-    "no query is named: for each person the first image of every camera with two or more is one, "
-    "the rest is the gallery"
+    "no query is named: of each person, the first image by every camera that took two or more is "
+    "one, the rest is the gallery"
 )
 
 
