@@ -48,6 +48,15 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         run([sys.executable, "-W", "error", "-c", body], tmp_path)
 
 
+@pytest.mark.parametrize(("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes(")])
+def test_the_python_of_a_page_runs(page: str, part: str, tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_edge")
+    found = FENCE.findall((ROOT / "docs" / page).read_text())
+    code = "".join(body for language, body in found if language == "python" and part in body)
+    assert code
+    run([sys.executable, "-W", "error", "-c", code], tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):

@@ -137,6 +137,12 @@ def test_sets_that_cannot_be_evaluated(dataset: ReIDDataset) -> None:
         evaluate(small.colours(), dataset, on_error="skip")
 
 
+def test_people_nobody_can_find_are_called_by_their_names(dataset: ReIDDataset) -> None:
+    lost = replace(dataset, query=dataset.query[5:], people={6: "anna"})
+    with pytest.raises(DatasetError, match=r"None of the 1 people of the queries \(pids anna\)"):
+        evaluate(small.colours(), lost)
+
+
 def test_reranking_changes_the_order(dataset: ReIDDataset) -> None:
     from passreid.ranking import measure_distances
     from passreid.reranking import rerank

@@ -60,6 +60,7 @@ def evaluate(
         query_camids=query.camids,
         gallery_camids=gallery.camids,
         camera_filter=camera_filter,
+        people=dataset.people,
     )
     distances = _reranked(query, gallery) if rerank else None
     if distances is not None:

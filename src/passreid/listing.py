@@ -9,7 +9,11 @@ from pathlib import Path
 from passreid.errors import UsageError
 
 FORMATS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# The last three cannot be read: a phone's pictures are named as such, not silently passed over.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif"),
+)
 
 
 def is_image(name: str) -> bool:

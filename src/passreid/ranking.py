@@ -10,7 +10,7 @@ gallery order; so memory does not grow with Q x G.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -49,6 +49,7 @@ class Labels:
         query_camids: (Q,) integers, -1 = unknown, which equals no other; None = all unknown.
         gallery_camids: (G,) integers, given together with `query_camids` or not at all.
         camera_filter: False counts the query's own camera too.
+        people: pid -> the name to call it by in messages; a pid without one is its number.
 
     Raises:
         DatasetError: Labels that are not 1-D integers, of unequal lengths, or on one side only.
@@ -62,6 +63,7 @@ class Labels:
         query_camids: ArrayLike | None = None,
         gallery_camids: ArrayLike | None = None,
         camera_filter: bool = True,
+        people: Mapping[int, str] | None = None,
     ) -> None:
         if (query_camids is None) != (gallery_camids is None):
             raise DatasetError("Cameras of only one of query and gallery: give both or neither.")
@@ -70,6 +72,7 @@ class Labels:
         self.query_camids = _integers("query_camids", query_camids, self.query_pids)
         self.gallery_camids = _integers("gallery_camids", gallery_camids, self.gallery_pids)
         self.camera_filter = camera_filter
+        self.people = dict(people or {})
 
     def check(self, queries: int, gallery: int) -> None:
         """Raise DatasetError unless these are the labels of so many images."""
@@ -302,7 +305,8 @@ def _ranks(scores: F32, positive: Bool, ignored: Bool) -> I64:
 def _nothing_to_find(labels: Labels) -> str:
     """Why not one query has a positive, and what to do."""
     people = np.unique(labels.query_pids[labels.query_pids != JUNK])
-    named = ", ".join(map(str, people[:5])) + (", …" if len(people) > 5 else "")
+    named = ", ".join(str(labels.people.get(pid, pid)) for pid in people[:5].tolist())
+    named += ", …" if len(people) > 5 else ""
     if np.isin(people, labels.gallery_pids).any():
         return (
             f"No query (pids {named}) has a picture of its person by another camera in the "

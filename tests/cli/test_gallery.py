@@ -159,6 +159,7 @@ def test_what_cannot_go_out_or_in_is_said(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"neither")
     for words, code, message in (
         (("import", tmp_path / "g", tmp_path / "file"), 1, "cannot be read"),
+        (("export", tmp_path / "g", tmp_path / "people.csv"), 2, "must end in .parquet"),
         (("restore", tmp_path / "file", tmp_path / "g"), 1, "is no snapshot of a gallery"),
         (("restore", tmp_path / "file", tmp_path), 2, "is there already"),
         (("snapshot", "http://host/people", tmp_path / "s"), 2, "snapshots of its own"),

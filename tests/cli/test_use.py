@@ -69,6 +69,8 @@ def test_embed_skips_lists_and_says_so_in_the_exit_code(
     assert stopped.code == 1
     assert not stopped.out
     assert stopped.err.startswith(f"error: {bad}: ")
+    assert "--on-error skip leaves such pictures out" in stopped.err
+    assert "--on-error" not in cli("embed", bad).err
 
 
 def test_compare_gives_cosine_probability_and_verdict(cli: Cli, people: ReIDDataset) -> None:
@@ -176,6 +178,7 @@ def test_rank_draws_its_sheet_also_for_a_reader_who_stops_early(
 def test_rank_can_skip_bad_pictures(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
     shutil.copy(people.gallery[0].path, tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"")
+    assert "--on-error skip" in cli("rank", people.query[0].path, tmp_path).err
     ran = cli("rank", people.query[0].path, tmp_path, "--json", "--on-error", "skip")
     assert ran.code == 1
     assert len(json.loads(ran.out)["matches"]) == 1

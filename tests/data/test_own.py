@@ -80,6 +80,13 @@ def test_folders_may_be_split(tmp_path: Path) -> None:
     assert labels(dataset, "gallery") == [("2.jpg", 1, -1), ("1.jpg", 2, -1)]
 
 
+def test_images_that_are_in_none_of_these_folders_are_not_lost_in_silence(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/ada/1.jpg", "val/ada/2.jpg", "val/bob/3.jpg", "4.jpg")
+    assert note(read_dataset(root), "images that are not read: in no folder (1), val (2)")
+    people = read_dataset(touch(tmp_path / "people", "ada/1.jpg", "ada/2.jpg"))
+    assert not [line for line in people.notes if "not read" in line]
+
+
 def test_a_test_folder_is_split_into_query_and_gallery(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/eve/1.jpg", "test/ada/1.jpg", "test/ada/2.jpg")
     dataset = read_dataset(root)

@@ -92,6 +92,21 @@ def test_all_that_is_known_of_a_picture_is_kept(tmp_path: Path) -> None:
         assert thumbnail.size == (73, 256)
 
 
+def test_frames_as_opencv_gives_them_are_enrolled_in_their_own_colours(tmp_path: Path) -> None:
+    embedder = passreid.load(small.folder(tmp_path / "model"))
+    red = np.full((64, 32, 3), (0, 0, 200), np.uint8)
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        (unsaid,) = enrol(gallery, embedder, [NewImage(image=red)]).skipped
+        assert "channel_order" in unsaid.reason
+        assert enrol(gallery, embedder, [NewImage(image=red)], channel_order="bgr").added == 1
+        (entry,) = gallery.page(whole=True).entries
+    assert entry.thumbnail is not None
+    with Image.open(io.BytesIO(entry.thumbnail)) as thumbnail:
+        np.testing.assert_allclose(np.asarray(thumbnail)[0, 0], (200, 0, 0), atol=3)
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     one, other = (passreid.load(folder) for folder in folders)

@@ -127,6 +127,20 @@ def test_a_making_that_fails_leaves_nothing(
     assert not (tmp_path / "g").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"people": "12"}, r"people is the text '12'; give a tuple, \('12',\)"),
+        ({"not_cameras": "gate"}, "not_cameras is the text 'gate'"),
+        ({"since": "2026-11-23"}, "since is the text '2026-11-23'; give Unix seconds"),
+    ],
+)
+def test_a_filter_is_not_taken_letter_by_letter(wrong: dict[str, Any], said: str) -> None:
+    """Else forgetting person 12 forgets 1 and 2, and all but one camera are all."""
+    with pytest.raises(UsageError, match=said):
+        Where(**wrong)
+
+
 def test_a_gallery_is_found_again(tmp_path: Path) -> None:
     with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
         gallery.add(entries())

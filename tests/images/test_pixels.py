@@ -83,7 +83,7 @@ def test_normalising_takes_only_pixels(batch: Array) -> None:
 
 def test_images_are_found_sorted_by_suffix_of_any_case(tmp_path: Path) -> None:
     wanted = touch(
-        tmp_path, "b/2.JPG", "a.png", "b/1.jpeg", "c.Tiff", "b/c/d.webp", "e.gif", "f.bmp"
+        tmp_path, "b/2.JPG", "a.png", "b/1.jpeg", "c.Tiff", "b/c/d.webp", "e.gif", "f.bmp", "g.HEIC"
     )
     touch(tmp_path, "notes.txt", "Thumbs.db", "jpg", "a.jpg.part", "._a.jpg", ".cache/x.jpg")
     assert find_images(tmp_path) == sorted(wanted)

@@ -122,6 +122,9 @@ def test_no_positive_at_all_says_whose_fault_it_is() -> None:
     one_camera = Labels([1, 2], [2, 1], query_camids=[0, 0], gallery_camids=[0, 0])
     with pytest.raises(DatasetError, match=r"pids 1, 2.*another camera.*--no-camera-filter"):
         measure_distances(np.ones((2, 2)), labels=one_camera)
+    anna = Labels([1, 2], [3, 4], people={1: "anna"})
+    with pytest.raises(DatasetError, match=r"pids anna, 2\)"):
+        measure_distances(np.ones((2, 2)), labels=anna)
     with pytest.raises(DatasetError, match=r"None of the 6 people.*1, 2, 3, 4, 5, ….*alike"):
         measure_distances(np.ones((6, 2)), labels=Labels([1, 2, 3, 4, 5, 6], [0, -1]))
     with pytest.raises(DatasetError, match=r"None of the 1 people of the queries \(pids 7\)"):

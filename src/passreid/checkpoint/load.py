@@ -119,7 +119,7 @@ def initialise(
             theirs, ours = getattr(b, name), getattr(a, name)
             raise CheckpointError(f"{source.weights}: {name} is {theirs}, the model's is {ours}.")
     state = {name: t for name, t in stored.state.items() if name.startswith("vit.")}
-    initialised = ["neck and classifier: as they were"]
+    initialised = ["neck and classifier: the model's own, none of the file's"]
     if a.parts != b.parts:
         if b.parts or not a.parts:
             raise CheckpointError(

@@ -16,12 +16,12 @@ from cyclopts.config import Dict
 from rich.console import Console
 
 from passreid.config import build, read_toml
-from passreid.errors import UsageError
+from passreid.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
-    from passreid.embed import Embedder
+    from passreid.embed import Embedded, Embedder
     from passreid.verify import Calibration
 
 DEFAULT_MODEL = "passreid-tiny"
@@ -155,6 +155,19 @@ def expand(sources: Sequence[str]) -> list[str]:
     for source in sources:
         found += map(str, find_images(source)) if Path(source).is_dir() else [source]
     return found
+
+
+def embed_found(
+    embedder: Embedder, sources: Sequence[str], on_error: OnError, *, progress: bool = False
+) -> Embedded:
+    """Embed what `expand` found; an error over one of many says how to go on without it."""
+    try:
+        return embedder.embed(sources, on_error=on_error, progress=progress)
+    except ImageError as error:
+        if len(sources) == 1:
+            raise
+        reason = f"{error.reason}; --on-error skip leaves such pictures out"
+        raise ImageError(error.source, reason) from None
 
 
 def check_writable(path: Path | None, *, suffix: str) -> None:

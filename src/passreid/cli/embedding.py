@@ -17,6 +17,7 @@ from passreid.cli.app import (
     OnError,
     app,
     check_writable,
+    embed_found,
     expand,
     note,
     report_skipped,
@@ -83,7 +84,8 @@ def embed(
     check_writable(output, suffix=".npz")
     sources = expand(images)
     embedder = options.load()
-    done = embedder.embed(sources, on_error=on_error, progress=len(sources) > embedder.batch_size)
+    progress = len(sources) > embedder.batch_size
+    done = embed_found(embedder, sources, on_error, progress=progress)
     paths = [sources[i] for i in done.indices]
     if output is not None:
         save_embeddings(output, paths, done.embeddings)
@@ -94,7 +96,8 @@ def embed(
         note(f"Wrote {len(paths)} embeddings of {embedder.dim} numbers to {output}.")
     elif not json:
         name = escape(embedder.card.name)
-        say(f"{len(paths)} pictures, {embedder.dim} numbers each, from {name}.")
+        many = "s" if len(paths) != 1 else ""
+        say(f"{len(paths)} picture{many}, {embedder.dim} numbers each, from {name}.")
         note("Nothing was written: add --output F.npz, or --json to print them.")
     return report_skipped(done.skipped)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from passreid.cli.app import note
+from passreid.cli.app import check_writable, note
 from passreid.cli.gallery import Filters, gallery
 from passreid.errors import UsageError
 
@@ -23,11 +23,12 @@ def export(
 
     Args:
         place: The gallery's folder or address.
-        output: The file.
+        output: The .parquet file.
     """
     from passreid.gallery import export_parquet, open_gallery
 
     where = filters.where()
+    check_writable(output, suffix=".parquet")
     with open_gallery(place, read_only=True) as opened:
         count = export_parquet(opened, output, where)
     note(f"Wrote {count} entries to {output}.")

@@ -18,6 +18,7 @@ from passreid.cli.app import (
     app,
     calibration_of,
     check_writable,
+    embed_found,
     expand,
     note,
     report_skipped,
@@ -189,8 +190,8 @@ def rank(
     embedder = options.load()
     calibration = calibration_of(embedder)
     threshold = search.threshold(calibration)
-    asked = embedder.embed(queries, on_error=on_error)
-    found = embedder.embed(pictures, on_error=on_error, progress=len(pictures) > 200)
+    asked = embed_found(embedder, queries, on_error)
+    found = embed_found(embedder, pictures, on_error, progress=len(pictures) > 200)
     queries = [queries[i] for i in asked.indices]
     pictures = [pictures[i] for i in found.indices]
     order: list[list[int]] = [[] for _ in queries]

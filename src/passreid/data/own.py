@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from passreid.data.assemble import (
     JUNK,
     assemble,
+    few,
     folders_in,
     from_zero,
     images_below,
@@ -35,8 +36,8 @@ SPLITS = (*SUBSETS, "test")
 NEEDED = ("path", "pid")
 _CAMERA = re.compile(r"(?:^|[_-])c(?:am)?(\d+)(?![0-9a-rt-z])", re.IGNORECASE)
 _CHOSEN = (
-    "no query is named: for each person the first image of every camera with two or more is one, "
-    "the rest is the gallery"
+    "no query is named: of each person, the first image by every camera that took two or more is "
+    "one, the rest is the gallery"
 )
 
 
@@ -90,7 +91,8 @@ def read_folders(root: Path) -> ReIDDataset:
         raise DatasetError(f"{root} has no folders with images: put each person into a folder.")
     subsets, counted = from_zero(numbered.subsets)
     cameras = counted or numbered.cameras
-    return _finish(root, "folders", _Numbered(subsets, numbered.people, cameras))
+    notes = _not_read(root, {folder for folder, _ in splits})
+    return _finish(root, "folders", _Numbered(subsets, numbered.people, cameras), notes=notes)
 
 
 def read_csv(root: Path) -> ReIDDataset:
@@ -118,6 +120,16 @@ def read_csv(root: Path) -> ReIDDataset:
     return _finish(root, "csv", _number(rows), name=file.stem)
 
 
+def _not_read(root: Path, read: set[Path]) -> list[str]:
+    """Images beside the folders that are read, which nobody would miss until it is too late."""
+    lost = {"in no folder": images_in(root)}
+    if root not in read:
+        others = [folder for folder in folders_in(root) if folder not in read]
+        lost |= {folder.name: images_below(folder) for folder in others}
+    named = [f"{name} ({len(images):,})" for name, images in lost.items() if images]
+    return [f"images that are not read: {few(named)}"] if named else []
+
+
 def _split_folders(root: Path) -> Iterator[tuple[Path, str]]:
     """The (folder, split) of splits that hold people's folders."""
     for split in SPLITS:
@@ -131,9 +143,10 @@ def _finish(
     numbered: _Numbered,
     *,
     name: str = "",
+    notes: Sequence[str] = (),
 ) -> ReIDDataset:
     """Split what is to be split, and assemble."""
-    notes = []
+    notes = list(notes)
     subsets, people, cameras = numbered
     test = [sample for sample in subsets.pop("test") if sample.pid != JUNK]
     if test:

@@ -33,7 +33,7 @@ class FinetuneRecipe:
         preset: Architecture when `init` is not given: tiny, small or base.
         parts: Part tokens; those of `init` or of the preset when not given. Where `init` has none,
             they start as copies of its CLS.
-        image_size: Input (height, width); the preset's when not given.
+        image_size: Input (height, width); that of `init` or of the preset when not given.
         mean: Subtracted from each channel of pixels in [0, 1].
         std: What each channel is divided by then.
         epochs: Length of the run.

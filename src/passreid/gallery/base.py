@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from passreid.config import plain
 from passreid.embed import Embedder
-from passreid.errors import EmbeddingError
+from passreid.errors import EmbeddingError, UsageError
 from passreid.gallery.words import LABELS
 from passreid.hub import weights_digest
 from passreid.similarity import F32, unit_rows
@@ -72,6 +72,9 @@ class Where:
         ids, cameras, people, tracklets, sources: One of these.
         not_ids, not_cameras: None of these; an entry without a camera passes.
         since, until: since <= time < until, Unix seconds; an entry without a time does not pass.
+
+    Raises:
+        UsageError: A text in place of a tuple, which would be taken letter by letter, or of a time.
     """
 
     ids: tuple[str, ...] = ()
@@ -83,6 +86,12 @@ class Where:
     sources: tuple[str, ...] = ()
     since: float | None = None
     until: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                right = "Unix seconds" if name in ("since", "until") else f"a tuple, ({value!r},)"
+                raise UsageError(f"{name} is the text {value!r}; give {right}.")
 
 
 class Hit(NamedTuple):

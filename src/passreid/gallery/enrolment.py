@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,7 +15,14 @@ from PIL import Image
 from passreid.embed import Embedder, OnError, Skipped
 from passreid.errors import GalleryError, ImageError
 from passreid.gallery.base import Entry, Gallery, Where, entry_id, identity
-from passreid.images import ImageInput, content_hash, describe, read_encoded, read_image
+from passreid.images import (
+    ChannelOrder,
+    ImageInput,
+    content_hash,
+    describe,
+    read_encoded,
+    read_image,
+)
 
 THUMBNAIL = (128, 256)
 """Width and height of a thumbnail, at most: sharp on a phone's screen."""
@@ -48,6 +56,7 @@ def enrol(
     *,
     thumbnails: bool = True,
     on_error: OnError = "skip",
+    channel_order: ChannelOrder | None = None,
 ) -> Enrolled:
     """Embed pictures and add them, batch by batch: what was added stays when the rest fails.
 
@@ -59,6 +68,7 @@ def enrol(
         images: Any number; memory stays bounded.
         thumbnails: Keep a small JPEG of each.
         on_error: "skip" lists unreadable pictures, "raise" stops at the first.
+        channel_order: Order of the channels of arrays, which do not know it.
 
     Raises:
         GalleryError: The gallery is another model's.
@@ -69,6 +79,7 @@ def enrol(
         raise GalleryError(f"This gallery is of {gallery.model}, not of {model}.")
     added = known = 0
     skipped: list[Skipped] = []
+    read = partial(read_image, channel_order=channel_order)
     remaining = iter(images)
     while batch := list(islice(remaining, 4 * embedder.batch_size)):
         fresh: dict[str, _Read] = {}
@@ -84,7 +95,7 @@ def enrol(
         there = _known(gallery, fresh)
         known += len(there)
         fresh = {digest: read for digest, read in fresh.items() if digest not in there}
-        done = gallery.add(_entries(fresh, embedder, thumbnails, on_error, skipped))
+        done = gallery.add(_entries(fresh, embedder, read, thumbnails, on_error, skipped))
         added, known = added + done.added, known + done.known
     return Enrolled(added, known, tuple(skipped))
 
@@ -112,6 +123,7 @@ def _known(gallery: Gallery, hashes: Iterable[str]) -> set[str]:
 def _entries(
     images: Mapping[str, _Read],
     embedder: Embedder,
+    read: Callable[[ImageInput], Image.Image],
     thumbnails: bool,
     on_error: OnError,
     skipped: list[Skipped],
@@ -121,7 +133,7 @@ def _entries(
     def pictures() -> Iterator[Image.Image]:
         for digest, (new, content) in images.items():
             try:
-                picture = read_image(content)
+                picture = read(content)
             except ImageError as error:
                 _note(ImageError(describe(new.image), error.reason), on_error, skipped)
                 continue
