@@ -35,11 +35,8 @@ from passreid.errors import ImageError, UsageError
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
 ChannelOrder: TypeAlias = Literal["rgb", "bgr"]
 
-# The last three cannot be read: a phone's pictures are named as such, not silently passed over.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".heic", ".heif", ".avif"),
-)
+_READABLE = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (*_READABLE, ".heic", ".heif", ".avif")  # a phone's: named, not passed over
 
 # First bytes -> decoder. Not `Image.open`: it warns about large pictures before it can be asked
 # their size, and silencing a warning is not safe while other threads run.
