@@ -254,10 +254,11 @@ def test_a_model_that_cannot_show_where_it_looks_offers_nothing(
 def test_a_token_is_asked_for_and_kept_for_the_tab(page: Any, serve: Serve) -> None:
     address = serve(token=TOKEN)
     page.goto(address)
-    expect(page.locator("#login")).to_be_visible()
+    expect(page.locator("#login-title")).to_have_text("This service asks for a token")
     shoot(page, "login")
     page.fill("#token", "another-token-that-is-wrong")
     page.keyboard.press("Enter")
+    expect(page.locator("#login-title")).to_have_text("The service refuses this token")
     expect(page.locator("#login")).to_be_visible()
     expect(page.locator("#token")).to_have_value("")
     page.fill("#token", "half a tok")

@@ -24,12 +24,13 @@ export class Problem extends Error {
 
 let asking = null;
 
-function askToken() {
+function askToken(refused) {
   asking ??= new Promise((resolve) => {
     const dialog = document.querySelector("#login");
     const field = document.querySelector("#token");
     const empty = () => { field.value = ""; };
     empty();  // what was refused is not sent again
+    document.querySelector("#login-title").textContent = refused ? "The service refuses this token" : "This service asks for a token";
     dialog.oncancel = empty;
     dialog.addEventListener("close", () => {
       asking = null;
@@ -56,7 +57,7 @@ export async function call(path, { method = "GET", body, json, signal } = {}) {
       throw new Problem(0, "The service does not answer. Is it still running?");
     }
     if (answer.ok) return answer;
-    if (answer.status === 401 && (await askToken())) continue;
+    if (answer.status === 401 && (await askToken(token))) continue;
     if (answer.status === 429 && busy++ < 5) {
       const wait = Number(answer.headers.get("Retry-After")) || 1;
       await new Promise((resolve) => setTimeout(resolve, wait * 1000));
