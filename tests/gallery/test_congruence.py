@@ -156,6 +156,10 @@ def test_numbers_and_places_that_mean_nothing(everywhere: Gallery) -> None:
             everywhere.search(VECTORS[0], rerank=many)
     with pytest.raises(UsageError, match="min_score is nan"):
         everywhere.search(VECTORS[0], min_score=np.nan)
+    unknown: Any = "max"
+    for options in ({"pooling": unknown}, {"group_by": unknown}):
+        with pytest.raises(UsageError, match="not one of"):
+            everywhere.search(VECTORS[0], **options)
     with pytest.raises(UsageError, match="'7' is no id of an entry"):
         everywhere.get(["7"])
     with pytest.raises(UsageError, match="'7' is no id of an entry"):

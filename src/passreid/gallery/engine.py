@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -100,6 +100,10 @@ class Engine(ABC):
             raise UsageError(f"rerank is {rerank}; it is how many hits are ordered anew.")
         if min_score is not None and not math.isfinite(min_score):
             raise UsageError(f"min_score is {min_score}; it is a cosine, such as 0.5.")
+        if group_by not in (None, *get_args(GroupBy)):
+            raise UsageError(f"group_by is {group_by!r}, not one of {get_args(GroupBy)}.")
+        if pooling not in get_args(Pooling):
+            raise UsageError(f"pooling is {pooling!r}, not one of {get_args(Pooling)}.")
         queries = pooled(embedding, self.dim, pooling)
         ask, limit = self._asking(where, min_score, exact), max(top_k, rerank)
         while True:
