@@ -211,6 +211,8 @@ def test_what_cannot_be_planned_is_said(folder: Path) -> None:
         plan([], per_part=1)
     with pytest.raises(UsageError, match="at least 1"):
         plan([str(folder)], per_part=0)
+    with pytest.raises(DatasetError, match=r"read as a list \(No such file"):
+        plan([str(folder / "none.txt")], per_part=1)
     table = folder / "t.parquet"
     pq.write_table(pa.table({"x": [b"", b""]}), table)
     with pytest.raises(DatasetError, match="--column: x"):

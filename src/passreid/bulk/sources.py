@@ -156,7 +156,8 @@ def _lines(source: str) -> list[str]:
         with open_binary(source, extra=_EXTRA) as stream:
             lines = stream.read().decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{source}: cannot be read as a list ({error}).") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{source}: cannot be read as a list ({reason}).") from None
     return [line.strip() for line in lines if line.strip()]
 
 
