@@ -189,6 +189,23 @@ def test_what_is_acknowledged_is_written(monkeypatch: pytest.MonkeyPatch) -> Non
     assert waited == [True] * 3
 
 
+def test_searches_are_exact_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    gallery, real = remote.RemoteGallery(client, "people"), client.query_points
+    asked: list[tuple[bool, bool]] = []
+
+    def watched(*given: Any, search_params: Any, **named: Any) -> Any:
+        asked.append((search_params.exact, search_params.acorn is not None))
+        return real(*given, search_params=search_params, **named)
+
+    monkeypatch.setattr(client, "query_points", watched)
+    for where in (None, Where(cameras=("c1",))):
+        for exact in (None, True):
+            gallery.search(VECTORS[0], where=where, exact=exact)
+    assert asked == [(False, False), (True, False), (False, True), (True, False)]
+
+
 def test_a_layout_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from passreid.gallery import Layout
 
