@@ -202,8 +202,9 @@ UNSAYABLE: list[tuple[dict[str, Any], str]] = [
 
 def test_words_that_cannot_be_kept(everywhere: Gallery) -> None:
     for said, message in UNSAYABLE:
+        bad = Entry(**{"content_hash": "x", "embedding": VECTORS[0]} | said)
         with pytest.raises(UsageError, match=message):
-            everywhere.add([Entry(**{"content_hash": "x", "embedding": VECTORS[0]} | said)])
+            everywhere.add([*entries(range(1)), bad])
         if not said.keys() & {"id", "source"}:
             with pytest.raises(UsageError, match=message):
                 everywhere.update([entries()[0].id], **said)
