@@ -202,6 +202,7 @@ def test_galleries_go_out_and_in_again(cli: Cli, people: ReIDDataset, tmp_path: 
     box, folder = tmp_path / "p.gallery", people.gallery[0].path.parent
     count = len(list(folder.glob("*.jpg")))
     assert cli("gallery", "add", box, folder, "--camera", "gate", "--int8").code == 0
+    assert '"int8": true' in (box / "gallery.json").read_text()
     assert cli("gallery", "add", box, people.query[0].path, "--camera", "roof").code == 0
 
     file, tar = tmp_path / "people.parquet", tmp_path / "monday.tar"

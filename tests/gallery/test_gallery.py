@@ -51,6 +51,7 @@ def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
     real = qdrant_edge.SearchParams
 
     def watched(*, hnsw_ef: int, exact: bool, acorn: Any) -> Any:
+        assert hnsw_ef == 256
         asked.append((exact, acorn is not None and not exact))
         return real(hnsw_ef=hnsw_ef, exact=exact, acorn=acorn)
 

@@ -196,6 +196,7 @@ def test_searches_are_exact_where_that_is_asked(monkeypatch: pytest.MonkeyPatch)
     asked: list[tuple[bool, bool]] = []
 
     def watched(*given: Any, search_params: Any, **named: Any) -> Any:
+        assert search_params.hnsw_ef == 256
         asked.append((search_params.exact, search_params.acorn is not None))
         return real(*given, search_params=search_params, **named)
 
