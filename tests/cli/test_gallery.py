@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from passreid.cli.gallery import one_line, read_time
 from passreid.data import ReIDDataset, make_synthetic
 from tests.cli.conftest import Cli
 
@@ -57,7 +60,10 @@ def test_people_are_enrolled_found_and_forgotten(
     assert cli("gallery", "remove", box).code == 2
     removed = cli("gallery", "remove", box, "--id", hits[0]["id"])
     assert f"Forgot 1 entries; {box} holds {count - 1}." in removed.err
+    (box / "removed").touch()  # as one that was killed leaves it
     assert cli("gallery", "compact", box).code == 0
+    assert not (box / "removed").exists()
+    assert f"count          {count - 1}\n" in cli("gallery", "info", box).out
     assert f"Forgot {count - 1}" in cli("gallery", "remove", box, "--everything").err
 
 
@@ -86,6 +92,66 @@ def test_people_are_labelled_anew(
     assert cli("gallery", "label", box, "person=", "time=", "--everything").code == 0
     assert {(entry["person"], entry["time"]) for entry in listed()} == {(None, None)}
     assert len(listed("--camera", "door=2")) == count
+
+
+def test_entries_are_chosen_and_hits_ordered_as_asked(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    box, pictures = tmp_path / "p.gallery", [str(sample.path) for sample in people.query[:3]]
+    for n, picture in enumerate(pictures):
+        labels = ("--person", f"p{n // 2}", "--tracklet", f"[b]t{n}")
+        assert cli("gallery", "add", box, picture, *labels, "--no-thumbnails").code == 0
+    assert not (box / "thumbnails").exists()
+
+    def found(*options: object) -> list[Any]:
+        ran = cli("gallery", "search", box, *options, "--json")
+        return [json.loads(line) for line in ran.out.splitlines()]
+
+    for option, value, picture in (
+        ("--person", "p1", pictures[2]),
+        ("--tracklet", "[b]t1", pictures[1]),
+        ("--source", pictures[0], pictures[0]),
+    ):
+        assert [hit["source"] for hit in found(pictures[0], option, value)] == [picture]
+    assert len(found(pictures[0])) == 3
+    assert [hit["person"] for hit in found(pictures[2], "--group-by", "person")] == ["p1", "p0"]
+    assert [hit["source"] for hit in found(pictures[1], "--min-score", 0.999)] == [pictures[1]]
+    assert max(hit["cosine"] for hit in found(*pictures)) < 0.999
+    assert found(pictures[0], "--person", "nobody") == []
+    shown = cli("gallery", "search", box, pictures[1], "--top", 1).out
+    assert "p0  track [b]t1  " in shown
+
+
+def test_hits_are_ordered_anew_among_a_hundred_or_all_that_are_shown(
+    cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from passreid.gallery.embedded import EmbeddedGallery
+
+    box, picture = tmp_path / "p.gallery", people.query[0].path
+    assert cli("gallery", "add", box, picture).code == 0
+    asked: list[int] = []
+
+    def search(*_: Any, rerank: int, **__: Any) -> list[Any]:
+        asked.append(rerank)
+        return []
+
+    monkeypatch.setattr(EmbeddedGallery, "search", search)
+    for options in ((), ("--rerank",), ("--rerank", "--top", 200)):
+        cli("gallery", "search", box, picture, *options)
+    assert asked == [0, 100, 200]
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is POSIX")
+def test_times_are_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    from passreid.gallery import Entry
+
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        moment = read_time("1970-01-01T00:16:40")
+        line = one_line(Entry(content_hash="x", time=1000))
+    time.tzset()
+    assert (moment, line) == (1000, "1970-01-01 00:16:40  ")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +202,7 @@ def test_galleries_go_out_and_in_again(cli: Cli, people: ReIDDataset, tmp_path: 
     box, folder = tmp_path / "p.gallery", people.gallery[0].path.parent
     count = len(list(folder.glob("*.jpg")))
     assert cli("gallery", "add", box, folder, "--camera", "gate", "--int8").code == 0
+    assert '"int8": true' in (box / "gallery.json").read_text()
     assert cli("gallery", "add", box, people.query[0].path, "--camera", "roof").code == 0
 
     file, tar = tmp_path / "people.parquet", tmp_path / "monday.tar"

@@ -107,6 +107,34 @@ def test_frames_as_opencv_gives_them_are_enrolled_in_their_own_colours(tmp_path:
         np.testing.assert_allclose(np.asarray(thumbnail)[0, 0], (200, 0, 0), atol=3)
 
 
+def test_what_is_known_is_not_embedded_again(tmp_path: Path) -> None:
+    network = small.Colours()
+    embedder = small.colours(network=network, batch_size=32)
+    many = [NewImage(image=Image.fromarray(small.picture(n, 8, 8))) for n in range(128)]
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        assert enrol(gallery, embedder, many).added == 128
+        assert enrol(gallery, embedder, many).known == 128
+    assert sum(network.batches) == 128
+
+
+def test_thumbnails_are_drawn_beside_and_left_out_where_nobody_wants_them(tmp_path: Path) -> None:
+    embedder = passreid.load(small.folder(tmp_path / "model"))
+    file = tmp_path / "large.png"
+    Image.fromarray(small.picture(1, 700, 200)).save(file)
+    kept = []
+    for thumbnails in (True, False):
+        with open_gallery(
+            tmp_path / str(thumbnails), model=identity(embedder), dim=embedder.dim, create=True
+        ) as gallery:
+            enrol(gallery, embedder, [NewImage(image=file)], thumbnails=thumbnails)
+            kept += gallery.get([gallery.page().entries[0].id])
+    drawn, plain = kept
+    assert drawn.thumbnail is not None and plain.thumbnail is None
+    np.testing.assert_array_equal(drawn.embedding, plain.embedding)
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     one, other = (passreid.load(folder) for folder in folders)

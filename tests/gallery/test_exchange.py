@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from passreid.errors import GalleryError, UsageError
+from passreid.errors import GalleryError, OutputError, UsageError
 from passreid.gallery import (
     Entry,
     Gallery,
@@ -19,6 +19,7 @@ from passreid.gallery import (
     export_parquet,
     import_parquet,
     open_gallery,
+    read_all,
     read_header,
     restore,
     snapshot,
@@ -43,7 +44,10 @@ def vectors(gallery: Gallery) -> np.ndarray[Any, Any]:
     return np.stack([entry.embedding for entry in kept if entry.embedding is not None])
 
 
-def test_parquet_brings_everything_back(everywhere: Gallery, tmp_path: Path) -> None:
+def test_parquet_brings_everything_back(
+    everywhere: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passreid.gallery.exchange._BATCH", 25)
     everywhere.add([Entry(content_hash="face", embedding=VECTORS[0], thumbnail=FACE)])
     file = tmp_path / "people.parquet"
     assert export_parquet(everywhere, file) == 61
@@ -55,13 +59,19 @@ def test_parquet_brings_everything_back(everywhere: Gallery, tmp_path: Path) -> 
         np.testing.assert_allclose(vectors(other), vectors(everywhere), atol=1e-3)
 
 
-def test_a_filter_chooses_what_is_written(gallery: Gallery, tmp_path: Path) -> None:
+def test_a_filter_chooses_what_is_written(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passreid.gallery.exchange._BATCH", 5)
     where = Where(cameras=("c1",))
     assert export_parquet(gallery, tmp_path / "c1.parquet", where) == gallery.count(where) > 0
     with opened("memory", tmp_path / "none") as other:
         assert copy(gallery, other, where) == (gallery.count(where), 0)
         assert copy(gallery, other, where).added == 0
         assert {entry.camera for entry in other.page().entries} == {"c1"}
+    batches = list(read_all(gallery, where, whole=False))
+    assert sum(map(len, batches)) == gallery.count(where) > len(batches[0]) == 5
+    assert batches[0][0].embedding is None
 
 
 def test_an_export_overwrites_nothing_of_its_gallery(gallery: Gallery, tmp_path: Path) -> None:
@@ -90,7 +100,13 @@ def test_what_is_no_export_is_said(gallery: Gallery, tmp_path: Path) -> None:
         export_parquet(other, file)
         with pytest.raises(GalleryError, match=r"holds embeddings of other, the gallery of some"):
             import_parquet(gallery, file)
-        parquet.write_table(parquet.read_table(file).drop_columns("payload"), file)
+        table = parquet.read_table(file)
+        lists = table.column("embedding").cast(pyarrow.list_(pyarrow.float32()))
+        place = table.schema.names.index("embedding")
+        parquet.write_table(table.set_column(place, "embedding", lists), file)
+        with pytest.raises(GalleryError, match="embeddings are not all of one width"):
+            import_parquet(other, file)
+        parquet.write_table(table.drop_columns("payload"), file)
         with pytest.raises(GalleryError, match="is no export"):
             import_parquet(other, file)
         with pytest.raises(GalleryError, match="the source holds embeddings of some"):
@@ -98,7 +114,11 @@ def test_what_is_no_export_is_said(gallery: Gallery, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("payload", "no JSON"), ("payload", "[]"), ("id", "7"), ("time", np.nan)]
+    ("column", "value"),
+    [
+        *(("payload", None), ("payload", "no JSON"), ("payload", "[]")),
+        *(("id", "7"), ("time", np.nan), ("content_hash", None)),
+    ],
 )
 def test_a_damaged_row_is_said(
     gallery: Gallery, tmp_path: Path, column: str, value: object
@@ -133,6 +153,9 @@ def test_a_snapshot_is_a_gallery_again(tmp_path: Path) -> None:
         restore(tmp_path / "s.tar", tmp_path / "again")
     with pytest.raises(UsageError, match="lies in the gallery itself"):
         snapshot(tmp_path / "g", tmp_path / "g" / "s.tar")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be restored \(Not a directory\)"):
+        restore(tmp_path / "s.tar", tmp_path / "file" / "again")
     with pytest.raises(UsageError, match="a server keeps snapshots of its own"):
         snapshot("http://localhost:6333/people", tmp_path / "s2.tar")
 
@@ -149,6 +172,7 @@ def test_a_snapshot_and_what_is_made_of_it_take_no_more_disk(tmp_path: Path) -> 
     assert max(after, told.st_blocks * 512) < before + 4 * 2**20
     with tarfile.open(tmp_path / "s.tar") as tar:
         assert sum(member.size for member in tar) < told.st_size
+        assert "lock" not in tar.getnames()
         for member in filter(tarfile.TarInfo.isreg, tar):
             content = tar.extractfile(member)
             assert content is not None
@@ -156,11 +180,11 @@ def test_a_snapshot_and_what_is_made_of_it_take_no_more_disk(tmp_path: Path) -> 
             assert content.read() == (tmp_path / "g" / member.name).read_bytes() == kept
 
 
-@pytest.mark.parametrize("name", ["../evil", "/evil", "shard/../../evil", "link"])
+@pytest.mark.parametrize("name", ["../evil", "{}/evil", "shard/../../evil", "link"])
 def test_a_snapshot_cannot_reach_out(tmp_path: Path, name: str) -> None:
     file = tmp_path / "s.tar"
     with tarfile.open(file, "w") as tar:
-        member = tarfile.TarInfo(name)
+        member = tarfile.TarInfo(name.format(tmp_path))
         if name == "link":
             member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
             tar.addfile(member)

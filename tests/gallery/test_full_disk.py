@@ -119,12 +119,15 @@ def test_no_gallery_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_added_counts(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     before = gallery.count()
+    room(monkeypatch, MUCH + 16 * DIM)
+    with pytest.raises(OutputError, match="nearly full, 64 MiB are free where 65 MiB"):
+        gallery.add([one("small")])
     room(monkeypatch, MUCH + 1000)
     assert gallery.add([one("small")]) == (1, 0)
     with pytest.raises(OutputError, match="nearly full"):
-        gallery.add([one("thumbnail", thumbnail=bytes(1000))])
+        gallery.add([one("thumbnail", thumbnail=bytes(300))])
     with pytest.raises(OutputError, match="nearly full"):
-        gallery.add([one("payload", payload={"said": "x" * 1000})])
+        gallery.add([one("payload", payload={"said": "x" * 300})])
     assert gallery.add([one("small")]) == (0, 1)  # nothing comes
     room(monkeypatch, 0)
     assert gallery.add([one("small")]) == (0, 1)

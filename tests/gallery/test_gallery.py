@@ -15,6 +15,7 @@ import pytest
 
 from passreid.errors import GalleryError, OutputError, UsageError
 from passreid.gallery import Entry, Gallery, Where, open_gallery
+from passreid.gallery.points import INDEXED
 from tests.gallery.drawn import DIM, MODEL, VECTORS, entries
 
 pytest.importorskip("qdrant_edge")
@@ -50,6 +51,7 @@ def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
     real = qdrant_edge.SearchParams
 
     def watched(*, hnsw_ef: int, exact: bool, acorn: Any) -> Any:
+        assert hnsw_ef == 256
         asked.append((exact, acorn is not None and not exact))
         return real(hnsw_ef=hnsw_ef, exact=exact, acorn=acorn)
 
@@ -63,11 +65,21 @@ def test_filtered_searches_are_exact_unless_the_filter_lets_most_through(
     assert asked == [(False, False), (True, False), (False, True), (True, False), (False, True)]
 
 
+def test_vectors_are_float16_and_what_filters_name_is_indexed(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    """Else a gallery takes twice the room, and a filter reads all there is."""
+    with gallery._live.reading() as shard:  # type: ignore[attr-defined]
+        assert shard.info().payload_schema.keys() == {"time", *INDEXED}
+    assert "float16" in (tmp_path / "g" / "shard" / "edge_config.json").read_text()
+
+
 def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Path) -> None:
     """Its words and its picture are looked for in the bytes of every file."""
     secret, face = b"mrs-unmistakable", b"\xff\xd8 a face nobody else has"
     entry = Entry(content_hash="s", embedding=VECTORS[0], source=secret.decode(), thumbnail=face)
-    gallery.add([entry])
+    other = Entry(content_hash="o", embedding=VECTORS[1], thumbnail=b"of another")
+    gallery.add([entry, other])
     assert gallery.get([entry.id])[0].thumbnail == face
 
     def seen(marker: bytes) -> bool:
@@ -88,7 +100,8 @@ def test_what_is_forgotten_is_gone_from_the_disk(gallery: Gallery, tmp_path: Pat
     assert not orphan.exists()
     assert not seen(secret)
     assert not gallery.to_compact()
-    assert gallery.count() == 60
+    assert gallery.count() == 61
+    assert gallery.get([other.id])[0].thumbnail == b"of another"
     assert gallery.search(VECTORS[11])[0].entry.payload == {"n": 11}
 
 
@@ -111,6 +124,34 @@ def test_what_a_label_said_before_leaves_the_disk(gallery: Gallery, tmp_path: Pa
     gallery.update([first.id], person=secret)
     gallery.update([first.id], person="somebody else")
     assert gallery.to_compact()
+
+
+def test_what_goes_while_a_gallery_is_compacted_waits_for_the_next_time(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live: Any = gallery._live  # type: ignore[attr-defined]
+    real = live.rewrite
+
+    def rewrite() -> None:
+        real()
+        gallery.remove(Where(cameras=("c2",)))
+
+    gallery.remove(Where(cameras=("c1",)))
+    monkeypatch.setattr(live, "rewrite", rewrite)
+    gallery.compact()
+    assert gallery.to_compact()
+    gallery.compact()
+    assert not gallery.to_compact()
+
+
+def test_who_goes_while_hits_are_reranked_is_left_out(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = gallery
+    real = engine._vectors
+    monkeypatch.setattr(engine, "_vectors", lambda ids: real(ids[1:]))
+    found = gallery.search(VECTORS[0], top_k=10, rerank=10)
+    assert len(found) == 9 and all(hit.entry.payload["n"] for hit in found)
 
 
 def test_a_making_that_fails_leaves_nothing(
@@ -149,13 +190,24 @@ def test_a_gallery_is_found_again(tmp_path: Path) -> None:
     with open_gallery(tmp_path / "g", model=MODEL, read_only=True) as gallery:
         info = gallery.info()
         assert (info.count, info.dim, info.model, info.engine) == (60, DIM, MODEL, "edge")
+        copy = tmp_path / "g" / "shard.0123" / "being-made"
+        copy.parent.mkdir()
         files = [path for path in (tmp_path / "g").rglob("*") if path.is_file()]
-        assert info.bytes_on_disk == 512 * sum(path.stat().st_blocks for path in files) > 0
-        for change in (gallery.compact, lambda: gallery.remove(Where()), lambda: gallery.add([])):
+        copy.write_bytes(b"x" * 10_000)
+        assert gallery.info().bytes_on_disk == sum(file.stat().st_blocks * 512 for file in files)
+        for change in (
+            gallery.compact,
+            lambda: gallery.remove(Where()),
+            lambda: gallery.add([]),
+            lambda: gallery.update([], person="x"),
+        ):
             with pytest.raises(GalleryError, match="read-only"):
                 change()
-    with pytest.raises(GalleryError, match="holds embeddings of some-model@0123, not of other"):
+    other = "holds embeddings of some-model@0123, not of other"
+    with pytest.raises(GalleryError, match=other) as refused:
         open_gallery(tmp_path / "g", model="other")
+    open_gallery(tmp_path / "g").close()  # the refused one has let go of the folder
+    del refused
 
 
 def test_what_is_no_gallery_is_said(tmp_path: Path) -> None:
@@ -163,6 +215,10 @@ def test_what_is_no_gallery_is_said(tmp_path: Path) -> None:
         open_gallery(tmp_path / "none")
     with pytest.raises(UsageError, match="needs the model"):
         open_gallery(tmp_path / "none", create=True)
+    with pytest.raises(UsageError, match="needs the model and the width"):
+        open_gallery(tmp_path / "none", model=MODEL, create=True)
+    with pytest.raises(GalleryError, match="there is no gallery here"):
+        open_gallery(tmp_path / "none", model=MODEL, dim=DIM, create=True, read_only=True)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(GalleryError, match="other things"):
@@ -207,6 +263,9 @@ def test_a_making_that_was_killed_is_begun_again(
     with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
         assert gallery.add(entries()).added == 60
     assert not half.exists()
+    (tmp_path / "g" / "gallery.json").unlink()  # killed just before the end
+    with open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True) as gallery:
+        assert gallery.count() == 60
 
 
 def test_a_thumbnail_that_goes_while_its_entry_is_read(

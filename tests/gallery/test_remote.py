@@ -39,7 +39,10 @@ def test_addresses(url: str, expected: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://host:6333", "http://host/a/b", "ftp://host/people", "http://k@host/p", "http://h/p?x"],
+    [
+        *("http://host:6333", "http://host/a/b", "ftp://host/people"),
+        *("http://k@host/p", "http://h/p?x", "http://h/p#x"),
+    ],
 )
 def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(UsageError, match=r"write a server's gallery|only host, port and name"):
@@ -58,8 +61,20 @@ def test_a_key_does_not_travel_in_the_open(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PASSREID_QDRANT_API_KEY", "secret")
     with pytest.raises(UsageError, match="a key needs https"):
         open_gallery("http://db.example.org/people")
-    connection.connect(connection.address("http://localhost:6333/people"), None).close()
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        connection.connect(connection.address(f"http://{host}:6333/people"), None).close()
     connection.connect(connection.address("https://db.example.org/people"), None).close()
+
+
+def test_a_key_that_is_given_goes_before_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(connection, "QdrantClient", lambda **named: sent.append(named["api_key"]))
+    monkeypatch.setenv("PASSREID_QDRANT_API_KEY", "of the environment")
+    for key in ("given", None):
+        connection.connect(connection.address("https://db.example.org/people"), key)
+    assert sent == ["given", "of the environment"]
 
 
 def refused(status: int) -> UnexpectedResponse:
@@ -101,6 +116,19 @@ def test_what_may_pass_is_tried_again(
     assert len(asked) == calls
 
 
+def test_pauses_double_and_none_follows_the_last_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
+
+    def request() -> None:
+        raise refused(502)
+
+    with pytest.raises(GalleryError, match="answers 502"):
+        connection.repeated(request, "people")
+    assert slept == pytest.approx([0.2, 0.4, 0.8, 1.6])
+
+
 def test_a_collection_of_others_is_refused_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     client = qdrant_client.QdrantClient(":memory:")
     with pytest.raises(GalleryError, match="no such gallery"):
@@ -119,6 +147,7 @@ def test_read_only_and_thumbnails() -> None:
     remote.RemoteGallery.create(client, "people", model="another is not made", dim=3)
     gallery = remote.RemoteGallery(client, "people")
     gallery.add([Entry(content_hash="x", embedding=VECTORS[0], thumbnail=b"\xff\xd8")])
+    assert gallery.page().entries[0].thumbnail is None
     (kept,) = gallery.get([entry.id for entry in gallery.page().entries])
     assert kept.thumbnail == b"\xff\xd8"
     assert gallery.search(VECTORS[0])[0].entry.thumbnail is None
@@ -134,9 +163,68 @@ def test_read_only_and_thumbnails() -> None:
     for change in changes:
         with pytest.raises(GalleryError, match="read-only"):
             change()
+    assert not gallery.to_compact()
     assert gallery.remove(Where(), everything=True) == 1
     assert gallery.count() == 0
+    assert gallery.to_compact()
     gallery.compact()
+    assert not gallery.to_compact()
+
+
+def test_what_is_acknowledged_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    gallery, waited = remote.RemoteGallery(client, "people"), []
+    for name in ("upsert", "set_payload", "delete"):
+        real = getattr(client, name)
+
+        def watched(*given: Any, wait: bool, real: Any = real) -> Any:
+            waited.append(wait)
+            return real(*given, wait=wait)
+
+        monkeypatch.setattr(client, name, watched)
+    gallery.add(entries())
+    gallery.update([entries()[0].id], person="found")
+    gallery.remove(Where(people=("found",)))
+    assert waited == [True] * 3
+
+
+def test_searches_are_exact_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    gallery, real = remote.RemoteGallery(client, "people"), client.query_points
+    asked: list[tuple[bool, bool]] = []
+
+    def watched(*given: Any, search_params: Any, **named: Any) -> Any:
+        assert search_params.hnsw_ef == 256
+        asked.append((search_params.exact, search_params.acorn is not None))
+        return real(*given, search_params=search_params, **named)
+
+    monkeypatch.setattr(client, "query_points", watched)
+    for where in (None, Where(cameras=("c1",))):
+        for exact in (None, True):
+            gallery.search(VECTORS[0], where=where, exact=exact)
+    assert asked == [(False, False), (True, False), (False, True), (True, False)]
+
+
+def test_a_layout_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from passreid.gallery import Layout
+
+    client, asked = qdrant_client.QdrantClient(":memory:"), []
+    real = client.create_collection
+
+    def watched(name: str, vectors: Any, **options: Any) -> Any:
+        asked.append({"vectors": vectors, **options})
+        return real(name, vectors, **options)
+
+    monkeypatch.setattr(client, "create_collection", watched)
+    layout = Layout(int8=True, shards=6, replicas=2)
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM, layout=layout)
+    (told,) = asked
+    assert (told["shard_number"], told["replication_factor"]) == (6, 2)
+    assert told["write_consistency_factor"] == 2
+    assert told["quantization_config"].scalar.type == "int8"
+    assert told["vectors"].datatype == "float16"
 
 
 def test_a_gallery_whose_making_was_cut_short_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:

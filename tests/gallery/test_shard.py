@@ -79,6 +79,7 @@ class Held:
 def test_an_index_comes_by_itself_while_others_add_change_and_forget(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(shard, "_BROUGHT", 100)
     held = Held(monkeypatch, gallery)
     told = gallery.info()
     assert told.indexed == 0
@@ -142,6 +143,18 @@ def test_a_compaction_ends_the_build_and_lets_others_go_on(
     check(gallery, range(1, MANY + 5))
     files = [path for path in (tmp_path / "g").rglob("*") if path.is_file()]
     assert not any(b'"source-0"' in path.read_bytes() for path in files)
+
+
+def test_an_index_comes_again_where_most_were_forgotten(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a build that was given up nor entries that are gone stand in its way."""
+    held = Held(monkeypatch, gallery)
+    gallery.remove(Where(), everything=True)
+    held.free.set()
+    gallery.compact()
+    gallery.add(some(range(MANY)))
+    wait_until(lambda: gallery.info().indexed >= 3000)
 
 
 def test_closing_gives_a_compaction_up(

@@ -91,6 +91,7 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
     assert changed["time"] is not None
     assert client.delete(f"/v1/entries/{ids[0]}").json() == {"forgotten": 1}
     assert client.get(f"/v1/entries/{ids[0]}").status_code == 404
+    assert client.delete(f"/v1/entries/{ids[0]}").status_code == 404
     assert client.post("/v1/forget", json={}).status_code == 422
     assert client.post("/v1/forget", json={"everything": 1}).status_code == 422
     assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 2}
@@ -101,7 +102,10 @@ def test_entries_are_listed_shown_changed_and_forgotten(client: TestClient) -> N
     [
         ({}, "exactly one"),
         ({"entry": "no"}, "entry"),
-        ({"top_k": "0"}, "top_k"),
+        ({"top_k": "0"}, "top_k: "),
+        ({"top_k": "501"}, "top_k: "),
+        ({"top_k": "0", "min_score": "2"}, "(and 1 more)."),
+        ({"a\nb" + "x" * 200: "1"}, f"a?b{'x' * 97}: is no field"),
         ({"min_score": "nan"}, "min_score"),
         ({"box": "[1, 2, 3, 4], [1, 2, 3, 4]"}, "box: "),
         ({"box": "[1, 2, 3]"}, "box: "),
@@ -176,12 +180,20 @@ def test_payloads_that_json_cannot_carry_are_refused(client: TestClient) -> None
 def test_the_audit_log_says_what_was_done_without_pictures(
     client: TestClient, tmp_path: Path
 ) -> None:
-    enrol(client, 1)
-    client.post("/v1/search", files={"images": png(1)})
-    client.post("/v1/forget", json={"everything": True})
+    entry = enrol(client, 1)[0]["id"]
+    client.post("/v1/search", data={"entry": entry, "not_cameras": "c"})
+    client.patch(f"/v1/entries/{entry}", json={})
+    client.patch(f"/v1/entries/{entry}", json={"person": "Ada"})
+    client.delete(f"/v1/entries/{entry}")
+    client.patch(f"/v1/entries/{entry}", json={"person": "Ada"})
+    client.post("/v1/forget", json={"people": ["Ada"]})
     text = (tmp_path / "audit.jsonl").read_text()
-    actions = [json.loads(line)["action"] for line in text.splitlines()]
-    assert actions == ["enrol", "enrolled", "search", "forget"]
+    told = [json.loads(line) for line in text.splitlines()]
+    actions = ["enrol", "enrolled", "search", "update", "forget", "forget"]
+    assert [line["action"] for line in told] == actions
+    assert (told[2]["filter"], told[2]["hits"]) == ({"not_cameras": ["c"]}, 0)
+    assert (told[3]["ids"], told[3]["fields"]) == ([entry], ["person"])
+    assert (told[4]["ids"], told[5]["filter"]) == ([entry], {"people": ["Ada"]})
     assert len(text) < 2000 and (tmp_path / "audit.jsonl").stat().st_mode & 0o77 == 0
 
 
@@ -300,7 +312,10 @@ def test_the_page_and_the_description_are_served(client: TestClient) -> None:
         "page.css",
     ):
         assert client.get(f"/page/{name}").status_code == 200
+    assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404]
+    assert client.get("/nope").json()["detail"].startswith("There is nothing at this address")
     schema = client.get("/openapi.json").json()
+    assert not schema["components"]["schemas"].keys() & {"HTTPValidationError", "ValidationError"}
     for model in schema["components"]["schemas"].values():
         fields = model.get("properties", {}).values()
         assert all("description" in field or "$ref" in field for field in fields), model["title"]
@@ -310,9 +325,12 @@ def test_settings_that_would_never_work_are_refused() -> None:
     from passreid.errors import UsageError
 
     never: list[dict[str, Any]] = [{"retention_days": days} for days in (0, float("nan"), 1e300)]
-    for wrong in (*never, {"max_pending": 1}, {"host": "0.0.0.0"}, {"token": "a"}):
+    never += [{"token": token} for token in ("a" * 15, "é" * 16, "a b" * 16)]
+    for wrong in (*never, {"max_pending": 1}, {"max_files": 0}, {"host": "0.0.0.0"}):
         with pytest.raises(UsageError):
             Settings(**wrong)
+    assert Settings(host="[::1]", max_pending=64, max_files=64).local
+    assert not Settings(host="10.0.0.9", token="a" * 16).local
 
 
 def test_attention_of_a_picture_a_box_and_an_entry(client: TestClient, embedder: Embedder) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from passreid.embed import Embedder
 from passreid.errors import GalleryError, OutputError, UsageError
 from passreid.gallery import Entry, Where, identity, open_gallery
 from passreid.server import engine as server_engine
+from passreid.server.app import create_app
 from passreid.server.serving import listen
+from passreid.server.settings import Settings
 from tests.server.conftest import Start, enrol, png
 
 
@@ -41,14 +45,51 @@ def test_entries_that_no_retention_reaches_are_counted(
     assert "Retention: 1 entries have no time and are kept." in caplog.text
 
 
-def test_retention_forgets_what_is_old(start: Start) -> None:
-    client = start(retention_days=1)
+def test_retention_forgets_what_is_old(start: Start, tmp_path: Path) -> None:
+    client = start(retention_days=1, audit=tmp_path / "audit.jsonl")
     enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
     engine = client.app.state.engine  # type: ignore[attr-defined]
     assert client.portal is not None
     assert client.portal.call(engine.retain, 1.0) == 1
+    told = json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[-1])
+    assert (told["action"], told["forgotten"]) == ("retention", 1)
+    assert 'passreid_entries_total{event="forgotten"} 1.0' in client.get("/metrics").text
     gallery = client.get("/v1/info").json()["gallery"]
     assert (gallery["count"], gallery["name"]) == (1, "g.gallery")
+
+
+@pytest.mark.parametrize(("days", "pause", "compacts"), [(0.1, 864, 864), (100, 3600, 86400)])
+def test_upkeep_comes_the_more_often_the_shorter_the_retention(
+    start: Start, monkeypatch: pytest.MonkeyPatch, days: float, pause: float, compacts: float
+) -> None:
+    client = start(retention_days=days)
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    slept: list[float] = []
+
+    async def once(seconds: float) -> None:
+        slept.append(seconds)
+        raise asyncio.CancelledError
+
+    assert client.portal is not None
+    client.portal.call(engine._upkeep.cancel)
+    enrol(client, 1, about={"time": 1000.0})
+    monkeypatch.setattr(asyncio, "sleep", once)
+    with pytest.raises(CancelledError):
+        client.portal.call(engine._keep_up)
+    assert slept == [pytest.approx(pause)]
+    assert engine._compact_from - time.monotonic() == pytest.approx(compacts, abs=60)
+
+
+def test_a_service_that_stops_lets_go_of_gallery_and_audit(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    made: dict[str, Any] = {"model": identity(embedder), "dim": embedder.dim, "create": True}
+    settings = Settings(audit=tmp_path / "audit.jsonl")
+    app = create_app(embedder, open_gallery(tmp_path / "g", **made), settings)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        assert client.get("/readyz").status_code == 200
+    open_gallery(tmp_path / "g", **made).close()
+    assert app.state.engine.audit._file is None
 
 
 def test_a_compaction_that_failed_is_made_up_for(
@@ -89,6 +130,7 @@ def test_metrics_count_requests_by_route(client: TestClient) -> None:
         'passreid_requests_total{method="GET",route="/v1/entries/{entry}",status="404"} 1' in text
     )
     assert "passreid_gallery_entries 1.0" in text
+    assert "version=0.0.4" in client.get("/metrics").headers["content-type"]
 
 
 def test_metrics_are_told_while_the_gallery_does_not_answer(
@@ -115,6 +157,7 @@ def test_metrics_are_told_while_the_gallery_does_not_answer(
     monkeypatch.setattr(server_engine, "_COUNTING_S", 10)
     for _ in range(2):
         assert "passreid_gallery_up 0.0" in client.get("/metrics").text  # it refuses
+    assert client.get("/readyz").status_code == 503
     monkeypatch.undo()
     assert "passreid_gallery_up 1.0" in client.get("/metrics").text
 

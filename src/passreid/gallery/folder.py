@@ -142,7 +142,7 @@ def settle(folder: Path) -> None:
 def locked(folder: Path) -> IO[str]:
     """Take the gallery for this process; the system gives it back when the process ends."""
     try:
-        lock = (folder / LOCK).open("a+")
+        lock = (folder / LOCK).open("a")
     except OSError as error:
         raise GalleryError(
             f"{folder}: cannot be opened ({error.strerror}); the engine writes there even to "
@@ -157,7 +157,4 @@ def locked(folder: Path) -> IO[str]:
             f"{folder}: another process has this gallery open; let it finish, or share the gallery "
             "with `passreid serve`."
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
     return lock

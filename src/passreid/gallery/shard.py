@@ -123,6 +123,7 @@ class LiveShard:
         """Begin to build an index in the background where that pays and none is being built."""
         told_now = self._shard.info()
         count = told_now.points_count
+        self._tried = min(self._tried, count)  # entries that went are not tried any more
         indexed = max(told_now.indexed_vectors_count, self._tried)
         if not pays(count, indexed, self._dim) or not self._renewing.acquire(blocking=False):
             return

@@ -46,12 +46,14 @@ def check_words(values: Mapping[str, Any]) -> None:
     number = isinstance(time, Real)
     if time is not None and not (number and EARLIEST <= time <= LATEST):
         raise UsageError(f"{time} is no time; give Unix seconds of the years 1 to 9999.")
-    words = [values[name] for name in (*LABELS, "source") if values.get(name) is not None]
+    known = [values.get(name) for name in (*LABELS, "source")]
+    words = [values.get("content_hash", ""), *(word for word in known if word is not None)]
     text = all(isinstance(word, str) and is_json(word) for word in words)
     if not text or not isinstance(payload, Mapping) or not is_json(dict(payload)):
         raise UsageError(
-            "Labels must be text, the payload an object of plain JSON, without NaN, infinity, half "
-            f"characters, integers beyond 64 bits or more than {_LEVELS} levels."
+            "Labels and hashes must be text, the payload an object of plain JSON, without NaN, "
+            "infinity, half characters, integers beyond 64 bits or more than "
+            f"{_LEVELS} levels."
         )
 
 

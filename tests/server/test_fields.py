@@ -1,0 +1,181 @@
+"""Fields and filters of the API, each for what it says and no other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from passreid.embed import Embedder
+from passreid.errors import EmbeddingError, GalleryError, OutputError, PassreidError, UsageError
+from passreid.images import ImageLimits
+from passreid.server import engine as server_engine
+from tests.server.conftest import Start, enrol, png
+
+FILTERS = {"cameras": "camera", "people": "person", "tracklets": "tracklet", "sources": "source"}
+
+
+def test_each_filter_chooses_by_its_own_field(client: TestClient) -> None:
+    abouts = [{field: f"{field} {n}" for field in FILTERS.values()} for n in range(4)]
+    ids = [line.get("id") for line in enrol(client, *range(4), about=abouts)]
+    for n, (name, field) in enumerate(FILTERS.items()):
+        value = f"{field} {n}"
+        page = client.get("/v1/entries", params={name: value}).json()
+        assert (page["count"], page["entries"][0][field]) == (1, value)
+        found = client.post("/v1/search", files={"images": png(3)}, data={name: value}).json()
+        assert found["searched"] == 4 - n
+        for shown in (page["entries"], found["hits"]):
+            assert [entry["id"] for entry in shown] == [ids[n]]
+        assert client.post("/v1/forget", json={name: [value]}).json() == {"forgotten": 1}
+    enrol(client, *range(4))
+    assert client.post("/v1/forget", json={"ids": ids[1:3]}).json() == {"forgotten": 2}
+    assert {e["id"] for e in client.get("/v1/entries").json()["entries"]} == {ids[0], ids[3]}
+
+
+def test_an_entry_is_shown_with_its_hash_and_the_way_to_its_thumbnail(client: TestClient) -> None:
+    enrol(client, 1)
+    (entry,) = client.get("/v1/entries").json()["entries"]
+    assert entry["content_hash"] == hashlib.sha256(png(1)).hexdigest()
+    assert client.get(f"/{entry['thumbnail']}").headers["content-type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"time": -1}, {"time": 1e12}, {"person": ""}, {"person": "x" * 201}, {"payload": [1]}],
+)
+def test_what_cannot_be_said_of_an_entry(client: TestClient, said: dict[str, Any]) -> None:
+    entry = enrol(client, 1)[0]["id"]
+    answer = client.patch(f"/v1/entries/{entry}", json=said)
+    assert (answer.status_code, answer.json()["detail"].partition(":")[0]) == (422, *said)
+
+
+def test_filters_and_pages_have_bounds(client: TestClient) -> None:
+    for said in ({"people": ["p"] * 201}, {"since": "5"}):
+        assert client.post("/v1/forget", json=said).status_code == 422
+    for limit, status in ((1000, 200), (1001, 422)):
+        assert client.get("/v1/entries", params={"limit": limit}).status_code == status
+
+
+def test_hits_are_as_many_as_asked_for(client: TestClient) -> None:
+    abouts = [{"camera": f"c{n % 2}"} for n in range(4)]
+    ids = [line.get("id") for line in enrol(client, *range(4), about=abouts)]
+    for more in ({}, {"cameras": "c1"}):  # with itself among the nearest, and without
+        data = {"entry": ids[0], "top_k": 1} | more
+        (hit,) = client.post("/v1/search", data=data).json()["hits"]
+        assert hit["id"] != ids[0]
+
+
+def test_several_pictures_are_searched_as_one_track(client: TestClient) -> None:
+    enrol(client, 1, 2, 3)
+    files = [("images", png(1)), ("images", png(2))]
+    hits = client.post("/v1/search", files=files).json()["hits"]
+    assert max(hit["cosine"] for hit in hits) < 0.99
+    whole, boxed = (
+        client.post("/v1/search", files={"images": png(1)}, data=data).json()["hits"]
+        for data in ({}, {"box": "[0, 0, 20, 50]"})
+    )
+    assert boxed[0]["cosine"] < whole[0]["cosine"]
+
+
+def test_requests_of_too_many_pictures_or_frames_are_refused(start: Start) -> None:
+    client = start(max_files=2, max_pending=2)
+    for route, field in (("search", "images"), ("embed", "images"), ("entries", "files")):
+        several = [(field, (f"{n}.png", png(n))) for n in range(3)]
+        assert client.post(f"/v1/{route}", files=several[:2]).status_code == 200
+        answer = client.post(f"/v1/{route}", files=several)
+        assert (answer.status_code, "At most 2 pictures" in answer.text) == (413, True)
+    frames = [("images", png(1)), ("images", png(2))]
+    for route, data in (
+        ("search", {"box": "[0, 0, 9, 9]"}),
+        ("embed", {"boxes": "[[0, 0, 9, 9]]"}),
+    ):
+        answer = client.post(f"/v1/{route}", files=frames, data=data)
+        assert (answer.status_code, "to one frame; send one" in answer.text) == (422, True)
+    crowd = {"boxes": json.dumps([[0, 0, 20, 50]] * 3)}
+    assert client.post("/v1/embed", files=frames[:1], data=crowd).status_code == 429
+
+
+def test_embeddings_are_told_whose_they_are(client: TestClient, embedder: Embedder) -> None:
+    boxes = [[0, 0, 20, 50], [5, 10, 40, 80]]
+    files = {"images": ("frame.png", png(1))}
+    answer = client.post("/v1/embed", files=files, data={"boxes": json.dumps(boxes)}).json()
+    assert [item["box"] for item in answer["embeddings"]] == boxes
+    assert [item["source"] for item in answer["embeddings"]] == ["frame.png"] * 2
+    assert (answer["dim"], answer["model"]) == (embedder.dim, client.app.state.engine.identity)  # type: ignore[attr-defined]
+
+
+def test_pictures_without_a_name_are_numbered(client: TestClient) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="images"; filename=""\r\n\r\n'
+    content = b"".join(head + png(n) + b"\r\n" for n in (1, 2)) + b"--x--\r\n"
+    send = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/embed", content=content, headers=send).json()
+    assert [item["source"] for item in answer["embeddings"]] == ["picture 0", "picture 1"]
+
+
+def test_two_people_are_compared(client: TestClient, embedder: Embedder) -> None:
+    first, second = embedder([png(1), png(2)])
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    answer = client.post("/v1/compare", files={"a": png(1), "b": png(2)}).json()
+    assert answer["cosine"] == pytest.approx(float(cosine), abs=1e-4)
+
+
+def test_the_service_says_what_it_is_and_allows(start: Start, embedder: Embedder) -> None:
+    limits = ImageLimits(max_bytes=9000, max_pixels=1000)
+    client = start(limits=limits, max_request_bytes=20_000, max_files=3, retention_days=5)
+    told = client.get("/v1/info").json()
+    wanted = {"file_bytes": 9000, "request_bytes": 20_000, "pixels": 1000, "files": 3}
+    assert (told["limits"], told["retention_days"]) == (wanted, 5)
+    model = told["model"]
+    assert (model["height"], model["width"]) == embedder.card.architecture.image_size
+    known = embedder.calibration
+    assert known is not None
+    assert told["calibration"]["points"] == [vars(point) for point in known.points]
+
+
+def test_no_probability_of_embeddings_that_were_not_calibrated(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine, "embedder", replace(engine.embedder, flip=True))
+    assert client.get("/v1/info").json()["calibration"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (GalleryError("as it is said"), 503),
+        (OutputError("as it is said"), 503),
+        (EmbeddingError("as it is said"), 500),
+        (UsageError("as it is said"), 422),
+    ],
+)
+def test_errors_are_answered_by_their_kind_and_logged_where_they_are_ours(
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: PassreidError,
+    status: int,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(client.app.state.engine.gallery, "page", fails)  # type: ignore[attr-defined]
+    answer = client.get("/v1/entries")
+    assert (answer.status_code, answer.json()["detail"]) == (status, "as it is said")
+    assert ("GET /v1/entries" in caplog.text) is (status >= 500)
+
+
+def test_a_picture_that_takes_too_long_is_refused(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(decode_timeout_s=0.05)
+    monkeypatch.setattr(server_engine, "read_crops", lambda *_, **__: time.sleep(0.5))
+    answer = client.post("/v1/embed", files={"images": ("slow.png", png(1))})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("slow.png: takes longer than 0.05 s to decode")
