@@ -201,6 +201,7 @@ UNSAYABLE: list[tuple[dict[str, Any], str]] = [
     ({"payload": nested(65)}, "more than 64 levels"),
     ({"camera": 3}, "Labels and hashes must be text"),
     ({"time": "noon"}, "noon is no time"),
+    ({"time": True}, "True is no time"),
 ]
 
 

@@ -43,7 +43,7 @@ def check_words(values: Mapping[str, Any]) -> None:
         UsageError: A time beyond the years that dates can show, or words that JSON cannot carry.
     """
     time, payload = values.get("time"), values.get("payload", {})
-    number = isinstance(time, Real)
+    number = isinstance(time, Real) and not isinstance(time, bool)
     if time is not None and not (number and EARLIEST <= time <= LATEST):
         raise UsageError(f"{time} is no time; give Unix seconds of the years 1 to 9999.")
     known = [values.get(name) for name in (*LABELS, "source")]
