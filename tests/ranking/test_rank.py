@@ -60,6 +60,13 @@ def test_a_query_may_find_nobody() -> None:
     assert repr(result) == "Ranking(2 queries, top 3, 1 without a match)"
 
 
+def test_a_threshold_of_nought_is_one() -> None:
+    query, gallery = [[1.0, 0.0]], [[-1.0, 0.1], [0.0, 1.0], [1.0, 0.0]]
+    assert rank(query, gallery, threshold=0.0).indices.tolist() == [[2, 1, -1]]
+    assert rank(query, gallery).similarity[0, 2] == pytest.approx(-(1.01**-0.5))
+    assert rank_distances([[0.0, 0.5]], max_distance=0.0).indices.tolist() == [[0, -1]]
+
+
 def test_a_threshold_that_is_no_number_is_not_none() -> None:
     with pytest.raises(UsageError, match="threshold is NaN"):
         rank([[1, 0]], [[1, 0]], threshold=float("nan"))
@@ -91,6 +98,11 @@ def test_ranking_can_be_sliced() -> None:
 def test_a_ranking_is_checked_at_birth(indices: Any, similarity: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Ranking(np.array(indices), np.array(similarity, np.float32))
+
+
+def test_ten_hits_are_found_unless_more_are_asked_for() -> None:
+    assert rank([[1.0]], [[1.0]] * 12).indices.shape == (1, 10)
+    assert rank_distances([[1.0] * 12]).indices.shape == (1, 10)
 
 
 def test_top_k_below_one_is_refused() -> None:
