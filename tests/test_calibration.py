@@ -144,6 +144,16 @@ def test_people_told_apart_perfectly_give_finite_numbers() -> None:
     assert all(point.true_accept_rate == 1 for point in fitted.points)
 
 
+def test_errors_that_never_meet_are_equal_in_the_middle() -> None:
+    angles = np.radians([0, 10, 40, 75])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    fitted = fit_calibration(rows, [1, 1, 2, 2], data="x")
+    # From 30 to 35 degrees 1 of 4 is accepted and 1 of 2 rejected, from 35 to 40 1 of 4 and none.
+    assert fitted.equal_error_rate == (1 / 4 + 0) / 2
+    middle = np.cos(np.radians([30, 40])).mean()
+    assert fitted.equal_error_threshold == pytest.approx(middle, abs=2 * RESOLUTION)
+
+
 def test_probabilities_are_calibrated_on_new_pairs() -> None:
     fitted = fit_calibration(*people(count=100, seed=1)[:2], data="x")
     rows, pids, _ = people(count=100, seed=2)

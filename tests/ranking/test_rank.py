@@ -116,6 +116,7 @@ def test_top_k_below_one_is_refused() -> None:
         ([1.0, 2.0], [[1.0, 2.0]], r"query must be a matrix.*vector\[None\]"),
         ([[1.0, 2.0]], [[1.0], [1.0, 2.0]], "gallery cannot be read as a matrix"),
         ([["a", "b"]], [[1.0, 2.0]], "query must be a matrix of numbers"),
+        ([[True, False]], [[1.0, 2.0]], "query must be a matrix of numbers"),
         ([[1.0, 2.0]], np.zeros((0, 2)), "gallery of shape .* is empty"),
         ([[1.0, 2.0]], [[1.0, 2.0, 3.0]], "2 numbers and gallery embeddings 3.*same model"),
         ([[1.0, 2.0]], [[1.0, 2.0], [math.nan, 0.0]], "gallery holds NaN .* row 1"),
@@ -185,6 +186,7 @@ def test_however_wide_the_gallery_a_block_has_rows_enough_for_a_fast_product(
     rows = np.eye(100, dtype=np.float32)
     blocks = [(start, len(block)) for start, block in similarity.product_blocks(rows, rows)]
     assert blocks == [(0, 64), (64, 36)]
+    assert len(list(similarity.negated_blocks(rows))) == 100
 
 
 def test_memory_is_that_of_a_few_blocks() -> None:
