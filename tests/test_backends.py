@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import passreid.backends.openvino
 import passreid.backends.pytorch
 from passreid.backends import matrix_product
 from passreid.backends.pytorch import TorchBackend
@@ -65,6 +66,14 @@ def test_auto_takes_onnx_where_it_does_what_is_asked(folder: Path, bare: Path) -
     assert load(folder, precision="float16").backend == "torch"
     assert load(bare).backend == "torch"
     assert load(folder).card.name == load(folder, backend="torch").card.name == "small"
+
+
+def test_a_gpu_is_taken_where_no_other_device_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passreid.backends, "gpu", lambda: "cuda")
+    assert load(folder, precision="bfloat16").backend == "torch"
+    assert load(folder, precision="bfloat16", device="cpu").backend == "openvino"
 
 
 def test_without_torch_auto_precision_is_float32(
@@ -193,6 +202,34 @@ def test_auto_precision_follows_the_cpu(
     assert TorchBackend(model, device="cpu", precision="auto").precision == expected
 
 
+def test_auto_precision_follows_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = passreid.backends.pytorch.find_dtype
+    for supported, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda found=supported: found)
+        assert find("auto", torch.device("cuda")) is dtype
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    assert find("auto", torch.device("mps")) is None
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"), [(["FP32", "BF16"], "bfloat16"), (["FP32"], "float32")]
+)
+def test_auto_precision_of_openvino_follows_the_cpu(offered: list[str], expected: str) -> None:
+    class Core:
+        def get_property(self, *_: str) -> list[str]:
+            return offered
+
+    assert passreid.backends.openvino._choose(Core(), "auto") == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_products_are_measured_in_the_precision_that_is_named(precision: str) -> None:
+    product: Any = matrix_product(2, 3, 4, precision)
+    answer = product()
+    assert str(answer.dtype) == f"torch.{precision}"
+    assert answer.tolist() == [[3.0] * 4] * 2
+
+
 def test_float32_is_exact_and_batches_do_not_matter(folder: Path) -> None:
     model, _ = load_folder(folder)
     backend = TorchBackend(model, device="cpu")
@@ -202,6 +239,15 @@ def test_float32_is_exact_and_batches_do_not_matter(folder: Path) -> None:
     np.testing.assert_array_equal(backend.run(images), expected)
     alone = np.concatenate([backend.run(images[n : n + 1]) for n in range(4)])
     np.testing.assert_allclose(alone, expected, atol=1e-5)
+
+
+def test_a_network_in_training_is_run_as_in_evaluation() -> None:
+    model = small.network(small.architecture(feature="after"))
+    images = np.random.default_rng(0).normal(size=(4, 3, *small.SIZE)).astype(np.float32)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images)).numpy()
+    found = TorchBackend(model.train(), device="cpu").run(images)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_devices_are_looked_for_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +270,17 @@ def test_threads_are_torchs_own(bare: Path) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_of_the_other_engines(folder: Path) -> None:
+    network: Any = load(folder, backend="onnx", threads=1).network
+    for session in (network._session, network._attention):
+        options = session._session.get_session_options()
+        assert options.intra_op_num_threads == 1
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    network = load(folder, backend="openvino", threads=1).network
+    assert network._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert not network._compiled.get_property("ENABLE_CPU_PINNING")
 
 
 def test_openvino_agrees_and_bfloat16_is_close(folder: Path) -> None:

@@ -123,6 +123,8 @@ def test_without_cameras_every_pair_of_a_person_counts() -> None:
     # A rate counts from ten expected false accepts on.
     fitted = fit_calibration(rows, pids, data="x", rates=(1 / 16, 1 / 17))
     assert [point.false_accept_rate for point in fitted.points] == [1 / 16]
+    tenth = sorted(slow_pairs(rows, pids, np.full(len(rows), -1))[1])[-10]
+    assert fitted.points[0].threshold <= tenth + RESOLUTION  # ten of 160 are no more than 1 / 16
 
 
 def test_nobody_is_never_the_same_as_nobody() -> None:
@@ -144,8 +146,19 @@ def test_people_told_apart_perfectly_give_finite_numbers() -> None:
     assert all(point.true_accept_rate == 1 for point in fitted.points)
 
 
+def test_errors_that_never_meet_are_equal_in_the_middle() -> None:
+    angles = np.radians([0, 10, 40, 75])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    fitted = fit_calibration(rows, [1, 1, 2, 2], data="x")
+    # From 30 to 35 degrees 1 of 4 is accepted and 1 of 2 rejected, from 35 to 40 1 of 4 and none.
+    assert fitted.equal_error_rate == (1 / 4 + 0) / 2
+    middle = np.cos(np.radians([30, 40])).mean()
+    assert fitted.equal_error_threshold == pytest.approx(middle, abs=2 * RESOLUTION)
+
+
 def test_probabilities_are_calibrated_on_new_pairs() -> None:
     fitted = fit_calibration(*people(count=100, seed=1)[:2], data="x")
+    assert [point.false_accept_rate for point in fitted.points] == [1e-2, 1e-3, 1e-4]
     rows, pids, _ = people(count=100, seed=2)
     same, different = slow_pairs(rows[:400], pids[:400], np.full(400, -1))
     cosines = np.array([*same, *different])
@@ -170,6 +183,15 @@ def test_sets_without_pairs(pids: list[int], camids: list[int], message: str) ->
     rows = np.random.default_rng(0).normal(size=(4, 3))
     with pytest.raises(CalibrationError, match=f"tiny has {message}"):
         fit_calibration(rows, pids, camids=camids, data="tiny")
+
+
+def test_steps_that_would_make_it_worse_are_halved() -> None:
+    same, different = np.zeros((2, 2**18), np.int64)
+    same[[57681, 243360]] = 10, 817406
+    different[[134133, 240103]] = 100611, 1000
+    found = passreid.calibration._fit_logistic(same, different)
+    # Whole steps run off to 2e12.
+    assert found == pytest.approx((364.44, -305.31), rel=1e-4)
 
 
 def test_cosines_that_tell_nobody_apart() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def test_the_figures_are_those_of_measure(dataset: ReIDDataset) -> None:
     assert report.rank1 == metrics.rank(1)
     np.testing.assert_array_equal(report.metrics.cmc, metrics.cmc)
     assert 0 < report.mAP < 1
+    assert len(report.metrics.cmc) == 50
+    for rerank in (False, True):
+        assert len(evaluate(small.colours(), dataset, rerank=rerank, max_rank=3).metrics.cmc) == 3
     assert "mAP" in repr(report)
 
 
@@ -83,6 +87,20 @@ def test_the_camera_filter_can_be_lifted(dataset: ReIDDataset) -> None:
     assert report.mAP == by_hand(dataset, camera_filter=False)[1].mAP
     assert report.mAP != evaluate(small.colours(), dataset).mAP
     assert any("not comparable with papers" in note for note in report.notes)
+
+
+def test_a_report_knows_how_it_was_made(dataset: ReIDDataset) -> None:
+    names: dict[str, Any] = {"people": {1: "Ada"}, "cameras": {0: "gate"}}
+    report = evaluate(small.colours(flip=True), replace(dataset, **names))
+    assert (report.people, report.cameras, report.flip) == (*names.values(), True)
+    assert not evaluate(small.colours(), dataset).flip
+
+
+def test_unknown_cameras_are_noted_where_cameras_count(dataset: ReIDDataset) -> None:
+    unknown = replace(dataset, query=tuple(replace(s, camid=-1) for s in dataset.query))
+    assert any("Some cameras are unknown" in n for n in evaluate(small.colours(), unknown).notes)
+    report = evaluate(small.colours(), unknown, camera_filter=False)
+    assert not any("Some cameras are unknown" in note for note in report.notes)
 
 
 def test_json_holds_the_fixed_keys_first(dataset: ReIDDataset) -> None:
@@ -100,6 +118,22 @@ def test_json_holds_the_fixed_keys_first(dataset: ReIDDataset) -> None:
     assert values["data"] == "toy"
 
 
+def test_figures_of_known_hits_and_times(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    first_hit = np.array([1, 5, 6, 10, 11, 0])
+    report = replace(
+        report,
+        metrics=replace(report.metrics, first_hit=first_hit),
+        query=replace(report.query, seconds=1.0),
+        gallery=replace(report.gallery, seconds=3.0),
+    )
+    values = report.to_json()
+    assert [values[key] for key in ("rank1", "rank5", "rank10")] == [0.2, 0.4, 0.8]
+    assert values["images_per_second"] == 23 / 4
+    still = {side: replace(getattr(report, side), seconds=0.0) for side in ("query", "gallery")}
+    assert np.isfinite(replace(report, **still).images_per_second)
+
+
 def test_queries_that_do_not_count_are_named(dataset: ReIDDataset) -> None:
     report = evaluate(small.colours(), dataset)
     assert report.invalid == (str(dataset.query[5].path),)
@@ -107,6 +141,11 @@ def test_queries_that_do_not_count_are_named(dataset: ReIDDataset) -> None:
     assert report.notes == ("Drawn.", left_out)
     report = evaluate(small.colours(), dataset, camera_filter=False)
     assert report.notes[-1] == left_out.replace("no other camera saw", "the gallery does not show")
+    for lost, shown in ((3, "3 .*: q1.png, q2.png, q3.png."), (4, "4 .*: q1.*, q3.png, ….")):
+        gallery = tuple(s for s in dataset.gallery if s.pid > lost)
+        query = tuple(s for s in dataset.query if s.pid < 6)
+        report = evaluate(small.colours(), replace(dataset, query=query, gallery=gallery))
+        assert re.fullmatch(shown, report.notes[-1])
 
 
 def test_unreadable_images_stop_or_are_left_out(dataset: ReIDDataset) -> None:
@@ -131,8 +170,18 @@ def test_unreadable_images_stop_or_are_left_out(dataset: ReIDDataset) -> None:
 def test_sets_that_cannot_be_evaluated(dataset: ReIDDataset) -> None:
     with pytest.raises(DatasetError, match="no query and gallery"):
         evaluate(small.colours(), replace(dataset, query=(), gallery=()))
+    for sample in dataset.gallery:
+        sample.path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="not one gallery image can be read"):
+        evaluate(small.colours(), dataset, on_error="skip")
+    with pytest.raises(ImageError, match=r"g1_0\.png"):
+        calibrate(small.colours(), dataset)
+    with pytest.raises(CalibrationError, match="no pair of one person"):
+        calibrate(small.colours(), dataset, on_error="skip")
     for sample in dataset.query:
         sample.path.write_bytes(b"")
+    with pytest.raises(CalibrationError, match="toy has no readable image"):
+        calibrate(small.colours(), dataset, on_error="skip")
     with pytest.raises(DatasetError, match="not one query image can be read"):
         evaluate(small.colours(), dataset, on_error="skip")
 
@@ -151,10 +200,30 @@ def test_reranking_changes_the_order(dataset: ReIDDataset) -> None:
     distances = rerank(report.query.rows, report.gallery.rows)
     assert report.mAP == measure_distances(distances, labels=report.labels).mAP
     assert any("k-reciprocal" in note for note in report.notes)
-    found = report.ranking(top_k=3)
+    found = report.ranking(top_k=17)
     counted = [i for i, _ in found.hits(0)]
-    assert len(counted) == 3
+    assert len(counted) == 16
     assert all(report.gallery.samples[i].camid != 0 or report.gallery.pids[i] != 1 for i in counted)
+
+
+def test_pairs_of_cameras_have_the_order_of_the_report(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    same = report.query.pids[:, None] == report.gallery.pids
+    last = replace(report, distances=same.astype(np.float32))
+    assert {pair.rank1 for pair in last.camera_pairs()} == {0.0}
+    assert {pair.rank1 for pair in report.camera_pairs()} != {0.0}
+
+
+def test_bars_are_drawn_where_they_are_asked_for(
+    dataset: ReIDDataset,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if stderr were a terminal
+    evaluate(small.colours(), dataset)
+    assert not capsys.readouterr().err
+    evaluate(small.colours(), dataset, progress=True)
+    assert capsys.readouterr().err
 
 
 def test_the_ranking_is_there_for_sheets(dataset: ReIDDataset) -> None:
@@ -163,14 +232,15 @@ def test_the_ranking_is_there_for_sheets(dataset: ReIDDataset) -> None:
     assert ranking.indices.shape == (6, 4)
     rank1 = [report.gallery.pids[ranking.indices[q, 0]] == report.query.pids[q] for q in range(5)]
     assert np.mean(rank1) == report.rank1
+    assert len(report.ranking(top_k=17).hits(0)) == 16  # without the one by its own camera
 
 
 def test_the_table_shows_figures_and_what_was_measured(dataset: ReIDDataset) -> None:
-    report = evaluate(small.colours(), dataset)
+    report = replace(evaluate(small.colours(), dataset), model="colours [v2]")
     console = Console(width=100, record=True, file=open_null())
     console.print(report.table())
     text = console.export_text()
-    assert "colours on toy" in text
+    assert "colours [v2] on toy" in text
     assert f"{report.mAP:.2%}" in text
     assert "Rank-10" in text
     assert "equal error rate" in text

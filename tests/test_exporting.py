@@ -15,11 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from passreid.backends.onnx import OnnxBackend, OnnxSession
+from passreid.backends.onnx import OnnxBackend, OnnxSession, read_header
 from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
 from passreid.errors import CheckpointError, MissingExtraError, ModelNotFoundError
 from passreid.exporting import write_graph
+from passreid.exporting.graph import too_far
 from tests import small
 
 # Every pair of two columns' values, and the last row the deployed shape with a classifier.
@@ -136,6 +137,22 @@ def test_a_graph_that_differs_is_not_kept(copy: Path, monkeypatch: pytest.Monkey
         write_graph(copy)
     assert (copy / "model.onnx").read_bytes() == before
     assert len(list(copy.iterdir())) == 4
+
+
+def test_how_far_is_too_far() -> None:
+    exact = np.random.default_rng(0).standard_normal((3000, 64))
+    one_off = exact.copy()
+    one_off[7] += 0.1 * np.random.default_rng(1).standard_normal(64)
+    assert too_far(exact, one_off, "float16", merges=False)
+    for merges in (False, True):
+        assert not too_far(exact, one_off, "int8", merges=merges)
+    assert not too_far(100 * exact, 100 * exact + 1e-3, "float32", merges=False)
+    assert too_far(exact, exact[:2], "int8", merges=False)
+
+
+def test_a_header_of_any_length_is_read_in_bounds(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(b"\xff" * 8 + b"{}")
+    assert read_header(tmp_path / "m") == b"{}"
 
 
 def test_nan_is_a_difference(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

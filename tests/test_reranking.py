@@ -214,14 +214,18 @@ def test_sparse_rows_are_the_matrix_they_stand_for() -> None:
     np.testing.assert_array_equal(rebuilt, dense[2:6].T)
 
 
-def test_encodings_sum_to_one_and_come_in_pieces() -> None:
+def test_encodings_sum_to_one_and_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     features = clusters(6, 40)
     encoding = encode(features, k1=8, k2=3)
     sums = np.add.reduceat(encoding.values, encoding.starts[:-1])
     np.testing.assert_allclose(sums, 1, atol=1e-6)
     whole = jaccard_distance(features, k1=8, k2=3)
-    pieces = [block for _, block in jaccard_blocks(encoding, range(10, 30), range(5, 40))]
-    np.testing.assert_allclose(np.concatenate(pieces), whole[10:30, 5:40], atol=1e-6)
+    for start, block in jaccard_blocks(encoding, range(10, 30), range(5, 40)):
+        rows = slice(10 + start, 10 + start + len(block))
+        np.testing.assert_allclose(block, whole[rows, 5:40], atol=1e-6)
+    monkeypatch.setattr(reranking, "_JACCARD_PAIRS", 1)
+    pieces = jaccard_blocks(encoding, range(10, 30), range(5, 40))
+    assert [(start, len(block)) for start, block in pieces] == [(n, 1) for n in range(20)]
 
 
 @pytest.mark.parametrize(

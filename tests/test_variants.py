@@ -12,16 +12,18 @@ import pytest
 from PIL import Image
 
 import passreid
-from passreid.backends import export_command, exported
+from passreid.backends import _quantised, export_command, exported
+from passreid.card import ModelCard
 from passreid.cli import run
 from passreid.embed import load
+from passreid.embed.embedder import read_crop
 from passreid.errors import (
     CheckpointError,
     MissingExtraError,
     ModelNotFoundError,
     UsageError,
 )
-from passreid.exporting import graph, write_variant
+from passreid.exporting import graph, variants, write_variant
 from tests import small
 
 PICTURES = np.stack([small.picture(n) for n in range(40, 45)])
@@ -84,11 +86,33 @@ def test_a_file_that_is_too_far_is_not_kept(
     before = sorted(folder.iterdir())
     with pytest.raises(CheckpointError, match=r"int8 onnx file .*12 crops: worst cosine"):
         write_variant(folder, crops=crops)
+    monkeypatch.setitem(graph.WORST_COSINE, "int8", 0.0)
+    monkeypatch.setitem(graph.WORST_COSINE, "float16", 1.1)
+    with pytest.raises(CheckpointError, match=r"float16 onnx file .*8 crops: worst cosine"):
+        write_variant(folder, precision="float16")
     assert sorted(folder.iterdir()) == before
 
 
+def test_crops_are_spread_over_the_list(
+    folder: Path, crops: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = ModelCard.read(folder / "model.json")
+    monkeypatch.setattr(variants, "_CROPS", 3)
+    chosen = [read_crop(crops[n], card) for n in (0, 6, 11)]
+    np.testing.assert_array_equal(variants._pixels(card, crops), chosen)
+
+
+def test_int8_takes_the_engine_that_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("model.int8.onnx", "model.int8.xml"):
+        (folder / name).touch()
+    assert _quantised(folder) == "openvino"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert _quantised(folder) == "onnx"
+
+
 def test_a_file_of_other_weights_is_refused(folder: Path) -> None:
-    write_variant(folder, precision="float16")
+    path = write_variant(folder, precision="float16")
+    assert path.stat().st_size < 0.7 * (folder / "model.safetensors").stat().st_size
     assert rows(folder, backend="onnx", precision="float16").shape == (5, 128)
     small.folder(folder, small.architecture(depth=1), seed=1)
     told = r"model\.float16\.onnx: does not belong.* --format onnx --precision float16`"
@@ -119,6 +143,8 @@ def test_the_command_that_is_told_writes_the_file_it_is_told_for(folder: Path) -
         "model.float16.xml",
         "model.float16.bin",
     ]
+    weights = [folder / name for name in ("model.float16.bin", "model.safetensors")]
+    assert weights[0].stat().st_size < 0.6 * weights[1].stat().st_size
     assert export_command(folder, "model.int8.onnx").endswith("int8 --calibrate CROPS")
 
 

@@ -110,6 +110,10 @@ def test_probability_is_the_logistic() -> None:
 def test_thresholds_are_the_measured_ones() -> None:
     assert CALIBRATION.threshold(0.01) == 0.6
     assert CALIBRATION.threshold(1e-3) == 0.75
+    assert CALIBRATION.threshold(0.1**3) == 0.75  # which is not quite 0.001
+    rare = OperatingPoint(false_accept_rate=1e-9, threshold=0.9, true_accept_rate=0.1)
+    with pytest.raises(CalibrationError, match="rate of 2e-09"):
+        replace(CALIBRATION, points=(rare,)).threshold(2e-9)
     with pytest.raises(
         CalibrationError, match=r"rate of 0\.0001; measured on a set: 0\.01, 0\.001"
     ):
@@ -124,7 +128,8 @@ def test_a_verdict_accepts_from_the_threshold_on() -> None:
     assert (verdict.cosine, verdict.threshold, verdict.false_accept_rate) == (0.75, 0.75, 1e-3)
     assert verdict.probability == pytest.approx(1 / (1 + math.exp(-2.5)))
     assert CALIBRATION.judge(0.7499).same_person is False
-    assert CALIBRATION.judge(0.7, false_accept_rate=1e-2).same_person is True
+    verdict = CALIBRATION.judge(0.7, false_accept_rate=1e-2)
+    assert (verdict.same_person, verdict.false_accept_rate) == (True, 1e-2)
 
 
 def test_same_person_of_two_images() -> None:

@@ -202,8 +202,7 @@ def pairs_calibration(data: str, parts: list[Embeddings], flip: bool) -> Calibra
         CalibrationError: As `fit_calibration`, or no image could be read.
     """
     samples = [sample for part in parts for sample in part.samples]
-    first = {sample.path: index for index, sample in reversed(list(enumerate(samples)))}
-    chosen = sorted(first.values())
+    chosen = sorted({sample.path: index for index, sample in enumerate(samples)}.values())
     if not chosen:
         raise CalibrationError(f"{data} has no readable image.")
     pids = np.array([samples[index].pid for index in chosen])

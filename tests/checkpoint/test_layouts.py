@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from passreid.card import HALF, IMAGENET_MEAN
+from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD
 from passreid.checkpoint import (
+    layouts,
     load_checkpoint,
     resize_positions,
 )
@@ -86,10 +87,12 @@ def test_other_containers_of_the_same_tensors(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize("prefix", ["", "backbone.", "base.", "module.backbone.", "base.module."])
 def test_pre_trained_backbone_under_any_prefix(tmp_path: Path, prefix: str) -> None:
     tensors = backbone()
-    torch.save(prefixed(prefix, tensors), tmp_path / "pass_vit.pth")
+    torch.save(prefixed(prefix, tensors) | {"epoch": 3}, tmp_path / "pass_vit.pth")
     model, card, report = load_checkpoint(tmp_path / "pass_vit.pth")
     assert_same_network(model, expected(tensors))
-    assert card.mean == IMAGENET_MEAN and report.initialised == ("neck: new, the file has none",)
+    assert (card.mean, card.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert report.initialised == ("neck: new, the file has none",)
+    assert report.set_aside == {"other entries of the file": ("epoch",)}
     assert torch.equal(model.neck.weight, torch.ones(256)) and not model.neck.bias.requires_grad
 
 
@@ -100,12 +103,50 @@ def test_self_supervised_checkpoint_prefers_the_teacher(tmp_path: Path) -> None:
     for role, tensors in (("auto", teacher), ("teacher", teacher), ("student", student)):
         model, _, report = load_checkpoint(path, role=role)  # type: ignore[arg-type]
         assert_same_network(model, expected(tensors))
+        assert report.source == f"{path} {'student' if role == 'student' else 'teacher'}"
     (head,) = (names for why, names in report.set_aside.items() if "head" in why)
     assert head == ("module.head.last_layer_cls.weight_v", "module.head.mlp_cls.0.weight")
     assert "optimizer" in report.set_aside["other entries of the file"]
     torch.save({"teacher": teacher}, path)
     with pytest.raises(CheckpointError, match="has no 'student' entry"):
         load_checkpoint(path, role="student")
+    torch.save({"student": student}, path)
+    assert_same_network(load_checkpoint(path).model, expected(student))
+
+
+@pytest.mark.parametrize("neck", ["multi", "single"])
+def test_a_neck_on_a_bare_backbone_is_supervised_where_something_tells(
+    tmp_path: Path, neck: str
+) -> None:
+    tensors = bare(fine_tuned(neck=neck))
+    if neck == "multi":
+        del tensors["classifier.weight"]
+    torch.save(tensors, tmp_path / "m.pth")
+    _, card, report = load_checkpoint(tmp_path / "m.pth")
+    assert (report.format, card.architecture.feature) == ("pass", "before")
+
+
+def test_any_number_of_part_tokens(tmp_path: Path) -> None:
+    tensors = backbone()
+    for part in range(4, 11):
+        tensors |= build({f"part_token{part}": (1, 1, 64), f"part{part}_pos": (1, 1, 64)})
+    torch.save(tensors, tmp_path / "ten.pth")
+    model, card, _ = load_checkpoint(tmp_path / "ten.pth")
+    assert card.architecture.parts == 10
+    for part in (1, 10):
+        token = model.state_dict()["vit.reg_token"][:, part - 1]
+        assert torch.equal(token, tensors[f"part_token{part}"][:, 0])
+    torch.save({n: t for n, t in tensors.items() if "part" not in n}, tmp_path / "none.pth")
+    _, card, report = load_checkpoint(tmp_path / "none.pth")
+    assert (card.architecture.parts, report.format) == (0, "pass")
+
+
+def test_every_hidden_width_is_what_the_network_makes_of_the_ratio() -> None:
+    shapes = {"cls_token": (1, 1, 448), "patch_embed.proj.weight": (448, 3, 16, 16)}
+    for hidden in range(1, 1000):
+        shapes["blocks.0.mlp.fc1.weight"] = (hidden, 448)
+        facts = layouts.deduce(shapes, layouts.TIMM, keep_classifier=False)
+        assert int(448 * facts["mlp_ratio"]) == hidden
 
 
 @pytest.mark.parametrize("neck", ["multi", "single"])
@@ -124,10 +165,22 @@ def test_cluster_contrast(tmp_path: Path, neck: str) -> None:
     assert bool(assumed) == (neck == "multi")
 
 
+def test_a_scalar_of_an_older_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    content = {"state_dict": backbone(), "best_mAP": np.mean([0.5, 0.6])}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    written = path.read_bytes()
+    assert b"numpy._core.multiarray" in written
+    path.write_bytes(written.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert "best_mAP" in load_checkpoint(path).report.set_aside["other entries of the file"]
+
+
 def test_a_fusion_that_was_said_is_not_assumed(tmp_path: Path) -> None:
     torch.save(prefixed("module.", clustered("multi")), tmp_path / "usl.pth")
     _, card, report = load_checkpoint(tmp_path / "usl.pth", fusion="mean")
     assert (card.architecture.fusion, report.initialised) == ("mean", ())
+    card = load_checkpoint(tmp_path / "usl.pth", feature="before").card
+    assert card.architecture.feature == "before"
     torch.save(fine_tuned(), tmp_path / "supervised.pth")  # whose classifier tells
     assert load_checkpoint(tmp_path / "supervised.pth").report.initialised == ()
 
@@ -139,6 +192,7 @@ def test_transreid_ssl(tmp_path: Path, stem: bool) -> None:
     model, card, report = load_checkpoint(tmp_path / "dino.pth")
     assert_same_network(model, expected(tensors))
     assert card.architecture.stem == ("ics" if stem else "none")
+    assert card.architecture.neck == "single"
     assert report.format == ("transreid-ssl" if stem else "timm")
     tuned = prefixed("base.", tensors) | build(seeded.neck_shapes("bottleneck", 64))
     tuned |= build(
@@ -148,6 +202,7 @@ def test_transreid_ssl(tmp_path: Path, stem: bool) -> None:
     model, card, report = load_checkpoint(tmp_path / "tuned.pth", feature="after")
     assert_same_network(model, expected(bare(tuned), feature="after", necks=("bottleneck",)))
     assert (report.format, card.mean, card.architecture.parts) == ("transreid-ssl", HALF, 0)
+    assert card.architecture.fusion == "cat"
     unsupervised = prefixed("module.", tensors | build(seeded.neck_shapes("bottleneck", 64)))
     torch.save({"state_dict": unsupervised}, tmp_path / "usl.pth")
     model, card, _ = load_checkpoint(tmp_path / "usl.pth")
@@ -165,12 +220,14 @@ def test_timm_with_and_without_register_tokens(
     tensors = plain(registers=registers)
     if not inside:  # timm's no_embed_class: the table has the patches alone
         tensors["pos_embed"] = tensors["pos_embed"][:, 1 + registers :].contiguous()
-    head = build({"head.weight": (10, 64), "head.bias": (10,)})
+    head = build({"head.weight": (10, 64), "head.bias": (10,), "fc_norm.weight": (64,)})
     save_file(tensors | head, tmp_path / "model.safetensors")
     # Without a size, 8 rows could also be 4 special tokens and a 2x2 grid.
     model, card, report = load_checkpoint(tmp_path, image_size=(64, 32))
     assert_same_network(model, expected(tensors))
     assert (card.architecture.parts, report.format) == (registers, "timm")
+    if inside:  # though 12 rows could be a 6x2 grid without them
+        assert load_checkpoint(tmp_path).card.architecture.image_size == (64, 32)
 
 
 def test_square_grid_is_found_and_resampled(tmp_path: Path) -> None:
@@ -181,6 +238,8 @@ def test_square_grid_is_found_and_resampled(tmp_path: Path) -> None:
     tensors["pos_embed"] = resize_positions(tensors["pos_embed"], (4, 4), (4, 2), 1)
     assert_same_network(model, expected(tensors))
     assert report.resized == ((4, 4), (4, 2)) and "4x4 -> 4x2, bilinear" in str(report)
+    _, card, report = load_checkpoint(tmp_path / "dino.pth", stride=(12, 12))
+    assert (card.architecture.image_size, report.resized) == ((64, 64), ((4, 4), (5, 5)))
 
 
 def test_grid_that_no_ratio_fits_must_be_said(tmp_path: Path) -> None:

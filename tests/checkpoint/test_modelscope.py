@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from passreid.card import HALF
+from passreid.card import HALF, ModelCard
 from passreid.checkpoint import (
     load_checkpoint,
+    save_as,
 )
 from passreid.errors import CheckpointError
+from passreid.model import PartViT
 from tests.checkpoint.fabricate import (
+    TINY,
     Tensors,
     assert_same_network,
     bare,
@@ -58,8 +62,13 @@ def test_modelscope_folder(tmp_path: Path) -> None:
         ),
         ({"INPUT.SIZE_TEST": [96, 32]}, "SIZE_TEST is .96, 32., SIZE_TRAIN .64, 32."),
         ({"INPUT.SIZE_TRAIN": "64x32"}, "INPUT.SIZE_TRAIN is '64x32', expected two whole numbers"),
+        ({"INPUT.SIZE_TRAIN": [64, 32, 3]}, "expected two whole numbers"),
+        ({"INPUT.SIZE_TRAIN": [True, 32]}, "expected two whole numbers"),
+        ({"MODEL.STRIDE_SIZE": [0, 16]}, "STRIDE_SIZE is .0, 16., expected two whole numbers"),
+        ({"INPUT.PIXEL_MEAN": [True, 0.5, 0.5]}, "PIXEL_MEAN is .*, expected three numbers"),
         ({"INPUT.PIXEL_STD": [1, 2]}, r"PIXEL_STD is \[1, 2\], expected three numbers"),
         ({"MODEL.GEM_POOLING": True}, "GEM_POOLING is on"),
+        ({"MODEL.STEM_CONV": True}, "STEM_CONV is on"),
         ({"MODEL.FEAT_FUSION": "sum"}, "FEAT_FUSION is 'sum', expected cat or mean"),
         ({"MODEL.MULTI_NECK": "yes"}, "MULTI_NECK is 'yes', expected true or false"),
         ({"MODEL.MULTI_NECK": False}, "15 left over: bottleneck_1.bias"),
@@ -71,6 +80,62 @@ def test_configuration_that_does_not_hold(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(modelscope(tmp_path, fine_tuned(), changes))
+
+
+def test_what_no_grid_fits_is_not_said_in_pixels(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"have 10 patch positions; correct"):
+        load_checkpoint(modelscope(tmp_path, fine_tuned(patches=10)))
+
+
+def test_a_stride_that_overlaps(tmp_path: Path) -> None:
+    folder = modelscope(tmp_path, fine_tuned(patches=10), {"MODEL.STRIDE_SIZE": [12, 12]})
+    _, card, report = load_checkpoint(folder)
+    assert (card.architecture.stride, report.resized) == ((12, 12), None)
+    _, card, report = load_checkpoint(folder, stride=(16, 16))
+    assert (card.architecture.stride, report.resized) == ((16, 16), ((5, 2), (4, 2)))
+
+
+def test_what_the_configuration_leaves_open_is_as_usual(tmp_path: Path) -> None:
+    tensors = fine_tuned()
+    del tensors["classifier.weight"]
+    says: dict[str, Any] = {"INPUT.PIXEL_STD": [0.1, 0.2, 0.3], "MODEL.FEAT_FUSION": "mean"}
+    _, card, report = load_checkpoint(modelscope(tmp_path, tensors, says), feature="before")
+    assert (card.std, card.architecture.fusion) == ((0.1, 0.2, 0.3), "mean")
+    assert (card.architecture.feature, report.initialised) == ("before", ())
+    says = dict.fromkeys(["INPUT.SIZE_TEST", "MODEL.FEAT_FUSION", "TEST.NECK_FEAT"])
+    _, card, report = load_checkpoint(modelscope(tmp_path, tensors, says))
+    assert (card.architecture.feature, card.architecture.fusion) == ("before", "cat")
+    assert len(report.initialised) == 1
+    (tmp_path / "configuration.json").write_text(
+        '{"model": {"type": "passvitb", "cfg": {"INPUT": 7}}}'
+    )
+    assert load_checkpoint(tmp_path).card.mean == HALF
+
+
+def test_the_weights_of_the_folder_are_found(tmp_path: Path) -> None:
+    modelscope(tmp_path, fine_tuned())
+    (tmp_path / "another.pth").touch()
+    assert load_checkpoint(tmp_path).report.format == "modelscope"
+    (tmp_path / "pytorch_model.pt").rename(tmp_path / "another.pth")
+    assert load_checkpoint(tmp_path).report.format == "modelscope"
+
+
+def test_all_that_a_card_says_goes_through_a_configuration(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"stride": (12, 12), "neck": "single", "fusion": "mean"}
+    a = replace(TINY, **changes, feature="after", num_classes=0)
+    card = ModelCard(name="m", architecture=a, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    save_as(PartViT(a), card, tmp_path / "m", format="modelscope")
+    read = load_checkpoint(tmp_path / "m").card
+    assert replace(read, description="") == card
+    written = json.loads((tmp_path / "m" / "configuration.json").read_text())
+    assert written["model"]["cfg"]["DATASETS"] == {"NUM_CLASSES": 1}
+    with pytest.raises(CheckpointError, match="nor bicubic resizing"):
+        save_as(
+            PartViT(a),
+            replace(card, interpolation="bicubic"),
+            tmp_path / "soft",
+            format="modelscope",
+        )
 
 
 def test_configuration_of_another_model(tmp_path: Path) -> None:

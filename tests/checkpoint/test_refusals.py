@@ -78,6 +78,10 @@ def test_no_tensor_may_be_missing_but_the_unused(tmp_path: Path, name: str) -> N
         ({"norm.bias": torch.zeros(0)}, r"norm.bias .expected \(64,\), found \(0,\)"),
         ({"norm.bias": torch.full((64,), -torch.inf)}, r"1 not finite: norm\.bias"),
         ({"norm.bias": torch.full((64,), torch.nan).half()}, r"1 not finite: norm\.bias"),
+        (
+            {"norm.bias": torch.full((64,), torch.nan).to(torch.float8_e4m3fn)},
+            r"1 not finite: norm\.bias",
+        ),
         ({"cls_token": torch.zeros(1, 1, 65)}, "width 65 is no multiple of 64; give"),
     ],
 )
@@ -124,6 +128,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
         (b"", "the file is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>Google Drive", "a web page, not weights"),
+        (b"\n <html>", "a web page, not weights"),
         (b"epoch,loss\n1,2\n", r"not a weight file \(text\)"),
         (bytes(range(1, 99)), "neither safetensors nor a PyTorch file"),
         (b"PK\x03\x04 but no more", "damaged or cut short PyTorch file"),
@@ -230,6 +235,8 @@ def test_old_torch_reads_safetensors_only(tmp_path: Path, monkeypatch: pytest.Mo
         CheckpointError, match=r"torch 2\.9\.1\+cpu can be made to .*2\.10 or newer"
     ):
         load_checkpoint(tmp_path / "m.pth")
+    monkeypatch.setattr(torch, "__version__", "2.10.0")
+    load_checkpoint(tmp_path / "m.pth")
 
 
 def test_places_without_a_model(tmp_path: Path) -> None:
@@ -246,6 +253,9 @@ def test_places_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "dir.pth").mkdir()
     with pytest.raises(ModelNotFoundError):
         load_checkpoint(tmp_path / "dir.pth")
+    (tmp_path / "a.pth").unlink()
+    (tmp_path / "b.pth").rename(tmp_path / "b.bin")
+    assert load_checkpoint(tmp_path).card.name == "b"
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +273,18 @@ def test_a_feature_that_needs_a_neck_needs_a_neck(tmp_path: Path) -> None:
     torch.save(backbone(), tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match="has no neck, so no feature 'after'"):
         load_checkpoint(tmp_path / "m.pth", feature="after")
+
+
+def test_a_neck_that_does_not_fit_the_folders_own(tmp_path: Path) -> None:
+    folder = small.folder(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="neck does not fit single neck and cat fusion"):
+        load_checkpoint(folder, neck="single")
+
+
+def test_a_card_says_nothing_of_another_file_beside_it(tmp_path: Path) -> None:
+    folder = small.folder(tmp_path / "m")
+    torch.save(fine_tuned(), folder / "other.pth")
+    assert load_checkpoint(folder / "other.pth").card.name == "other"
 
 
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:

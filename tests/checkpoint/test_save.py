@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from passreid.card import Architecture, ModelCard
@@ -121,6 +122,8 @@ def test_own_folder_comes_back_bit_by_bit(tmp_path: Path) -> None:
         "model.json",
         "model.safetensors",
     ]
+    with safe_open(tmp_path / "m" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}  # without which transformers refuses it
     without, card, report = load_checkpoint(tmp_path / "m" / "model.safetensors")
     assert without.classifier is None and card.calibration == CARD.calibration
     assert report.set_aside == {"identity classifier": ("classifier.weight",)}
@@ -152,6 +155,9 @@ def test_what_was_measured_of_another_network_is_dropped(tmp_path: Path) -> None
     save_folder(PartViT(OWN), CARD, tmp_path)
     merging = load_checkpoint(tmp_path, merge=2).card
     assert merging.calibration is None and not merging.scores
+    save_folder(PartViT(OWN), replace(CARD, calibration=None), tmp_path)
+    assert not load_checkpoint(tmp_path, merge=2).card.scores
+    save_folder(PartViT(OWN), CARD, tmp_path)
     model, card, report = load_checkpoint(tmp_path, image_size=(96, 32))
     assert card.calibration is None and not card.scores and report.resized == ((4, 2), (6, 2))
     assert "calibration and scores: none" in str(report)
@@ -190,14 +196,18 @@ def test_a_failed_save_leaves_the_old_model(
         raise OSError(28, "No space left on device")
 
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("PytorchStreamWriter failed writing file")
+        raise RuntimeError("PytorchStreamWriter failed writing file\nframe #0")
 
-    monkeypatch.setattr("passreid.checkpoint.files.save_file", full)
-    with pytest.raises(OutputError, match=r"cannot be written .*No space left"):
-        save_folder(PartViT(OWN), CARD, tmp_path)
+    def wrapped(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    for failure in (full, wrapped):
+        monkeypatch.setattr("passreid.checkpoint.files.save_file", failure)
+        with pytest.raises(OutputError, match=r"cannot be written .*No space left"):
+            save_folder(PartViT(OWN), CARD, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(OutputError, match=r"cannot be written .*failed writing file"):
+    with pytest.raises(OutputError, match=r"cannot be written .*failed writing file\W*$"):
         save_as(PartViT(TINY), ModelCard(name="x", architecture=TINY), tmp_path / "m.pth")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "file").write_text("")

@@ -42,7 +42,7 @@ def test_unusable_sets_are_refused(parts: dict[str, Any], message: str) -> None:
 
 def test_summary_counts_people_without_distractors() -> None:
     dataset = build(
-        train=samples((5, 0), (5, 1), (9, 1)),
+        train=samples((0, 0), (0, 1), (9, 1)),
         query=samples((1, 0)),
         gallery=samples((0, 2), (1, 1), (1, -1)),
     )
@@ -56,6 +56,12 @@ def test_summary_counts_people_without_distractors() -> None:
 def test_pid_0_is_a_person_where_it_is_searched_for() -> None:
     dataset = build(query=samples((0, 0)), gallery=samples((0, 1), (1, 1)))
     assert dataset.summary()[2].people == 2
+
+
+def test_queries_that_no_other_camera_answers() -> None:
+    query = samples((1, 0), (2, 0), (3, -1), (4, -1))
+    dataset = build(query=query, gallery=samples((1, 0), (2, 0), (2, 1), (3, -1)))
+    assert dataset.unanswerable() == [query[0], query[3]]
 
 
 def test_cameras_are_known_only_if_every_one_is() -> None:

@@ -113,7 +113,11 @@ def test_queries_that_cannot_count_are_named(tmp_path: Path) -> None:
 
 
 def test_people_of_the_test_who_are_in_training_are_named(tmp_path: Path) -> None:
-    root = touch(trees.market(tmp_path), "bounding_box_train/0002_c1s1_000001_01.jpg")
+    root = touch(
+        trees.market(tmp_path),
+        "bounding_box_train/0002_c1s1_000001_01.jpg",
+        "bounding_box_test/0011_c1s1_000451_03.jpg",  # nobody asks for
+    )
     assert "1 people of query are also in train (pid 2)" in note(read_dataset(root), "in train")
 
 
@@ -128,6 +132,8 @@ def test_duke_is_told_by_its_names_and_called_withdrawn(tmp_path: Path) -> None:
     assert dataset.kind == "dukemtmc"
     assert labels(dataset, "gallery") == [("0005_c5_f0051781.jpg", 5, 4)]
     assert note(dataset, "withdrawn")
+    (root / "bounding_box_train/0001_c2_f0046182.jpg").unlink()
+    assert read_dataset(root).kind == "dukemtmc"  # the test images tell as well
 
 
 def occluded(root: Path) -> Path:
@@ -140,20 +146,29 @@ def occluded(root: Path) -> Path:
     )
 
 
-def test_occluded_duke_is_told_by_its_folder(tmp_path: Path) -> None:
+def test_occluded_duke_is_told_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = read_dataset(occluded(tmp_path / "Occluded_Duke"))
     assert dataset.kind == "occluded-duke"
     assert len(dataset.train) == 2
+    assert note(dataset, "withdrew")
+    monkeypatch.chdir(tmp_path / "Occluded_Duke")
+    assert read_dataset(".").kind == "occluded-duke"
 
 
 def test_the_lists_of_occluded_duke_restrict_the_folders(tmp_path: Path) -> None:
     root = occluded(tmp_path / "x")
-    (root / "train.list").write_text("0001_c3_f0046182.jpg\n")
+    (root / "train.list").write_text("bounding_box_train/0001_c3_f0046182.jpg \n\n")
     dataset = read_dataset(root)
     assert dataset.kind == "occluded-duke"
     assert [name for name, *_ in labels(dataset, "train")] == ["0001_c3_f0046182.jpg"]
+    assert len(read_dataset(root, "dukemtmc").train) == 2  # which has no lists
     (root / "train.list").write_text("0009_c3_f0000001.jpg\n")
     with pytest.raises(DatasetError, match=r"train\.list lists 1 files that do not exist"):
+        read_dataset(root)
+    (root / "train.list").rename(root / "query.list")
+    with pytest.raises(DatasetError, match=r"query\.list lists 1 files"):
         read_dataset(root)
 
 
@@ -166,12 +181,24 @@ def cuhk03(root: Path, box: str) -> Path:
     )
 
 
-def test_cuhk03_is_read_from_one_of_its_boxes(tmp_path: Path) -> None:
+def test_cuhk03_is_read_from_one_of_its_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = cuhk03(tmp_path / "cuhk03-np", "labeled")
     dataset = read_dataset(root)
     assert (dataset.kind, dataset.name) == ("cuhk03-np", "cuhk03-np/labeled")
     assert [len(dataset.subset(s)) for s in ("train", "query", "gallery")] == [1, 1, 1]
     assert read_dataset(root / "labeled") == dataset
+    monkeypatch.chdir(root / "labeled")
+    assert read_dataset(".").name == dataset.name
+
+
+def test_the_boxes_of_cuhk03_have_published_sizes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "cuhk03-np/detected", {"train": (2, 1)})
+    dataset = read_dataset(cuhk03(tmp_path, "detected"))
+    assert note(dataset, "train: 1 people, the published set has 2")
 
 
 def test_cuhk03_asks_which_boxes_are_meant(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,17 @@ def test_the_face_masked_version_is_named(tmp_path: Path) -> None:
     assert read_dataset(root, "msmt17-v2") == dataset
     with pytest.raises(DatasetError, match="face-masked version"):
         read_dataset(root, "msmt17")
+    msmt17(root)  # both versions in one folder
+    assert read_dataset(root, "msmt17").query[0].path.parts[-3] == "test"
+
+
+def test_the_part_to_measure_on_may_lie_there_alone(tmp_path: Path) -> None:
+    root = msmt17(tmp_path)
+    for path in ("list_train.txt", "list_val.txt"):
+        (root / path).unlink()
+    shutil.rmtree(root / "train")
+    dataset = read_dataset(root)
+    assert (dataset.kind, dataset.train, len(dataset.query)) == ("msmt17", (), 1)
 
 
 def test_listed_files_that_are_missing_are_named_and_counted(tmp_path: Path) -> None:
@@ -65,7 +77,16 @@ def test_listed_files_that_are_missing_are_named_and_counted(tmp_path: Path) -> 
         read_dataset(root)
 
 
-@pytest.mark.parametrize("line", ["0000/x.jpg 0", "0000/0000_000_01_a.jpg", "a_b_1.jpg zero"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0000/x.jpg 0",
+        "0000/0000_000.jpg 0",
+        "0000/0000_000_a_1.jpg 0",
+        "0000/0000_000_01_a.jpg",
+        "a_b_1.jpg zero",
+    ],
+)
 def test_a_line_that_is_no_path_and_pid_is_named(tmp_path: Path, line: str) -> None:
     root = msmt17(tmp_path)
     with (root / "list_query.txt").open("a") as file:

@@ -22,6 +22,7 @@ def test_folders_without_a_split_are_for_searching(tmp_path: Path) -> None:
         "ada/more/d_cam2.png",
         "bob/only.jpg",
         "notes/readme.txt",
+        ".thumbnails/a.jpg",
     )
     dataset = read_dataset(root)
     assert (dataset.kind, dataset.name) == ("folders", "people")
@@ -38,6 +39,21 @@ def test_folders_without_a_split_are_for_searching(tmp_path: Path) -> None:
     assert note(dataset, "camera of 1 of 5 images")
 
 
+@pytest.mark.parametrize(
+    ("name", "cameras"),
+    [
+        ("c3_1.jpg", ["3"]),
+        ("a-CAM12.png", ["12"]),
+        ("0002_c1s2_000451_03.jpg", ["1"]),
+        ("9f_c3d9.jpg", []),  # a checksum
+        ("abc3.jpg", []),
+    ],
+)
+def test_the_camera_stands_in_the_files_name(tmp_path: Path, name: str, cameras: list[str]) -> None:
+    dataset = read_dataset(touch(tmp_path, f"ada/{name}", "ada/other.jpg"))
+    assert [*dataset.cameras.values()] == cameras
+
+
 def test_folders_that_are_called_by_numbers_keep_them(tmp_path: Path) -> None:
     root = touch(tmp_path, "0012/a.jpg", "0012/b.jpg", "7/a.jpg")
     dataset = read_dataset(root)
@@ -49,6 +65,11 @@ def test_folders_that_are_called_by_numbers_keep_them(tmp_path: Path) -> None:
 def test_two_names_of_one_number_are_two_people(tmp_path: Path) -> None:
     root = touch(tmp_path, "012/a.jpg", "12/a.jpg", "12/b.jpg")
     assert read_dataset(root).people == {1: "012", 2: "12"}
+
+
+def test_two_names_of_one_number_are_two_cameras(tmp_path: Path) -> None:
+    root = touch(tmp_path, "ada/a_c1.jpg", "ada/b_c01.jpg")
+    assert read_dataset(root).cameras == {0: "01", 1: "1"}
 
 
 def test_notes_call_people_by_their_names(tmp_path: Path) -> None:
@@ -91,6 +112,9 @@ def test_a_test_folder_is_split_into_query_and_gallery(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/eve/1.jpg", "test/ada/1.jpg", "test/ada/2.jpg")
     dataset = read_dataset(root)
     assert [len(dataset.subset(s)) for s in ("train", "query", "gallery")] == [1, 1, 1]
+    touch(root, "query/bob/1.jpg", "gallery/bob/2.jpg")
+    dataset = read_dataset(root)
+    assert [len(dataset.subset(s)) for s in ("train", "query", "gallery")] == [1, 2, 2]
 
 
 def test_images_that_nobody_is_named_on_are_refused(tmp_path: Path) -> None:
@@ -116,7 +140,7 @@ def test_named_kind_folders_without_images_is_refused(tmp_path: Path) -> None:
     [
         ([0, 0, 1, 1, 1], [0, 2]),  # the first image of each camera with two
         ([0, 0, 1], [0]),  # camera 1 keeps its only image in the gallery
-        ([0, 1, 2], [0]),  # no camera has two: the first camera's
+        ([1, 0, 2], [1]),  # no camera has two: the first camera's
         ([-1, -1, -1], [0]),
         ([0], []),
     ],
@@ -137,7 +161,7 @@ def write_csv(root: Path, text: str, *, encoding: str = "utf-8") -> Path:
 
 
 def test_csv_with_all_columns(tmp_path: Path) -> None:
-    lines = ("img/a.jpg,ada,3,query", "img/b.jpg,ada,,gallery", "img/c.jpg,bob,-1,train")
+    lines = ("img/a.jpg,ada,3,Query", "img/b.jpg,ada,,gallery", "img/c.jpg,bob,-1,train")
     rows = "\n".join(("path,pid,camid,split", *lines))
     file = write_csv(tmp_path, rows)
     dataset = read_dataset(file)
@@ -147,14 +171,31 @@ def test_csv_with_all_columns(tmp_path: Path) -> None:
     assert labels(dataset, "gallery") == [("b.jpg", 1, -1)]
     assert labels(dataset, "train") == [("c.jpg", 2, -1)]
     assert [s.path for s in read_dataset(tmp_path).query] == [s.path for s in dataset.query]
+    assert note(dataset, "camera of 2 of 3 images is not known")
 
 
-def test_csv_with_two_columns_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_csv_with_two_columns_as_a_spreadsheet_writes_it(tmp_path: Path, separator: str) -> None:
     rows = "Path; PID\r\nimg/a.jpg;5\r\n\r\n img/b.jpg ;5\r\nimg/c.jpg;-1\r\n"
-    dataset = read_dataset(write_csv(tmp_path, rows, encoding="utf-8-sig"))
+    file = write_csv(tmp_path, rows.replace(";", separator), encoding="utf-8-sig")
+    dataset = read_dataset(file.rename(tmp_path / "LIST.CSV"))
     assert labels(dataset, "query") == [("a.jpg", 5, -1)]
     assert labels(dataset, "gallery") == [("b.jpg", 5, -1)]
     assert dataset.people == {}
+    (tmp_path / "LIST.CSV").rename(file)
+    assert read_dataset(tmp_path).query == dataset.query
+
+
+def test_csv_rows_may_end_early(tmp_path: Path) -> None:
+    rows = "path,pid,camid,split\nimg/a.jpg,1,2\nimg/b.jpg,1\n"
+    dataset = read_dataset(write_csv(tmp_path, rows))
+    assert [s.camid for s in (*dataset.query, *dataset.gallery)] == [-1, 2]
+
+
+def test_csv_may_list_a_query_in_the_gallery_too(tmp_path: Path) -> None:
+    rows = "path,pid,split\nimg/a.jpg,1,query\nimg/a.jpg,1,gallery\n"
+    dataset = read_dataset(write_csv(tmp_path, rows))
+    assert note(dataset, "1 images are in both query and gallery (a.jpg)")
 
 
 def test_csv_junk_is_counted_where_a_split_is_named(tmp_path: Path) -> None:
@@ -188,6 +229,7 @@ def test_csv_paths_may_be_absolute(tmp_path: Path) -> None:
         ("path,pid\n", "lists no images"),
         ("path,pid\nimg/a.jpg,1\nimg/b.jpg\n", "line 3: pid is empty"),
         ("path,pid\n\n,1\n", "line 3: path is empty"),
+        ("path,pid\nimg/a.jpg,1\nimg/b.jpg,-1\nimg/c.jpg,-1\n", "no person has two images"),
         ("path,pid,split\nimg/a.jpg,1,validation\n", "line 2: split is 'validation'"),
         ("path,pid\nimg/a.jpg,1\nimg/x.jpg,1\nimg/y.jpg,1\n", r"lists 2 files .*x\.jpg.*y\.jpg"),
         ("path,pid\nimg/a.jpg,1\n" + "x" * 200_000 + ",1\n", "line 3: not valid CSV"),
@@ -211,11 +253,14 @@ def test_another_csv_file_does_not_hide_the_folders(tmp_path: Path) -> None:
     root = touch(tmp_path, "ada/1.jpg", "ada/2.jpg")
     (root / "results.csv").write_text("rank,score\n1,0.5\n")
     (root / "notes.csv").write_text("Größe;Zahl\n1;2\n", encoding="latin-1")
+    (root / "people.csv").mkdir()
     assert read_dataset(root).kind == "folders"
 
 
 def test_a_folder_with_two_lists_asks_which(tmp_path: Path) -> None:
+    touch(tmp_path, "ada/1.jpg", "ada/2.jpg")
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("path,pid\n")
+    assert read_dataset(tmp_path).kind == "folders"
     with pytest.raises(DatasetError, match="2 CSV files"):
         read_dataset(tmp_path, "csv")

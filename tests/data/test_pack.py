@@ -12,7 +12,7 @@ import pytest
 
 from passreid.data import filelist
 from passreid.data.filelist import FileList
-from passreid.data.shards import INDEX, pack, unfolded
+from passreid.data.shards import INDEX, pack, read_range, unfolded
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import read_image
 from tests.pretraining.tiny import write_images
@@ -74,7 +74,7 @@ def test_webdataset_reads_what_was_packed_and_we_read_what_it_writes(
 
 
 def test_shards_and_pictures_lie_side_by_side(folder: Path, tmp_path: Path) -> None:
-    with tarfile.open(folder / "x.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(folder / "a" / "x.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         tar.add(folder / "a" / "0000.png", "deep/0000.PNG")
         tar.addfile(tarfile.TarInfo("deep/0000.json"), io.BytesIO())
         link = tarfile.TarInfo("link.png")
@@ -82,9 +82,9 @@ def test_shards_and_pictures_lie_side_by_side(folder: Path, tmp_path: Path) -> N
         tar.addfile(link)
     files = FileList.find(folder)
     assert len(files) == 8
-    assert files.name(7) == f"{folder}/x.tar deep/0000.PNG"
+    assert files.name(7) == f"{folder}/a/x.tar deep/0000.PNG"
     assert files.read(7).size == (24, 48)
-    (tmp_path / "list.txt").write_text("in/a/0001.png\nin/x.tar\n")
+    (tmp_path / "list.txt").write_text("in/a/0001.png\nin/a/x.tar\n")
     assert len(FileList.find(tmp_path / "list.txt")) == 2
 
 
@@ -117,6 +117,20 @@ def test_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
     assert_same_pictures(FileList.of(sorted(folder.iterdir())), folder)
     pack(folder, tmp_path / "out")
     assert_same_pictures(FileList.find(tmp_path / "out"), folder)
+
+
+def test_packed_names_are_keys_that_webdataset_takes(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", 1)
+    (folder / "0000.png").rename(folder / "b\tc.d.PNG")
+    pack(folder, tmp_path / "out")
+    assert FileList.find(tmp_path / "out").name(0).endswith("shard-000000.tar b_c_d.png")
+
+
+def test_a_range_ends_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    assert read_range(str(tmp_path / "x"), 7, 3) == b"789"
+    with pytest.raises(OSError, match="ends after 10 bytes"):
+        read_range(str(tmp_path / "x"), 7, 4)
 
 
 def test_a_whole_path_of_windows_is_not_below_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +171,10 @@ def test_what_is_no_plain_tar_is_refused(tmp_path: Path) -> None:
         tar.addfile(tarfile.TarInfo("a.txt"))
     with pytest.raises(DatasetError, match="hold no picture"):
         FileList.find(tmp_path)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a\tb.png"))
+    with pytest.raises(DatasetError, match=r"x\.tar: the name 'a\\tb\.png' holds a tab"):
+        FileList.find(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "index", "picture"])
@@ -188,6 +206,8 @@ def test_shards_in_object_storage(folder: Path, tmp_path: Path) -> None:
         again = FileList.again(Path("memory://bucket/crops"), files.text)
         assert again.read(6).size == (24, 48)
         assert len(FileList.find(Path("memory://bucket/crops/shard-000000.tar"))) == 4
+        memory.pipe("/bucket/list.txt", b"crops/shard-000001.tar\n")
+        assert FileList.find(Path("memory://bucket/list.txt")).read(2).size == (24, 48)
     finally:
         memory.rm("/bucket", recursive=True)
     with pytest.raises(DatasetError, match=r"memory://bucket/none/index\.tsv: cannot be read"):

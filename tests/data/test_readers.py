@@ -18,6 +18,7 @@ from tests.data.trees import touch
 def test_the_set_may_lie_one_folder_deeper(tmp_path: Path) -> None:
     root = trees.market(tmp_path / "data" / "Market-1501-v15.09.15")
     touch(tmp_path / "data", "other/readme.txt")
+    (tmp_path / "data" / "list.csv").write_text("path,pid\n")
     dataset = read_dataset(tmp_path / "data")
     assert dataset == read_dataset(root)
     assert dataset.name == "Market-1501-v15.09.15"

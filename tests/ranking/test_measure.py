@@ -99,12 +99,19 @@ def test_unknown_camera_is_nobodys_own_camera() -> None:
     assert measure([[1.0, 0.0]], [[1.0, 0.0]], labels=Labels([7], [7])).rank(1) == 1
 
 
+def test_labels_may_be_integers_of_any_size() -> None:
+    labels = Labels(np.array([255], np.uint8), np.array([-1, 255], np.int16))
+    assert labels.query_pids.dtype == labels.gallery_pids.dtype == np.int64
+    assert measure_distances([[0.1, 0.2]], labels=labels).first_hit.tolist() == [1]
+
+
 def test_rank_10_is_defined_on_a_gallery_of_three() -> None:
     metrics = measure_distances(
         [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]], labels=Labels([1, 2], [3, 1, 2]), max_rank=10
     )
     assert metrics.cmc.tolist() == [0, 0.5] + [1.0] * 8
     assert metrics.rank(10) == 1
+    assert len(measure_distances([[0.1]], labels=Labels([1], [1])).cmc) == 50
 
 
 def test_queries_without_a_positive_are_skipped_and_named() -> None:

@@ -60,6 +60,13 @@ def test_a_query_may_find_nobody() -> None:
     assert repr(result) == "Ranking(2 queries, top 3, 1 without a match)"
 
 
+def test_a_threshold_of_nought_is_one() -> None:
+    query, gallery = [[1.0, 0.0]], [[-1.0, 0.1], [0.0, 1.0], [1.0, 0.0]]
+    assert rank(query, gallery, threshold=0.0).indices.tolist() == [[2, 1, -1]]
+    assert rank(query, gallery).similarity[0, 2] == pytest.approx(-(1.01**-0.5))
+    assert rank_distances([[0.0, 0.5]], max_distance=0.0).indices.tolist() == [[0, -1]]
+
+
 def test_a_threshold_that_is_no_number_is_not_none() -> None:
     with pytest.raises(UsageError, match="threshold is NaN"):
         rank([[1, 0]], [[1, 0]], threshold=float("nan"))
@@ -93,6 +100,11 @@ def test_a_ranking_is_checked_at_birth(indices: Any, similarity: Any, message: s
         Ranking(np.array(indices), np.array(similarity, np.float32))
 
 
+def test_ten_hits_are_found_unless_more_are_asked_for() -> None:
+    assert rank([[1.0]], [[1.0]] * 12).indices.shape == (1, 10)
+    assert rank_distances([[1.0] * 12]).indices.shape == (1, 10)
+
+
 def test_top_k_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="top_k is 0"):
         rank([[1.0]], [[1.0]], top_k=0)
@@ -104,6 +116,7 @@ def test_top_k_below_one_is_refused() -> None:
         ([1.0, 2.0], [[1.0, 2.0]], r"query must be a matrix.*vector\[None\]"),
         ([[1.0, 2.0]], [[1.0], [1.0, 2.0]], "gallery cannot be read as a matrix"),
         ([["a", "b"]], [[1.0, 2.0]], "query must be a matrix of numbers"),
+        ([[True, False]], [[1.0, 2.0]], "query must be a matrix of numbers"),
         ([[1.0, 2.0]], np.zeros((0, 2)), "gallery of shape .* is empty"),
         ([[1.0, 2.0]], [[1.0, 2.0, 3.0]], "2 numbers and gallery embeddings 3.*same model"),
         ([[1.0, 2.0]], [[1.0, 2.0], [math.nan, 0.0]], "gallery holds NaN .* row 1"),
@@ -173,6 +186,7 @@ def test_however_wide_the_gallery_a_block_has_rows_enough_for_a_fast_product(
     rows = np.eye(100, dtype=np.float32)
     blocks = [(start, len(block)) for start, block in similarity.product_blocks(rows, rows)]
     assert blocks == [(0, 64), (64, 36)]
+    assert len(list(similarity.negated_blocks(rows))) == 100
 
 
 def test_memory_is_that_of_a_few_blocks() -> None:

@@ -227,7 +227,7 @@ def spell(name: str, value: Tensor, a: Architecture, layout: Layout) -> dict[str
     if layout is NATIVE:
         return {name: value}
     if name.startswith("neck."):
-        if a.neck == "single" or not a.parts:
+        if a.neck == "single":
             return {name.replace("neck", "bottleneck", 1): value}
         names = ["bottleneck", *(layout.part_neck.format(i + 1) for i in range(a.parts))]
         pieces = value.chunk(1 + a.parts) if value.ndim else [value] * (1 + a.parts)

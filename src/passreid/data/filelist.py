@@ -120,7 +120,7 @@ def _place(data: Path) -> tuple[str, str]:
     if is_address(location):
         root, name = location.rsplit("/", 1)
         listed = name.endswith((".txt", ".tsv", _SHARD))
-        return (root, name) if listed else (location.rstrip("/"), INDEX)
+        return (root, name) if listed else (location, INDEX)
     if (data / INDEX).is_file():
         return str(data), INDEX
     return (str(data.parent), data.name) if data.is_file() else (str(data), "")
@@ -142,7 +142,7 @@ def _listed(root: str, name: str) -> FileList:
     if _SHARD.encode() in text:
         lines: list[str] = []
         for line in text.decode(*UTF8).rstrip("\n").split("\n"):
-            lines += _members(root, line) if line.endswith(_SHARD) and "\t" not in line else [line]
+            lines += _members(root, line) if line.endswith(_SHARD) else [line]
         text = _text(lines)
     found = FileList(root, text)
     if not len(found):

@@ -250,10 +250,4 @@ def _csv_row(file: Path, line: int, values: dict[str, str]) -> _Row:
         raise DatasetError(
             f"{file}, line {line}: split is {values['split']!r}, not one of {', '.join(SPLITS)}."
         )
-    camera = values.get("camid", "")
-    return _Row(
-        file.parent / values["path"],
-        values["pid"],
-        "" if camera == str(UNKNOWN_CAMERA) else camera,
-        split,
-    )
+    return _Row(file.parent / values["path"], values["pid"], values.get("camid", ""), split)
