@@ -198,9 +198,12 @@ def test_csv_may_list_a_query_in_the_gallery_too(tmp_path: Path) -> None:
     assert note(dataset, "1 images are in both query and gallery (a.jpg)")
 
 
-def test_csv_junk_is_counted_where_a_split_is_named(tmp_path: Path) -> None:
-    rows = "path,pid,split\nimg/a.jpg,1,query\nimg/b.jpg,1,gallery\nimg/c.jpg,-1,gallery\n"
-    assert note(read_dataset(write_csv(tmp_path, rows)), "gallery: 1 junk images")
+def test_csv_junk_is_counted(tmp_path: Path) -> None:
+    for rows in (
+        "path,pid,split\nimg/a.jpg,1,query\nimg/b.jpg,1,gallery\nimg/c.jpg,-1,gallery\n",
+        "path,pid\nimg/a.jpg,1\nimg/b.jpg,1\nimg/c.jpg,-1\n",
+    ):
+        assert note(read_dataset(write_csv(tmp_path, rows)), "gallery: 1 junk images")
 
 
 def test_csv_cameras_may_have_names(tmp_path: Path) -> None:

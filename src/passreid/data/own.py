@@ -148,9 +148,10 @@ def _finish(
     """Split what is to be split, and assemble."""
     notes = list(notes)
     subsets, people, cameras = numbered
-    test = [sample for sample in subsets.pop("test") if sample.pid != JUNK]
-    if test:
-        query, gallery = split_query(test)
+    test = subsets.pop("test")
+    subsets["gallery"] += [sample for sample in test if sample.pid == JUNK]  # to be counted
+    if named := [sample for sample in test if sample.pid != JUNK]:
+        query, gallery = split_query(named)
         subsets["query"] += query
         subsets["gallery"] += gallery
         notes.append(_CHOSEN)
