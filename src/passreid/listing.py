@@ -17,8 +17,14 @@ IMAGE_SUFFIXES = (
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name ends as a picture's does, in any case, and is not hidden."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    """Whether a file, named with its folders or without, is a picture's by its ending."""
+    return has_ending(name, IMAGE_SUFFIXES)
+
+
+def has_ending(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether a file, named with its folders or without, ends so in any case and is not hidden."""
+    file = name.rpartition("/")[2]
+    return not file.startswith(".") and file.lower().endswith(endings)
 
 
 def printable(text: str) -> str:

@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.fetch import download
 from passreid.images import DEFAULT_LIMITS, describe
-from passreid.listing import find_files, is_image
+from passreid.listing import IMAGE_SUFFIXES, find_files, has_ending, is_image
 from passreid.storage import filesystem, is_address, open_binary, open_parquet
 
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
@@ -126,7 +126,8 @@ def _list_stored(source: str, found: _Listed) -> None:
     except OSError as error:
         raise DatasetError(f"{source}: cannot be reached ({error.strerror or error}).") from None
     if names is not None:
-        _sort_all([system.unstrip_protocol(name) for name in names], source, found)
+        kept = [system.unstrip_protocol(name) for name in names if _wanted(name)]
+        _sort_all(kept, source, found)
     elif there:
         _sort(source, found)
     else:
@@ -134,14 +135,13 @@ def _list_stored(source: str, found: _Listed) -> None:
 
 
 def _wanted(name: str) -> bool:
-    return is_image(name) or (not name.startswith(".") and name.lower().endswith(_SHARDS))
+    return has_ending(name, (*IMAGE_SUFFIXES, *_SHARDS))
 
 
 def _sort_all(names: Sequence[str], source: str, found: _Listed) -> None:
-    kept = [name for name in names if _wanted(PurePosixPath(name).name)]
-    if not kept:
+    if not names:
         raise UsageError(f"{source}: holds no pictures, .tar or .parquet files")
-    for name in sorted(kept):
+    for name in sorted(names):
         _sort(name, found)
 
 
@@ -230,8 +230,7 @@ def _tar(part: Part) -> Iterator[Found]:
         ):
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-                named = is_image(PurePosixPath(member.name).name)
-                if not member.isreg() or member.issparse() or not named:
+                if not member.isreg() or member.issparse() or not is_image(member.name):
                     continue
                 name = f"{place}/{member.name}"
                 if member.size > DEFAULT_LIMITS.max_bytes:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App, Parameter
@@ -16,6 +15,7 @@ from passreid.cli.app import (
     ModelOptions,
     app,
     calibration_of,
+    expand,
     note,
     report_skipped,
     say,
@@ -136,12 +136,9 @@ def add(
         thumbnails: Keep a small JPEG of each.
     """
     from passreid.gallery import Layout, NewImage, enrol, identity, open_gallery
-    from passreid.listing import find_images
 
     seconds = read_time(time)
-    files: list[Any] = []
-    for image in images:
-        files += find_images(image) if Path(image).is_dir() else [image]
+    files = expand(images)
     embedder = options.load()
     with open_gallery(
         place,

@@ -80,7 +80,7 @@ def scan(shard: str) -> Iterator[Member]:
             tarfile.open(fileobj=stream, mode="r:") as tar,
         ):
             for member in tar:
-                if member.isreg() and is_image(Path(member.name).name):
+                if member.isreg() and is_image(member.name):
                     yield Member(shard, member.offset_data, member.size, member.name)
                 # It would keep every header of the shard.
                 tar.members = []  # type: ignore[attr-defined]
