@@ -147,7 +147,9 @@ def test_evaluate_skips_and_lists_bad_pictures(cli: Cli, tmp_path: Path) -> None
     people = passreid.make_synthetic(tmp_path / "p", people=6, cameras=2, per_camera=2)
     bad = people.gallery[0].path
     bad.write_bytes(b"")
-    assert cli("evaluate", people.root, "--json").code == 1
+    stopped = cli("evaluate", people.root, "--json")
+    assert stopped.code == 1
+    assert "--on-error skip leaves such pictures out" in stopped.err
     ran = cli("evaluate", people.root, "--json", "--on-error", "skip")
     assert ran.code == 1
     assert json.loads(ran.out)["num_gallery"] == len(people.gallery) - 1

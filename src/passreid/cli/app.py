@@ -6,7 +6,8 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +22,7 @@ from passreid.errors import ImageError, UsageError
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
-    from passreid.embed import Embedded, Embedder
+    from passreid.embed import Embedder
     from passreid.verify import Calibration
 
 DEFAULT_MODEL = "passreid-tiny"
@@ -157,14 +158,13 @@ def expand(sources: Sequence[str]) -> list[str]:
     return found
 
 
-def embed_found(
-    embedder: Embedder, sources: Sequence[str], on_error: OnError, *, progress: bool = False
-) -> Embedded:
-    """Embed what `expand` found; an error over one of many says how to go on without it."""
+@contextmanager
+def skippable(many: bool) -> Iterator[None]:
+    """Let an error over one picture of many say how to go on without it."""
     try:
-        return embedder.embed(sources, on_error=on_error, progress=progress)
+        yield
     except ImageError as error:
-        if len(sources) == 1:
+        if not many:
             raise
         reason = f"{error.reason}; --on-error skip leaves such pictures out"
         raise ImageError(error.source, reason) from None

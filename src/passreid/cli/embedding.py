@@ -17,12 +17,12 @@ from passreid.cli.app import (
     OnError,
     app,
     check_writable,
-    embed_found,
     expand,
     note,
     report_skipped,
     say,
     say_json,
+    skippable,
 )
 from passreid.errors import UsageError
 from passreid.storage import replacing
@@ -85,7 +85,8 @@ def embed(
     sources = expand(images)
     embedder = options.load()
     progress = len(sources) > embedder.batch_size
-    done = embed_found(embedder, sources, on_error, progress=progress)
+    with skippable(len(sources) > 1):
+        done = embedder.embed(sources, on_error=on_error, progress=progress)
     paths = [sources[i] for i in done.indices]
     if output is not None:
         save_embeddings(output, paths, done.embeddings)

@@ -22,6 +22,7 @@ from passreid.cli.app import (
     report_skipped,
     say,
     say_json,
+    skippable,
 )
 from passreid.errors import UsageError
 
@@ -75,14 +76,16 @@ def evaluate(
         raise UsageError("--worst says what a sheet shows: add --sheet FILE.png.")
     check_writable(sheet, suffix=".png")
     dataset = read(root, kind, quiet=json)
-    report = score(
-        options.load(),
-        dataset,
-        rerank=rerank,
-        camera_filter=camera_filter,
-        on_error=on_error,
-        progress=not json,
-    )
+    embedder = options.load()
+    with skippable(many=True):
+        report = score(
+            embedder,
+            dataset,
+            rerank=rerank,
+            camera_filter=camera_filter,
+            on_error=on_error,
+            progress=not json,
+        )
     pairs = report.camera_pairs() if camera_pairs else []
     if json:
         listed = {"camera_pairs": [asdict(pair) for pair in pairs]} if camera_pairs else {}

@@ -18,12 +18,12 @@ from passreid.cli.app import (
     app,
     calibration_of,
     check_writable,
-    embed_found,
     expand,
     note,
     report_skipped,
     say,
     say_json,
+    skippable,
 )
 from passreid.errors import CalibrationError, UsageError
 from passreid.ranking import rank as rank_embeddings
@@ -190,8 +190,10 @@ def rank(
     embedder = options.load()
     calibration = calibration_of(embedder)
     threshold = search.threshold(calibration)
-    asked = embed_found(embedder, queries, on_error)
-    found = embed_found(embedder, pictures, on_error, progress=len(pictures) > 200)
+    with skippable(len(queries) > 1):
+        asked = embedder.embed(queries, on_error=on_error)
+    with skippable(len(pictures) > 1):
+        found = embedder.embed(pictures, on_error=on_error, progress=len(pictures) > 200)
     queries = [queries[i] for i in asked.indices]
     pictures = [pictures[i] for i in found.indices]
     order: list[list[int]] = [[] for _ in queries]
