@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,6 +68,19 @@ def test_a_path_may_be_text_and_relative(tmp_path: Path, monkeypatch: pytest.Mon
     trees.market(tmp_path / "toy")
     monkeypatch.chdir(tmp_path / "toy")
     assert read_dataset(".").name == "toy"
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.market(tmp_path)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DatasetError, match=r"cannot be read \(Permission denied\)"):
+        read_dataset(tmp_path)
 
 
 def test_reading_a_set_needs_neither_torch_nor_pillow(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def read_dataset(root: str | os.PathLike[str], kind: str = "auto") -> ReIDDatase
 
     Raises:
         UsageError: `kind` is unknown.
-        DatasetError: Nothing is recognised, or too much; lists and labels that cannot be used.
+        DatasetError: Nothing is recognised, or too much; lists and labels that cannot be used; a
+            folder that cannot be listed.
     """
     path = Path(root)
     if kind != "auto" and kind not in READERS:
@@ -97,13 +98,17 @@ def read_dataset(root: str | os.PathLike[str], kind: str = "auto") -> ReIDDatase
     if not path.exists():
         raise DatasetError(f"{path} does not exist.")
     kinds = dict(READERS) if kind == "auto" else {kind: READERS[kind]}
-    found = _locate(path, kinds)
-    if found is None and kind == "auto":
-        raise DatasetError(_unrecognised(path))
-    # A layout asked for by name is read even where it is not recognised: its reader knows best
-    # what is missing.
-    place, reader = found or (path, kinds[kind])
-    return reader.read(place)
+    try:
+        found = _locate(path, kinds)
+        if found is None and kind == "auto":
+            raise DatasetError(_unrecognised(path))
+        # A layout asked for by name is read even where it is not recognised: its reader knows best
+        # what is missing.
+        place, reader = found or (path, kinds[kind])
+        return reader.read(place)
+    except OSError as error:
+        where = error.filename or path
+        raise DatasetError(f"{where}: cannot be read ({error.strerror or error}).") from error
 
 
 def _locate(root: Path, readers: Mapping[str, Reader]) -> tuple[Path, Reader] | None:
