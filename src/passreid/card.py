@@ -21,8 +21,8 @@ HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Stem = Literal["none", "ics", "conv4"]
-STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4}
+Stem = Literal["none", "ics", "conv4", "lite0"]
+STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4, "lite0": 8}
 # Far beyond any network there is: a damaged or hostile card is refused before anything is built.
 LARGEST: Mapping[str, int] = {
     "width": 2**14,
@@ -48,7 +48,8 @@ class Architecture:
         patch_size: Side of a square patch in pixels.
         stride: Step between patches, (rows, columns) in pixels; below `patch_size` they overlap.
         stem: What stands before the patch projection: nothing, the IBN convolutions of
-            TransReID-SSL ("ics", stride 2), or four 3x3 convolutions ("conv4", stride 4).
+            TransReID-SSL ("ics", stride 2), four 3x3 convolutions ("conv4", stride 4), or the first
+            five stages of EfficientNet-Lite0, the fourth without its stride ("lite0", stride 8).
         neck: "multi" normalises each token on its own, "single" the fused feature.
         fusion: "cat" puts CLS and the mean of the parts side by side (2 D), "mean" averages them.
         feature: Which side of the neck is the embedding: "before", "after", or "normalized" (after,
@@ -148,7 +149,9 @@ class ModelCard:
         mean, std: Normalisation per RGB channel of pixels in [0, 1].
         interpolation: How crops are resized to the input size (Pillow's filters).
         calibration: Same-person probability and thresholds; None when never fitted.
-        training_data: What the weights have seen.
+        training_data: What the weights have seen, in words.
+        trained_on: Names of the labelled sets the weights were trained on, as `ReIDDataset.name`
+            gives them; empty when unknown. Tells in-domain scores from out-of-domain ones.
         licence: Terms of the weights (not of the code).
         description: One paragraph for people.
         scores: Measured figures by name, e.g. ``"Market-1501 mAP"``.
@@ -162,6 +165,7 @@ class ModelCard:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     calibration: Calibration | None = None
     training_data: str = "unknown"
+    trained_on: tuple[str, ...] = ()
     licence: str = "unknown"
     description: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)

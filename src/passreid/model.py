@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from timm import create_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -211,10 +212,12 @@ class InstanceBatchNorm(nn.Module):
 
 
 def _stem(kind: str) -> tuple[nn.Sequential, int]:
-    """Return the stem and the channels it hands on.
+    """Return the stem and the number of channels it hands on.
 
     Each row is (channels, kernel, stride, normalisation); "ics" is TransReID-SSL's.
     """
+    if kind == "lite0":
+        return _lite0()
     rows: dict[str, list[tuple[int, int, int, type[nn.Module]]]] = {
         "none": [],
         "ics": [
@@ -239,6 +242,18 @@ def _stem(kind: str) -> tuple[nn.Sequential, int]:
         ]
         channels = width
     return nn.Sequential(*layers), channels
+
+
+def _lite0() -> tuple[nn.Sequential, int]:
+    """Return the stages of EfficientNet-Lite0 that stay on a grid of stride 8, and 112 channels.
+
+    Tan and Le 2019, in the "lite" form without squeeze-and-excitation. The fourth stage keeps its
+    stride of 2 out, as re-identification networks do (Luo et al. 2019, "last stride").
+    """
+    net = create_model("efficientnet_lite0", bn_eps=1e-3)
+    stages = net.blocks[:5]
+    stages[3][0].conv_dw.stride = (1, 1)
+    return nn.Sequential(net.conv_stem, net.bn1, *stages), 112
 
 
 def parameter_count(model: nn.Module) -> int:
