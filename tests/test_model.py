@@ -245,3 +245,20 @@ def test_a_model_can_be_saved_by_torch_and_copied() -> None:
     other.load_state_dict(torch.load(buffer, weights_only=True))
     images = torch.randn(1, 3, 64, 32)
     assert torch.equal(model.eval()(images), other.eval()(images))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_last_block_gives_its_first_tokens_what_timm_gives_them(training: bool) -> None:
+    """Only CLS and parts are computed there; values and gradients are those of the whole block."""
+    torch.manual_seed(0)
+    model = PartViT(TINY).train(training)
+    images = torch.randn(3, 3, 64, 32)
+    whole = model.vit.forward_features(images)[:, :4]
+    read = model.tokens(images)
+    torch.testing.assert_close(read, whole)
+    weights = torch.randn_like(whole)
+    parameters = [p for p in model.vit.parameters() if p.requires_grad]
+    expected = torch.autograd.grad((whole * weights).sum(), parameters)
+    found = torch.autograd.grad((read * weights).sum(), parameters)
+    for theirs, ours in zip(expected, found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)

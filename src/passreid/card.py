@@ -134,6 +134,15 @@ PRESETS: Mapping[str, Architecture] = {
     "tiny": Architecture(
         width=192, heads=3, image_size=(128, 64), patch_size=8, stride=(8, 8), stem="conv4"
     ),
+    "hybrid": Architecture(
+        width=192,
+        depth=4,
+        heads=3,
+        image_size=(128, 64),
+        patch_size=8,
+        stride=(8, 8),
+        stem="lite0",
+    ),
     "small": Architecture(),
     "base": Architecture(width=768, heads=12),
 }

@@ -97,8 +97,11 @@ def _ranged(hint: Any, value: Any) -> Iterator[tuple[Within, Any]]:
     kind, inner = typing.get_origin(hint), typing.get_args(hint)
     if kind is Annotated:
         yield from ((note, value) for note in inner[1:] if isinstance(note, Within))
-    elif kind is tuple and value is not None:
-        for each, item in zip(inner, value, strict=True):
+    elif kind is tuple:
+        if not isinstance(value, tuple):  # another member of a union
+            return
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        for each, item in zip(kinds, value, strict=True):
             yield from _ranged(each, item)
     elif value is not None:
         for each in inner:

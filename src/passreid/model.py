@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from timm import create_model
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -92,19 +93,26 @@ class PartViT(nn.Module):
         Returns:
             (B, 1 + P, D): CLS first.
         """
-        vit, special = self.vit, 1 + self.architecture.parts
-        merge = self.architecture.merge
-        if not merge or self.training:
-            return vit.forward_features(images)[:, :special]
+        vit: Any = self.vit
+        special, merge = 1 + self.architecture.parts, self.architecture.merge
         x = self._embedded(images)
-        x = run_merging(vit.blocks, x, special=special, merge=merge)
-        tokens: Tensor = vit.norm(x)[:, :special]
-        return tokens
+        if merge and not self.training:
+            x = run_merging(vit.blocks, x, special=special, merge=merge)
+            merged: Tensor = vit.norm(x[:, :special])
+            return merged
+        *earlier, last = vit.blocks
+        if vit.grad_checkpointing and self.training:
+            x = checkpoint_seq(earlier, x)
+        else:
+            for block in earlier:
+                x = block(x)
+        read: Tensor = vit.norm(_read_out(last, x, special))
+        return read
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Return all tokens with their positions, (B, 1 + P + N, D)."""
         vit: Any = self.vit
-        x: Tensor = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        x: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         return x
 
     def attend(self, images: Tensor) -> Tensor:
@@ -165,6 +173,31 @@ class PartViT(nn.Module):
         if self.architecture.neck == "single":
             return F.normalize(self.features(tokens).after, dim=1)
         return self.fuse(F.normalize(self.neck(tokens.flatten(1)).view_as(tokens), dim=2))
+
+
+def _read_out(block: Any, x: Tensor, special: int) -> Tensor:
+    """Run a timm block for its first tokens alone: what they need of the others is keys and values.
+
+    Args:
+        block: The last of a network, whose other outputs nobody reads.
+        x: All tokens (B, N, D).
+        special: How many of the first ones are wanted.
+
+    Returns:
+        (B, special, D), what `block(x)` has there.
+    """
+    attention, width = block.attn, x.shape[2]
+    y = block.norm1(x)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    query = F.linear(y[:, :special], weight[:width], bias[:width])
+    query = query.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+    pair = F.linear(y, weight[width:], bias[width:])
+    key, value = pair.unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    shares = attention.attn_drop((attention.scale * query @ key.mT).softmax(dim=3))
+    seen = (shares @ value).transpose(1, 2).flatten(2)
+    x = x[:, :special] + block.drop_path1(block.ls1(attention.proj_drop(attention.proj(seen))))
+    result: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    return result
 
 
 class PatchProjection(nn.Module):
@@ -250,7 +283,7 @@ def _lite0() -> tuple[nn.Sequential, int]:
     Tan and Le 2019, in the "lite" form without squeeze-and-excitation. The fourth stage keeps its
     stride of 2 out, as re-identification networks do (Luo et al. 2019, "last stride").
     """
-    net = create_model("efficientnet_lite0", bn_eps=1e-3)
+    net: Any = create_model("efficientnet_lite0", bn_eps=1e-3)
     stages = net.blocks[:5]
     stages[3][0].conv_dw.stride = (1, 1)
     return nn.Sequential(net.conv_stem, net.bn1, *stages), 112

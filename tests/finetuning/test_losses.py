@@ -1,4 +1,4 @@
-"""The batch-hard triplet loss against loops over triplets, and the released values."""
+"""The losses against loops over triplets and people, and the released values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from passreid.finetuning.losses import batch_hard_triplet, euclidean
+from passreid.finetuning.losses import batch_hard_triplet, euclidean, margin_logits
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "finetune.npz")
 
@@ -56,3 +57,33 @@ def test_gradient_is_finite_for_equal_crops() -> None:
     batch_hard_triplet(features, torch.tensor([0, 0, 1, 1])).loss.backward()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
+
+
+@pytest.mark.parametrize("kind", ["cosface", "arcface", "circle"])
+def test_margins_are_asked_of_the_right_person_alone(kind: str) -> None:
+    torch.manual_seed(0)
+    cosines = torch.rand(5, 7, dtype=torch.float64) * 2 - 1
+    labels = torch.tensor([0, 3, 6, 2, 2])
+    scale, margin = 16.0, 0.3
+    found = margin_logits(cosines, labels, kind=kind, scale=scale, margin=margin)  # type: ignore[arg-type]
+    for row in range(5):
+        for person in range(7):
+            c, right = float(cosines[row, person]), person == labels[row]
+            if kind == "cosface":
+                expected = c - margin if right else c
+            elif kind == "arcface":
+                expected = math.cos(min(math.acos(c) + margin, math.pi)) if right else c
+            elif right:
+                expected = max(1 + margin - c, 0) * (c - (1 - margin))
+            else:
+                expected = max(c + margin, 0) * (c - margin)
+            assert abs(float(found[row, person]) - scale * expected) < 1e-4, (kind, row, person)
+
+
+def test_a_margin_keeps_gradients_finite_at_the_ends() -> None:
+    cosines = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], requires_grad=True)
+    labels = torch.tensor([0, 0])
+    for kind in ("cosface", "arcface", "circle"):
+        logits = margin_logits(cosines, labels, kind=kind, scale=30.0, margin=0.35)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), cosines)
+        assert gradient.isfinite().all()

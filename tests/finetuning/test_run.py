@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from passreid.data import ReIDDataset, make_synthetic
 from passreid.embed import load
-from passreid.errors import ConfigError, DatasetError, OutputError, TrainingError, UsageError
+from passreid.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    OutputError,
+    TrainingError,
+    UsageError,
+)
 from passreid.finetuning.config import FinetuneConfig
 from passreid.finetuning.run import finetune
 from passreid.finetuning.train import Finetuning
@@ -57,7 +65,7 @@ def recipe(people: ReIDDataset, start: Path, output: Path, **changes: Any) -> Fi
         "ema": 0.9,
         "seed": 7,
     }
-    return FinetuneConfig(data=people.root, output=output, **(values | changes))
+    return FinetuneConfig(output=output, **({"data": people.root} | values | changes))
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -126,11 +134,30 @@ def test_what_teaches_little_is_said(
         assert ("rises to the very end" in caplog.text) == said
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+HYBRID = {
+    "init": None,
+    "preset": "hybrid",
+    "image_size": (32, 16),
+    "batches": "separate",
+    "set_weights": (1.0, 1.5),
+    "mixstyle": 0.5,
+    "identity_loss": "arcface",
+    "box_shift": 0.1,
+    "colour": 0.2,
+    "grey": 0.3,
+    "degrade": 0.3,
+}
+
+
+@pytest.mark.parametrize("case", ["no workers", "two workers", "two sets"])
 def test_a_stopped_run_resumes_bit_by_bit(
-    workers: int, people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"workers": workers, "accumulate": 2, "patch_drop": 0.3}
+    changes: dict[str, Any] = {"workers": 2 if case == "two workers" else 0, "accumulate": 2}
+    changes["patch_drop"] = 0.3
+    if case == "two sets":
+        more = make_synthetic(tmp_path / "more", people=10, cameras=2, per_camera=3, size=(64, 32))
+        changes |= HYBRID | {"data": (people.root, more.root)}
     whole = recipe(people, start, tmp_path / "whole", **changes)
     finetune(whole, progress=False)
     parts = recipe(people, start, tmp_path / "parts", **changes)
@@ -390,3 +417,38 @@ def test_a_loss_that_is_no_number_stops_the_run(
     config = recipe(people, start, tmp_path / "run", lr=1e30, epochs=30, schedule="cosine")
     with pytest.raises(TrainingError, match=r"loss is (nan|inf)"):
         finetune(config, progress=False)
+
+
+def test_each_of_several_sets_is_scored_and_named_in_the_card(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    more = make_synthetic(tmp_path / "more", people=10, cameras=2, per_camera=3, size=(64, 32))
+    config = recipe(people, start, tmp_path / "run", data=(people.root, more.root), epochs=1)
+    model = finetune(config, progress=False)
+    assert model is not None
+    scores = metrics(tmp_path / "run")[-1]
+    assert {"people mAP", "people rank1", "more mAP", "more rank1"} <= set(scores)
+    mean = (scores["people mAP"] + scores["more mAP"]) / 2
+    assert scores["mAP"] == pytest.approx(mean)
+    card = load(model).card
+    assert card.trained_on == ("people", "more")
+    again = recipe(more, model, tmp_path / "again", epochs=1)
+    last = finetune(again, progress=False)
+    assert last is not None
+    assert load(last).card.trained_on == ("people", "more")
+
+
+def test_a_hybrid_network_starts_from_the_stem_it_is_given(
+    people: ReIDDataset, start: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    torch.save(timm.create_model("efficientnet_lite0").state_dict(), tmp_path / "lite0.pth")
+    config = recipe(people, start, tmp_path / "run", stem_init=tmp_path / "lite0.pth", epochs=1)
+    with pytest.raises(CheckpointError, match="the model has 'none'"):
+        finetune(config, progress=False)
+    hybrid = replace(config, init=None, preset="hybrid", image_size=(32, 16), lr=1e-9, ema=0.0)
+    model = finetune(hybrid, progress=False)
+    assert model is not None
+    kept = weights(tmp_path / "run")["vit.patch_embed.stem.0.weight"]
+    torch.testing.assert_close(kept, torch.load(tmp_path / "lite0.pth")["conv_stem.weight"])
+    assert "lite0.pth (ImageNet)" in load(model).card.training_data

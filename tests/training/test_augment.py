@@ -121,3 +121,51 @@ def test_a_crop_hangs_on_the_runs_seed_and_its_place_alone(tmp_path: Path) -> No
     assert torch.equal(crops(1)[0, 7][0], view)
     assert not torch.equal(crops(1)[1, 8][0], view)
     assert not torch.equal(crops(2)[1, 7][0], view)
+
+
+def test_a_shifted_box_moves_and_scales_what_it_shows() -> None:
+    tops = []
+    for view in views(RAMP, 200, box_shift=0.2):
+        column = view[0, :, 16]
+        inside = column[(column > 0.02) & (column < 0.98)]
+        assert (inside.diff() > -0.01).all()
+        tops.append(float(column[32]))
+    assert min(tops) < 0.42 < 0.58 < max(tops)
+    assert all(torch.equal(view, views(RAMP, 1)[0]) for view in views(RAMP, 2, box_shift=0.0))
+
+
+def test_colours_change_as_between_cameras_and_stay_in_range() -> None:
+    (plain,) = views(CROP, 1)
+    changed = views(CROP, 60, colour=0.3)
+    ratios = torch.stack([view.mean(dim=(1, 2)) / plain.mean(dim=(1, 2)) for view in changed])
+    assert (ratios.std(dim=0) > 0.05).all()
+    assert ((ratios[:, 0] / ratios[:, 2] - 1).abs() > 0.1).any()
+    for view in changed:
+        assert 0 <= float(view.min()) <= float(view.max()) <= 1
+
+
+def is_grey(view: Tensor) -> Tensor:
+    return (view - view.mean(dim=0, keepdim=True)).abs().amax(dim=0) < 0.01
+
+
+def test_a_rectangle_loses_its_colour_and_at_times_the_whole_crop() -> None:
+    (plain,) = views(CROP, 1)
+    shares = []
+    for view in views(CROP, 400, grey=0.4):
+        same = torch.isclose(view, plain, atol=1e-6).all(dim=0)
+        assert (same | is_grey(view)).all()
+        shares.append(float((~same).float().mean()))
+    touched = np.array(shares) > 0
+    assert touched.mean() == pytest.approx(0.5, abs=0.08)
+    assert (np.array(shares) > 0.9).mean() == pytest.approx(0.1, abs=0.05)
+
+
+def test_a_degraded_crop_keeps_its_size_and_loses_detail() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (64, 32, 3), dtype=np.uint8))
+    (plain,) = views(noise, 1)
+    detail = [float(view.diff(dim=2).abs().mean()) for view in views(noise, 100, degrade=0.5)]
+    before = float(plain.diff(dim=2).abs().mean())
+    softer = np.array(detail) < 0.9 * before
+    assert 0.3 < softer.mean() < 0.85
+    assert {view.shape for view in views(noise, 20, degrade=1.0)} == {plain.shape}

@@ -36,7 +36,8 @@ def numbers() -> list[tuple[type[Any], str, tuple[type, ...]]]:
 @pytest.mark.parametrize(("recipe", "name", "kinds"), numbers())
 def test_every_number_has_a_range(recipe: type[Any], name: str, kinds: tuple[type, ...]) -> None:
     def refused(value: object, said: str) -> None:
-        wrong = [value] * len(kinds) if len(kinds) > 1 else value
+        several = len(kinds) > 1 or "tuple" in str(typing.get_type_hints(recipe)[name])
+        wrong = [value] * len(kinds) if several else value
         with pytest.raises(ConfigError, match=f"^r.toml: '?{name}'? .*{said}"):
             build(recipe, {name: wrong}, where="r.toml")
 

@@ -124,3 +124,57 @@ def test_too_few_people_is_a_clear_error() -> None:
         PKSampler([0, 0, 1, 1], people=4, images_per_person=2)
     with pytest.raises(DatasetError, match="multiple of the processes"):
         PKSampler([0, 0, 1, 1], people=3, images_per_person=2, world=2)
+
+
+def sets_of(batches: PKSampler, set_of: np.ndarray) -> list[set[int]]:
+    return [set(set_of[[index for index, _ in batch]].tolist()) for batch in batches]
+
+
+def two_sets() -> tuple[list[int], np.ndarray]:
+    labels = labels_of(np.full(16, 8))
+    return labels, (np.array(labels) >= 10).astype(int)
+
+
+def test_separate_batches_hold_people_of_one_set_each() -> None:
+    labels, set_of = two_sets()
+    settings_ = {"people": 4, "images_per_person": 4, "set_of": set_of.tolist()}
+    mixed = PKSampler(labels, **settings_)
+    assert {0, 1} in sets_of(mixed, set_of)
+    apart = PKSampler(labels, separate=True, **settings_)
+    found = sets_of(apart, set_of)
+    assert [len(sets) for sets in found] == [1] * len(found)
+    assert found.count({0}) > found.count({1}) > 0
+    orders = set()
+    for epoch in range(6):
+        apart.set_epoch(epoch)
+        orders.add(str(sets_of(apart, set_of)))
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 1.0, 2.5])
+def test_a_weight_is_how_often_an_epoch_goes_through_a_set(weight: float) -> None:
+    labels, set_of = two_sets()
+    sampler = PKSampler(
+        labels,
+        people=2,
+        images_per_person=4,
+        set_of=set_of.tolist(),
+        weights=(1.0, weight),
+        separate=True,
+    )
+    drawn = np.zeros(2)
+    for epoch in range(60):
+        sampler.set_epoch(epoch)
+        drawn += np.bincount(set_of[emitted(sampler).ravel()], minlength=2)
+    share = drawn[1] / drawn[0] / (6 / 10)
+    assert abs(share - weight) < 0.08 * max(weight, 1)
+
+
+def test_weights_must_fit_the_sets_and_each_set_a_batch() -> None:
+    labels, set_of = two_sets()
+    with pytest.raises(DatasetError, match="3 set_weights for 2 data sets"):
+        PKSampler(
+            labels, people=4, images_per_person=4, set_of=set_of.tolist(), weights=(1.0, 1.0, 1.0)
+        )
+    with pytest.raises(DatasetError, match="has 6 people, a batch needs 8"):
+        PKSampler(labels, people=8, images_per_person=4, set_of=set_of.tolist(), separate=True)

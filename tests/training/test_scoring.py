@@ -17,8 +17,8 @@ from passreid.training.scoring import read_watched, scorer
 def test_a_set_no_query_of_which_counts_is_not_watched(lacks: str, tmp_path: Path) -> None:
     people = make_synthetic(tmp_path / "people", people=4, cameras=2, per_camera=2, size=(64, 32))
     card = ModelCard(name="small")
-    assert read_watched(people.root) == people
-    assert scorer(card, people, precision="float32") is not None
+    assert read_watched(people.root) == (people,)
+    assert scorer(card, [people], precision="float32") is not None
     for folder in ("query", "bounding_box_test"):
         if lacks == "queries":
             shutil.rmtree(people.root / folder)
@@ -27,4 +27,4 @@ def test_a_set_no_query_of_which_counts_is_not_watched(lacks: str, tmp_path: Pat
             crop.unlink()
     with pytest.raises(DatasetError, match="nothing can be scored on it"):
         read_watched(people.root)
-    assert read_watched(None) is None
+    assert read_watched(None) == ()

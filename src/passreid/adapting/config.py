@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from passreid.card import HALF
 from passreid.config import (
     BelowOne,
     Count,
-    Finite,
     NotNegative,
     Positive,
     Probability,
@@ -19,10 +17,11 @@ from passreid.config import (
     Whole,
     check_ranges,
 )
+from passreid.training.recipe import AugmentationRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptRecipe:
+class AdaptRecipe(AugmentationRecipe):
     """What may stand in a recipe file; defaults are the released recipe for Market-1501.
 
     Attributes:
@@ -33,8 +32,6 @@ class AdaptRecipe:
         image_size: Input (height, width); that of `init` when not given.
         neck: "single" normalises the fused feature, "multi" each token on its own.
         fusion: "cat" puts CLS and the mean of the parts side by side, "mean" averages them.
-        mean: Subtracted from each channel of pixels in [0, 1].
-        std: What each channel is divided by then.
         epochs: How often the crops are clustered anew.
         iterations: Batches an epoch; 0 is once through the clustered crops.
         people: Clusters of a batch; fewer where there are fewer.
@@ -53,11 +50,6 @@ class AdaptRecipe:
         step_factor: Of the rate.
         drop_path: Stochastic depth.
         patch_drop: Share of the patch tokens that a training crop does without.
-        flip: Probability that a crop is mirrored.
-        pad: Zero padding before the random cut, in pixels.
-        erasing: Probability that a rectangle is erased.
-        zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
-        jitter: Brightness and contrast change, each up to this share; 0 is none.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
         tensorboard: Also write the metrics as TensorBoard events, to `tensorboard/`.
         precision: "auto" is bfloat16 where the hardware has it.
@@ -74,8 +66,6 @@ class AdaptRecipe:
     image_size: tuple[Count, Count] | None = None
     neck: Literal["multi", "single"] = "single"
     fusion: Literal["cat", "mean"] = "cat"
-    mean: tuple[Finite, Finite, Finite] = HALF
-    std: tuple[Positive, Positive, Positive] = HALF
     epochs: Count = 50
     iterations: Whole = 200
     people: Several = 32
@@ -94,11 +84,6 @@ class AdaptRecipe:
     step_factor: Positive = 0.1
     drop_path: BelowOne = 0.3
     patch_drop: BelowOne = 0.0
-    flip: Probability = 0.5
-    pad: Whole = 10
-    erasing: Probability = 0.5
-    zoom: Share = 1.0
-    jitter: BelowOne = 0.0
     checkpoint_blocks: bool = False
     tensorboard: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -120,9 +105,9 @@ class AdaptConfig(AdaptRecipe):
 
     Attributes:
         data: A folder tree of crops or tar shards, a text file with one path a line, or a URL of
-            shards that `passreid data pack` made.
+            shards that `passreid data pack` made; or several of them.
         output: Run folder.
     """
 
-    data: Path
+    data: Path | tuple[Path, ...]
     output: Path

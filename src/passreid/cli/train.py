@@ -17,10 +17,12 @@ from passreid.errors import MissingExtraError
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
 from passreid.pretraining.config import PretrainConfig, PretrainRecipe
 
+_Several = Annotated[list[Path], Parameter(negative=())]
+
 
 @app.command
 def finetune(
-    data: Path,
+    data: _Several,
     /,
     *,
     output: Path,
@@ -32,10 +34,12 @@ def finetune(
 
     Several processes: torchrun --nproc-per-node 4 -m passreid finetune DATA --output RUN
 
+    Of several sets the union is learnt from, and each is scored on its own.
+
     Example: passreid finetune market1501 --output runs/a --init pass_vit_small_full.pth
 
     Args:
-        data: A labelled data set with training people, any layout `evaluate` knows.
+        data: Labelled data sets with training people, in any layout `evaluate` knows.
         output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png, best/ and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
@@ -44,13 +48,13 @@ def finetune(
         from passreid.finetuning.run import finetune as train
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "torch") from error
-    settings = FinetuneConfig(data=data, output=output, **_values(recipe))
+    settings = FinetuneConfig(data=_one_or_all(data), output=output, **_values(recipe))
     return _run(lambda: train(settings, resume=resume), output)
 
 
 @app.command
 def pretrain(
-    images: Path,
+    images: _Several,
     /,
     *,
     output: Path,
@@ -66,7 +70,7 @@ def pretrain(
     Example: passreid pretrain crops/ --output runs/p --preset tiny --batch-size 64
 
     Args:
-        images: A folder tree of pictures or tar shards, a list of paths, or a URL of packed shards.
+        images: Folder trees of pictures or tar shards, lists of paths, or URLs of packed shards.
         output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
@@ -76,7 +80,7 @@ def pretrain(
         from passreid.pretraining.run import pretrain as train
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "torch") from error
-    settings = PretrainConfig(data=images, output=output, **_values(recipe))
+    settings = PretrainConfig(data=_one_or_all(images), output=output, **_values(recipe))
     if show_crops:
         return _draw_crops(settings)
     return _run(lambda: train(settings, resume=resume), output)
@@ -84,7 +88,7 @@ def pretrain(
 
 @app.command
 def adapt(
-    images: Path,
+    images: _Several,
     /,
     *,
     output: Path,
@@ -99,7 +103,7 @@ def adapt(
     Example: passreid adapt crops/ --output runs/site --init passreid-tiny --iterations 0
 
     Args:
-        images: A folder tree of pictures or tar shards, a list of paths, or a URL of packed shards.
+        images: Folder trees of pictures or tar shards, lists of paths, or URLs of packed shards.
         output: Run folder: config.toml, metrics.jsonl, checkpoint/, curves.png and model/.
         config: A TOML recipe; options on the command line win over it.
         resume: Go on with the run in that folder.
@@ -108,7 +112,7 @@ def adapt(
         from passreid.adapting.run import adapt as train
     except ModuleNotFoundError as error:
         raise MissingExtraError("Training", "adapt") from error
-    settings = AdaptConfig(data=images, output=output, **_values(recipe))
+    settings = AdaptConfig(data=_one_or_all(images), output=output, **_values(recipe))
     return _run(lambda: train(settings, resume=resume), output)
 
 
@@ -170,6 +174,10 @@ def _draw_crops(settings: PretrainConfig) -> int:
     sheet = view_sheet(rows, settings.output / "crops.png", areas=settings.areas)
     note(f"Wrote {sheet}; without --show-crops the run starts.")
     return 0
+
+
+def _one_or_all(paths: list[Path]) -> Path | tuple[Path, ...]:
+    return paths[0] if len(paths) == 1 else tuple(paths)
 
 
 def _values(recipe: Any) -> dict[str, Any]:

@@ -67,8 +67,10 @@ class FileList:
             raise ImageError(self.name(index), error.reason) from None
 
     @staticmethod
-    def find(data: Path) -> FileList:
+    def find(data: Path | tuple[Path, ...]) -> FileList:
         """List the pictures of a folder tree and of the tar shards in it, or read a list of both.
+
+        Of several folders or lists the pictures follow each other.
 
         A folder or URL that `pack` made is read from its index. In a text file each line is a
         picture, a shard (`….tar`) or a line of such an index, relative to the file or a URL.
@@ -78,6 +80,10 @@ class FileList:
             DatasetError: A list or shard cannot be read, is none or empty, or a name holds a tab or
                 a line break.
         """
+        if isinstance(data, tuple):
+            found = [FileList.find(each) for each in data]
+            lines = [_joined(part.root, part[i]) for part in found for i in range(len(part))]
+            return FileList(_place(data)[0], _text(lines))
         root, name = _place(data)
         if name:
             return _listed(root, name)
@@ -89,13 +95,10 @@ class FileList:
                 raise
             names = []
         _check_names(root, names)
-        lines = [
-            *names,
-            *(m for path in shards for m in _members(root, str(path.relative_to(data)))),
-        ]
-        if not lines:
+        names += [m for path in shards for m in _members(root, str(path.relative_to(data)))]
+        if not names:
             raise DatasetError(f"{data}: its shards hold no picture.")
-        return FileList(root, _text(lines))
+        return FileList(root, _text(names))
 
     @staticmethod
     def of(paths: Sequence[Path]) -> FileList:
@@ -109,13 +112,15 @@ class FileList:
         return FileList(".", _text(names))
 
     @staticmethod
-    def again(data: Path, text: bytes) -> FileList:
+    def again(data: Path | tuple[Path, ...], text: bytes) -> FileList:
         """Return the list of an earlier `find`, whatever lies in `data` now."""
         return FileList(_place(data)[0], text)
 
 
-def _place(data: Path) -> tuple[str, str]:
+def _place(data: Path | tuple[Path, ...]) -> tuple[str, str]:
     """Return what paths are relative to, and the name of the list there or ""."""
+    if isinstance(data, tuple):  # each path of the list begins with its own root
+        return ".", ""
     location = unfolded(data)
     if is_address(location):
         root, name = location.rsplit("/", 1)

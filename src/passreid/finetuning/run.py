@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
-from passreid.data import ReIDDataset, Sample, read_dataset, relabel
-from passreid.data.check import find_unreadable
-from passreid.data.dataset import SUBSETS
+from passreid.checkpoint.stem import initialise_stem
+from passreid.data import ReIDDataset, relabel
 from passreid.data.filelist import FileList
 from passreid.errors import DatasetError
 from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.sets import TrainingSets, read_sets
 from passreid.finetuning.train import Finetuning
 from passreid.hub import resolve
 from passreid.model import PartViT
@@ -24,7 +25,7 @@ from passreid.training.scoring import embedding_copy, scorer
 
 
 def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = True) -> Path | None:
-    """Fine-tune on a labelled set.
+    """Fine-tune on a labelled set, or on the union of several.
 
     Started under torchrun, every process calls this with the same configuration.
 
@@ -37,21 +38,22 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
         The model folder, or None when the run was asked to stop and waits to be resumed.
 
     Raises:
-        DatasetError: No training images, too few people, or images that cannot be read.
+        DatasetError: No training images, too few people, two sets that overlap, or images that
+            cannot be read.
         UsageError: The run folder holds another run, or one of other training images.
         ConfigError: No network can be built as the recipe says.
         TrainingError: The loss is not finite, or no checkpoint can be read.
     """
     with distributed(config.device) as process, tuned_for_cpu(process.device):
         folder = RunFolder(config.output)
-        dataset = read_dataset(config.data, config.kind)
-        samples = _training_samples(dataset, config, process)
-        labels, people = relabel(samples)
+        sets = _readable(read_sets(config.roots, config.kind), config, process)
+        labels, people = relabel(sets.samples)
         seed_all(config.seed)
-        model, card = _starting_point(config, len(people), dataset.name)
+        model, card = _starting_point(config, len(people), sets)
         crops = CropDataset(
-            FileList.of([sample.path for sample in samples]),
+            FileList.of([sample.path for sample in sets.samples]),
             labels.tolist(),
+            set_of=sets.set_of,
             transform=build_augmentation(config, model.architecture.image_size),
             seed=config.seed,
         )
@@ -65,7 +67,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
             folder,
             process,
             save_every=config.save_every,
-            score=_scorer(card, dataset, config, folder),
+            score=_scorer(card, sets.datasets, config, folder),
             score_every=config.evaluate_every,
             progress=progress,
         )
@@ -74,37 +76,32 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: bool = T
     return folder.model if finished else None
 
 
-def _training_samples(
-    dataset: ReIDDataset, config: FinetuneConfig, process: Process
-) -> list[Sample]:
-    """Look at every crop once before the first step, not after hours of work.
+def _readable(sets: TrainingSets, config: FinetuneConfig, process: Process) -> TrainingSets:
+    """Decode every image once before the first step, not after hours of work.
 
-    Also at those for scoring: with `on_error` "raise" one of them would end the run in its midst.
+    Raises:
+        DatasetError: Some cannot be read, and the recipe does not say to skip them.
     """
-    if not dataset.train:
-        raise DatasetError(
-            f"{dataset.root} has no training images, read as a set of the kind {dataset.kind}. "
-            "Crops of your own to train on lie in train/PERSON/."
-        )
     if process.is_main:
-        for line in (*dataset.notes, *_remarks(dataset.train, config)):
+        notes = (note for dataset in sets.datasets for note in dataset.notes)
+        for line in (*notes, *_remarks(sets, config)):
             log.info("%s", line)
-    every = [sample.path for subset in SUBSETS for sample in dataset.subset(subset)]
-    bad = find_unreadable(every)
+    bad = sets.unreadable()
     if not bad:
-        return list(dataset.train)
+        return sets
     listing = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:5])
     if config.on_error == "raise":
         raise DatasetError(
-            f"{len(bad)} of {len(every)} images cannot be read ({listing}). "
+            f"{len(bad)} images cannot be read ({listing}). "
             "Mend them, or leave them out with --on-error skip."
         )
     log.warning("Left out %d images that cannot be read: %s", len(bad), listing)
-    return [sample for sample in dataset.train if sample.path not in bad]
+    return sets.without(list(bad))
 
 
-def _remarks(samples: tuple[Sample, ...], config: FinetuneConfig) -> list[str]:
+def _remarks(sets: TrainingSets, config: FinetuneConfig) -> list[str]:
     """Say what teaches little: people with one crop or one camera, a rate that never arrives."""
+    samples = sets.samples
     crops: dict[int, set[int]] = {}
     counts: dict[int, int] = {}
     for sample in samples:
@@ -112,7 +109,8 @@ def _remarks(samples: tuple[Sample, ...], config: FinetuneConfig) -> list[str]:
         counts[sample.pid] = counts.get(sample.pid, 0) + 1
     single = sum(count == 1 for count in counts.values())
     one_camera = sum(len(cameras) == 1 for cameras in crops.values())
-    remarks = [f"Training on {len(samples)} crops of {len(counts)} people."]
+    of = f" of {', '.join(sets.names)}" if len(sets.names) > 1 else ""
+    remarks = [f"Training on {len(samples)} crops of {len(counts)} people{of}."]
     if single:
         remarks.append(
             f"{single} of {len(counts)} people have one crop only; it is drawn several times a "
@@ -125,14 +123,18 @@ def _remarks(samples: tuple[Sample, ...], config: FinetuneConfig) -> list[str]:
     return remarks
 
 
-def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[PartViT, ModelCard]:
+def _starting_point(
+    config: FinetuneConfig, people: int, sets: TrainingSets
+) -> tuple[PartViT, ModelCard]:
     """Build the network: from published weights, or anew from a preset."""
     if config.init is None:
         base = PRESETS[config.preset]
         start, origin = None, "random weights"
+        before: tuple[str, ...] = ()
     else:
         start = resolve(config.init)
-        base, origin = load_checkpoint(start).card.architecture, config.init
+        known = load_checkpoint(start).card
+        base, origin, before = known.architecture, config.init, known.trained_on
     # Whatever the start embeds with, from here on the triplet loss trains the side before the neck.
     architecture = base.adjusted(
         parts=config.parts, image_size=config.image_size, num_classes=people, feature="before"
@@ -140,23 +142,30 @@ def _starting_point(config: FinetuneConfig, people: int, data: str) -> tuple[Par
     model = PartViT(architecture, drop_path=config.drop_path, patch_drop=config.patch_drop)
     if start is not None:
         log.info("%s", initialise(model, start))
+    if config.stem_init is not None:
+        initialise_stem(model, config.stem_init)
+        origin += f" with the stem of {config.stem_init.name} (ImageNet)"
     card = ModelCard(
         name=config.output.resolve().name,
         architecture=architecture,
         mean=config.mean,
         std=config.std,
-        training_data=f"{data} ({people} people), starting from {origin}",
+        training_data=f"{', '.join(sets.names)} ({people} people), starting from {origin}",
+        trained_on=tuple(dict.fromkeys((*before, *sets.names))),
     )
     return model, card
 
 
 def _scorer(
-    card: ModelCard, dataset: ReIDDataset, config: FinetuneConfig, folder: RunFolder
+    card: ModelCard,
+    datasets: Sequence[ReIDDataset],
+    config: FinetuneConfig,
+    folder: RunFolder,
 ) -> Score | None:
     """Return what scores a model on the held-out people and keeps the best, or None without any."""
-    plain = scorer(card, dataset, precision=config.precision, on_error=config.on_error)
+    plain = scorer(card, datasets, precision=config.precision, on_error=config.on_error)
     if plain is None:
-        log.info("The set has no query that counts: nothing is evaluated while training.")
+        log.info("No set has a query that counts: nothing is evaluated while training.")
         return None
     best = max((line["mAP"] for line in folder.lines() if "mAP" in line), default=-1.0)
 

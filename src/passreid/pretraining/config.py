@@ -183,9 +183,9 @@ class PretrainConfig(PretrainRecipe):
 
     Attributes:
         data: A folder tree of images or tar shards, or a text file with one path a line, relative
-            to its folder; also a URL of shards that `passreid data pack` made.
+            to its folder; also a URL of shards that `passreid data pack` made; or several of them.
         output: Run folder.
     """
 
-    data: Path
+    data: Path | tuple[Path, ...]
     output: Path

@@ -6,6 +6,7 @@ Hermans et al., *In defense of the triplet loss*, 2017, section 2; as released i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,16 +22,23 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
     than K are drawn with replacement. P people at a time give one group each until fewer than P
     people have one left. The plan is made when the epoch is set, so the length is exact.
 
+    Several data sets share an epoch: a batch mixes their people, or, `separate`, holds people of
+    one set alone, whose negatives then differ by more than the place.
+
     Args:
         labels: Identity of each crop; crops with a negative one are left out.
         people: P, over all processes.
         images_per_person: K.
+        set_of: For each crop, the index of its data set; None is one set.
+        weights: For each data set, how many times an epoch goes through its crops; () is once each.
+        separate: Draw each batch from one data set.
         batches: Length of an epoch, through the crops as often as that takes; None is once.
         seed: Of the plan; the same on all processes.
         rank, world: This process's share: `people / world` people of every batch.
 
     Raises:
-        DatasetError: Fewer than P people, or P cannot be shared out evenly.
+        DatasetError: Fewer than P people, P cannot be shared out evenly, or weights that are not
+            one for each data set.
     """
 
     def __init__(
@@ -39,6 +47,9 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
         *,
         people: int,
         images_per_person: int,
+        set_of: Sequence[int] | None = None,
+        weights: Sequence[float] = (),
+        separate: bool = False,
         batches: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -47,10 +58,20 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
         if people % world:
             raise DatasetError(f"people ({people}) must be a multiple of the processes ({world}).")
         self._crops = _by_label(labels)
-        if len(self._crops) < people:
+        of = np.zeros(len(labels), np.int64) if set_of is None else np.asarray(set_of)
+        sets = [int(of[crops[0]]) for crops in self._crops]
+        count = 1 + max(sets, default=0)
+        if weights and len(weights) != count:
+            raise DatasetError(f"{len(weights)} set_weights for {count} data sets; name one each.")
+        self._weights = [weights[number] if weights else 1.0 for number in sets]
+        # People who may share a batch.
+        self._pools = [np.flatnonzero(np.array(sets) == n) for n in range(count)]
+        if not separate:
+            self._pools = [np.arange(len(sets))]
+        fewest = min(map(len, self._pools))
+        if fewest < people:
             raise DatasetError(
-                f"The training set has {len(self._crops)} people, a batch needs {people}; "
-                "lower people."
+                f"The training set has {fewest} people, a batch needs {people}; lower --people."
             )
         self.people, self.images_per_person, self.seed = people, images_per_person, seed
         self.batches = batches
@@ -67,13 +88,35 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
         self.plan = self.plan[: self.batches]
 
     def _once(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return batches of indices (P, K), once through the crops."""
+        """Return batches of indices (P, K), once through the crops, as the weights have it."""
+        groups = [
+            self._groups(crops, weight, rng)
+            for crops, weight in zip(self._crops, self._weights, strict=True)
+        ]
+        batches = [batch for pool in self._pools for batch in self._deal(groups, pool, rng)]
+        if len(self._pools) > 1:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return batches
+
+    def _groups(
+        self, crops: np.ndarray, weight: float, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Cut a person's crops, shuffled, into groups of K, `weight` times over on average."""
         k = self.images_per_person
-        groups: list[list[np.ndarray]] = []
-        for crops in self._crops:
+        groups: list[np.ndarray] = []
+        for _ in range(math.ceil(weight)):
             drawn = rng.choice(crops, k) if len(crops) < k else rng.permutation(crops)
-            groups.append(list(drawn[: len(drawn) // k * k].reshape(-1, k)))
-        left = np.arange(len(groups))
+            groups += list(drawn[: len(drawn) // k * k].reshape(-1, k))
+        if weight != 1:
+            wanted = len(groups) * weight / math.ceil(weight)
+            groups = groups[: int(wanted + rng.random())]
+        return groups
+
+    def _deal(
+        self, groups: list[list[np.ndarray]], pool: np.ndarray, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Make batches of one group of each of P people until fewer than P have one left."""
+        left = np.array([person for person in pool if groups[person]], dtype=np.int64)
         batches = []
         while len(left) >= self.people:
             chosen = rng.choice(left, self.people, replace=False)

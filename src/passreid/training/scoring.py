@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +17,20 @@ from passreid.model import PartViT
 from passreid.training.loop import Score, log
 
 
-def read_watched(root: Path | None) -> ReIDDataset | None:
+def read_watched(root: Path | None) -> tuple[ReIDDataset, ...]:
     """Read the labelled set that a recipe's `watch` names, if it names one.
 
     Raises:
         DatasetError: It cannot be read, or not one of its queries would count.
     """
-    dataset = None if root is None else read_dataset(root)
-    if dataset is not None and not _counts(dataset):
-        raise DatasetError(
-            f"{root}: nothing can be scored on it, no query shows a person whom another camera "
-            "shows in the gallery; watch another set."
-        )
-    return dataset
+    datasets = () if root is None else (read_dataset(root),)
+    for dataset in datasets:
+        if not _counts(dataset):
+            raise DatasetError(
+                f"{root}: nothing can be scored on it, no query shows a person whom another camera "
+                "shows in the gallery; watch another set."
+            )
+    return datasets
 
 
 def _counts(dataset: ReIDDataset) -> bool:
@@ -36,17 +38,25 @@ def _counts(dataset: ReIDDataset) -> bool:
 
 
 def scorer(
-    card: ModelCard, dataset: ReIDDataset | None, *, precision: str, on_error: OnError = "skip"
+    card: ModelCard,
+    datasets: Sequence[ReIDDataset],
+    *,
+    precision: str,
+    on_error: OnError = "skip",
 ) -> Score | None:
     """Return what evaluates a network and logs what it found, or None without queries that count.
 
+    Of several sets the network's score is the mean, and each set's own mAP and Rank-1 stand beside
+    it under the set's name.
+
     Args:
         card: Supplies size and normalisation; the architecture is the network's own.
-        dataset: What it is evaluated on.
+        datasets: What it is evaluated on; those without a query that counts are left out.
         precision: As `TorchBackend` takes it.
         on_error: What to do with crops that cannot be read.
     """
-    if dataset is None or not _counts(dataset):
+    counted = [dataset for dataset in datasets if _counts(dataset)]
+    if not counted:
         return None
 
     def score(model: PartViT) -> dict[str, float]:
@@ -54,9 +64,16 @@ def scorer(
         described = replace(card, architecture=kept.architecture)
         device = str(next(model.parameters()).device)
         network = TorchBackend(kept, device=device, precision=precision)
-        report = evaluate(Embedder(network, described), dataset, on_error=on_error)
-        log.info("mAP %.4f  Rank-1 %.4f", report.mAP, report.rank1)
-        return {"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1}
+        embedder = Embedder(network, described)
+        rows: list[dict[str, float]] = []
+        each: dict[str, float] = {}
+        for dataset in counted:
+            report = evaluate(embedder, dataset, on_error=on_error)
+            log.info("%s: mAP %.4f  Rank-1 %.4f", dataset.name, report.mAP, report.rank1)
+            rows.append({"mAP": report.mAP, "mINP": report.mINP, "rank1": report.rank1})
+            if len(counted) > 1:
+                each |= {f"{dataset.name} mAP": report.mAP, f"{dataset.name} rank1": report.rank1}
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} | each
 
     return score
 
