@@ -34,6 +34,7 @@ KINDS = [
     ("conv4", "multi", "after", True),
     ("conv4", "single", "normalized", True),
     ("conv4", "multi", "before", True),
+    ("lite0", "multi", "before", False),
 ]
 
 

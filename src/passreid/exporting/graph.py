@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from passreid.backends import ATTENTION, GRAPH, WEIGHTS
 from passreid.backends.onnx import (
@@ -118,6 +120,8 @@ def trace(
         import onnxscript  # noqa: F401
     except ImportError:
         raise MissingExtraError("Writing an ONNX graph", "onnx") from None
+    model = copy.deepcopy(model)
+    fold_norms(model)
     use_fused_attention(model, True)
     if example is None:
         example = torch.zeros(2, 3, *model.architecture.image_size)
@@ -136,6 +140,30 @@ def trace(
         )
     assert program is not None
     return program.model_proto
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Let each convolution do the batch norm behind it, with weights worked out in the graph.
+
+    Engines work them out once, when they read a graph. Left to themselves, not all find what
+    can be folded: ONNX Runtime ran a network of depthwise convolutions at half the speed.
+
+    Args:
+        model: In evaluation mode; its forward methods are changed in place, its tensors are not.
+    """
+    modules: list[Any] = list(model.modules())
+    for conv, norm in zip(modules, modules[1:], strict=False):
+        pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        if pair and conv.bias is None and norm.num_features == conv.out_channels:
+            conv.forward = partial(_folded, conv, norm)
+            norm.forward = getattr(norm, "act", nn.Identity()).forward  # timm's norms activate, too
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = conv.weight * scale[:, None, None, None]
+    return conv._conv_forward(x, weight, norm.bias - norm.running_mean * scale)
 
 
 def _take_tensors_from(weights: Path, model: ModelProto, card: ModelCard) -> None:
