@@ -14,16 +14,16 @@ import pytest
 from passreid.gallery import Gallery, open_gallery
 from tests.gallery.drawn import DIM, MODEL, entries
 
-ENGINES = ("edge", "memory", "server")
-"""In the process; qdrant-client's own in the memory; the server PASSREID_QDRANT_URL names."""
+ENGINES = ("file", "memory", "server")
+"""SQLite; qdrant-client's own in memory; the server PASSREID_QDRANT_URL names."""
 
 
 @contextmanager
-def opened(engine: str, folder: Path) -> Iterator[Gallery]:
+def opened(engine: str, place: Path) -> Iterator[Gallery]:
     """Open an empty gallery."""
-    if engine == "edge":
-        pytest.importorskip("qdrant_edge")
-        with open_gallery(folder, model=MODEL, dim=DIM, create=True) as gallery:
+    if engine == "file":
+        pytest.importorskip("faiss")
+        with open_gallery(place, model=MODEL, dim=DIM, create=True) as gallery:
             yield gallery
         return
     client = pytest.importorskip("qdrant_client")
@@ -60,7 +60,7 @@ def everywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Galle
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> Iterator[Gallery]:
-    """The gallery in a folder."""
-    with opened("edge", tmp_path / "g") as gallery:
+    """The gallery in a file."""
+    with opened("file", tmp_path / "g") as gallery:
         assert gallery.add(entries()) == (60, 0)
         yield gallery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_embeddings_that_cannot_be_kept(everywhere: Gallery) -> None:
 
 
 def test_numbers_and_places_that_mean_nothing(everywhere: Gallery) -> None:
-    with pytest.raises(UsageError, match="after is 'x', which is no earlier page's end"):
+    with pytest.raises(UsageError, match="after is 'x'; ids are UUIDs"):
         everywhere.page(after="x")
     for many in (0, 10**30):
         with pytest.raises(UsageError, match=f"limit is {many}"):
@@ -169,28 +170,29 @@ def test_numbers_and_places_that_mean_nothing(everywhere: Gallery) -> None:
     for many in (-1, 10**30):
         with pytest.raises(UsageError, match=f"rerank is {many}"):
             everywhere.search(VECTORS[0], rerank=many)
-    with pytest.raises(UsageError, match="min_score is nan"):
-        everywhere.search(VECTORS[0], min_score=np.nan)
+    for score in (np.nan, 80, -1.5):
+        with pytest.raises(UsageError, match=f"min_score is {score}; it is a cosine between"):
+            everywhere.search(VECTORS[0], min_score=score)
     unknown: Any = "max"
     for options in ({"pooling": unknown}, {"group_by": unknown}):
         with pytest.raises(UsageError, match="not one of"):
             everywhere.search(VECTORS[0], **options)
-    with pytest.raises(UsageError, match="'7' is no id of an entry"):
+    with pytest.raises(UsageError, match="id is '7'"):
         everywhere.get(["7"])
-    with pytest.raises(UsageError, match="'7' is no id of an entry"):
+    with pytest.raises(UsageError, match="id is '7'"):
         everywhere.update(["7"], person="p")
     assert everywhere.search(VECTORS[0], rerank=9, where=Where(cameras=("nowhere",))) == []
 
 
 UNSAYABLE: list[tuple[dict[str, Any], str]] = [
-    ({"id": "7"}, "'7' is no id of an entry"),
-    ({"id": entries()[0].id.upper()}, "is no id of an entry.*small letters"),
-    ({"time": np.nan}, "nan is no time"),
-    ({"time": 253402300800.0}, "253402300800.0 is no time"),
-    ({"time": -62135596801.0}, "-62135596801.0 is no time"),
-    ({"camera": "half \ud800"}, "half characters"),
-    ({"source": "half \ud800"}, "half characters"),
-    ({"id": entry_id("x"), "content_hash": None}, "hashes must be text"),
+    ({"id": "7"}, "id is '7'; ids are UUIDs"),
+    ({"id": entries()[0].id.upper()}, "ids are UUIDs in small letters"),
+    ({"time": np.nan}, "time is nan; give a datetime or Unix seconds"),
+    ({"time": 253402300800.0}, "time is 253402300800.0"),
+    ({"time": -62135596801.0}, "time is -62135596801.0"),
+    ({"camera": "half \ud800"}, "camera is .* half characters"),
+    ({"source": "half \ud800"}, "source is .* half characters"),
+    ({"id": entry_id("x"), "content_hash": None}, "content_hash is None, a NoneType; it must be"),
     ({"payload": {"half \ud800": 1}}, "half characters"),
     ({"payload": {"a": np.inf}}, "NaN, infinity"),
     ({"payload": [1]}, "an object of plain JSON"),
@@ -199,9 +201,11 @@ UNSAYABLE: list[tuple[dict[str, Any], str]] = [
     ({"payload": {"n": -(2**63) - 1}}, "integers beyond 64 bits"),
     ({"payload": {"n": {1, 2}}}, "an object of plain JSON"),
     ({"payload": nested(65)}, "more than 64 levels"),
-    ({"camera": 3}, "Labels and hashes must be text"),
-    ({"time": "noon"}, "noon is no time"),
-    ({"time": True}, "True is no time"),
+    ({"camera": 3.5}, "camera is 3.5, a float; it must be text"),
+    ({"person": True}, "person is True, a bool; it must be text"),
+    ({"tracklet": b"t"}, "tracklet is b't', a bytes"),
+    ({"time": "noon"}, "time is 'noon'"),
+    ({"time": True}, "time is True"),
 ]
 
 
@@ -261,13 +265,58 @@ def test_everybody_is_forgotten_only_where_that_is_said(everywhere: Gallery) -> 
 
 def test_filters_that_mean_nothing(everywhere: Gallery) -> None:
     for where, message in (
-        (Where(ids=("7",)), "'7' is no id of an entry"),
-        (Where(not_ids=("7",)), "'7' is no id of an entry"),
-        (Where(since=np.nan), "nan is no time"),
-        (Where(until=np.inf), "inf is no time"),
+        (Where(ids=("7",)), "an id of the filter is '7'"),
+        (Where(not_ids=("7",)), "an id of the filter is '7'"),
+        (Where(since=np.nan), "since is nan"),
+        (Where(until=np.inf), "until is inf"),
+        (Where(people=(None,)), "people holds None"),  # type: ignore[arg-type]
+        (Where(since=200.0, until=100.0), "00:03:20. is not before until .*exchange the two"),
+        (Where(since=100.0, until=100.0), "is not before until"),
     ):
         for ask in (everywhere.page, everywhere.count, everywhere.remove):
             with pytest.raises(UsageError, match=message):
                 ask(where)
         with pytest.raises(UsageError, match=message):
             everywhere.search(VECTORS[0], where=where)
+
+
+def test_names_are_the_same_in_every_unicode_form(everywhere: Gallery) -> None:
+    composed, decomposed = "Jos\u00e9", "Jose\u0301"
+    assert composed != decomposed
+    everywhere.add([Entry(content_hash="j", embedding=VECTORS[0], person=f" {decomposed}\n")])
+    (found,) = everywhere.page(Where(people=(composed,))).entries
+    assert found.person == composed
+    everywhere.update([found.id], camera=f"{decomposed} ")
+    assert everywhere.count(Where(cameras=(decomposed,))) == 1
+    assert everywhere.count(Where(not_cameras=(composed,))) == 60
+    assert everywhere.remove(Where(people=(f"{decomposed} ",))) == 1
+
+
+def test_numbers_of_trackers_and_datetimes_are_labels_and_times(everywhere: Gallery) -> None:
+    noon = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+    given: Any = {"tracklet": 17, "camera": np.int64(3), "time": noon}
+    everywhere.add([Entry(content_hash="n", embedding=VECTORS[0], **given)])
+    where: Any = {"tracklets": (17,), "since": noon, "until": datetime(2026, 11, 23, 12, 1)}
+    (found,) = everywhere.page(Where(**where)).entries
+    assert (found.tracklet, found.camera, found.time) == ("17", "3", 1795435200.0)
+    everywhere.update([found.id], person=5, time=datetime(2026, 11, 24))
+    (found,) = everywhere.get([found.id])
+    assert (found.person, found.time) == ("5", 1795478400.0)
+
+
+def test_values_are_counted(everywhere: Gallery) -> None:
+    cameras = [entry.camera for entry in entries()]
+    wanted = {name: cameras.count(name) for name in sorted({c for c in cameras if c})}
+    assert everywhere.tally("camera") == wanted
+    some = everywhere.tally("camera", Where(cameras=("c1", "c3"), since=1000.0))
+    assert some.keys() == {"c1", "c3"} and sum(some.values()) < wanted["c1"] + wanted["c3"]
+    assert sum(everywhere.tally("source").values()) == 60
+    assert everywhere.tally("person", Where(cameras=("nowhere",))) == {}
+
+
+def test_a_content_hash_is_one_entry_whatever_its_id(everywhere: Gallery) -> None:
+    other = "00000000-0000-0000-0000-00000000000a"
+    again = Entry(id=other, content_hash="picture 3", embedding=VECTORS[9])
+    twice = [Entry(id=f"{other[:-1]}{n}", content_hash="y", embedding=VECTORS[0]) for n in "bc"]
+    assert everywhere.add([again, *twice]) == (1, 2)
+    assert everywhere.get([other]) == []

@@ -1,15 +1,17 @@
 """A living gallery: enrol people, find them again, forget them.
 
 base.py       entries, filters, hits, the protocol
-words.py      what may be said of an entry
-embedded.py   a folder on this machine: the Qdrant engine in the process
-folder.py     what lies in it, and what a kill left of it
-shard.py      the engine's files, made anew while they are used
-indexing.py   the index of them, built by a process of its own
+validation.py what an entry may hold
+identity.py   whose embeddings a gallery holds
+engine.py     what both galleries do the same way
+local.py      one SQLite file on this machine
+database.py   its tables, connections and errors
+memory.py     what searches and filters need of it, in memory
+vectors.py    vectors in FAISS
+check.py      checks a file, and keeps what is whole of a damaged one
 remote.py     a Qdrant server or cluster
 connection.py the way there: addresses, clients, requests tried again
-engine.py     what both do alike
-points.py     entries and filters in the words of both
+points.py     entries and filters as Qdrant has them
 enrolment.py  pictures -> entries
 exchange.py   Parquet files, copies, snapshots
 """
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from passreid.errors import GalleryError, MissingExtraError, PassreidError, UsageError
-from passreid.gallery.base import Entry, Gallery, Hit, Layout, Where, identity
+from passreid.gallery.base import Entry, Gallery, Hit, Layout, Where
 from passreid.gallery.enrolment import NewImage, enrol
 from passreid.gallery.exchange import (
     copy,
@@ -31,10 +33,11 @@ from passreid.gallery.exchange import (
     restore,
     snapshot,
 )
+from passreid.gallery.identity import identity
 from passreid.storage import is_address
 
 if TYPE_CHECKING:
-    from passreid.gallery.embedded import EmbeddedGallery
+    from passreid.gallery.local import SqliteGallery
     from passreid.gallery.remote import RemoteGallery
 
 __all__ = [
@@ -67,48 +70,52 @@ def open_gallery(
     api_key: str | None = None,
     layout: Layout | None = None,
 ) -> Gallery:
-    """Open a gallery in a folder or on a Qdrant server, or make one.
+    """Open a gallery, a file or a collection on a Qdrant server, or make one.
 
     Args:
-        place: The folder, or ``http(s)://host:6333/name``.
+        place: The file, or ``http(s)://host:6333/name``.
         model: `identity` of the model that will embed; another gallery's is refused.
-        dim: Width of its embeddings; needed to make a gallery.
+        dim: Width of its embeddings, likewise; needed to make a gallery.
         create: Make the gallery if there is none.
-        read_only: Refuse every change.
+        read_only: Refuse every change; a file may then lie on a read-only disk.
         api_key: Of the server; else from the environment, PASSREID_QDRANT_API_KEY.
         layout: Of a gallery that is made; one that is there and has another is refused.
 
     Raises:
-        GalleryError: There is no gallery, of another model or layout, damaged, in use by another
-            process, or the server does not answer.
-        UsageError: `create` without `model` and `dim`, no such address, or shards in a folder.
-        OutputError: It cannot be made.
-        MissingExtraError: qdrant-edge-py, or qdrant-client for a server, is not installed.
+        GalleryError: There is no gallery, of another model, width or layout, damaged, or the server
+            does not answer.
+        UsageError: `create` without `model` and `dim`, no such address, or shards in a file.
+        OutputError: It cannot be made or read.
+        MissingExtraError: faiss-cpu, or qdrant-client for a server, is not installed.
     """
-    if create and not read_only and (model is None or dim is None):
+    if create and not read_only and (not model or not dim):
         raise UsageError("A new gallery needs the model and the width of its embeddings.")
     made = (model, dim, layout) if create and not read_only and model and dim else None
-    if layout is not None and (layout.shards or layout.replicas) and not is_address(str(place)):
-        raise UsageError(
-            f"{place}: shards and replicas are for a gallery on a server; a folder has neither."
-        )
-    gallery: EmbeddedGallery | RemoteGallery
+    gallery: SqliteGallery | RemoteGallery
     if is_address(str(place)):
         gallery = _on_server(str(place), made, read_only, api_key)
+    elif layout is not None and layout != Layout():
+        raise UsageError(
+            f"{place}: shards and replicas are for a gallery on a server; a file has neither."
+        )
     else:
-        gallery = _in_folder(Path(place), made, read_only)
+        gallery = _in_file(Path(place), made, read_only)
+    differs = None
     if model is not None and gallery.model != model:
-        gallery.close()
-        raise GalleryError(
+        differs = (
             f"{place} holds embeddings of {gallery.model}, not of {model}: use that model, or "
             "make another gallery."
         )
-    if layout is not None and (differs := _contradiction(layout, gallery.layout)):
-        gallery.close()
-        raise GalleryError(
-            f"{place} was made {differs} and stays so: leave that option out, or make another "
+    elif dim is not None and gallery.dim != dim:
+        differs = f"{place} holds embeddings of {gallery.dim} numbers, not {dim}."
+    elif layout is not None and (found := _contradiction(layout, gallery.layout)):
+        differs = (
+            f"{place} was made {found} and stays so: leave that option out, or make another "
             "gallery with it and copy the entries there (`passreid gallery copy`)."
         )
+    if differs is not None:
+        gallery.close()
+        raise GalleryError(differs)
     return gallery
 
 
@@ -117,8 +124,6 @@ _New = tuple[str, int, Layout | None]
 
 def _contradiction(asked: Layout, there: Layout) -> str | None:
     """Say what a gallery does not have of a layout; what is not asked for may be as it is."""
-    if asked.int8 and not there.int8:
-        return "without int8"
     for wanted, number, name in (
         (asked.shards, there.shards, "shards"),
         (asked.replicas, there.replicas, "replicas"),
@@ -128,21 +133,24 @@ def _contradiction(asked: Layout, there: Layout) -> str | None:
     return None
 
 
-def _in_folder(folder: Path, made: _New | None, read_only: bool) -> EmbeddedGallery:
+def _in_file(place: Path, made: _New | None, read_only: bool) -> SqliteGallery:
     try:
-        from passreid.gallery.embedded import EmbeddedGallery
-        from passreid.gallery.folder import CARD, SHARD
+        from passreid.gallery.database import create
+        from passreid.gallery.local import SqliteGallery
     except ModuleNotFoundError as error:
         raise MissingExtraError("A gallery", "gallery") from error
-    if made and not (folder / CARD).exists():
-        if folder.is_file():
-            raise GalleryError(f"{folder}: is a file; a gallery is a folder, name a new one.")
-        others = (p for p in folder.glob("*") if not p.name.startswith(f"{SHARD}."))
-        if any(others) and not (folder / SHARD).exists():
-            raise GalleryError(f"{folder}: is a folder of other things; name a new one.")
-        model, dim, layout = made
-        EmbeddedGallery.create(folder, model=model, dim=dim, layout=layout)
-    return EmbeddedGallery(folder, read_only=read_only)
+    if place.is_dir():
+        if (place / "gallery.json").exists():
+            raise GalleryError(
+                f"{place}: is a folder, the gallery of an older passreid. Export it with that "
+                "version (`passreid gallery export FOLDER people.parquet`) and import the file "
+                "with this one (`passreid gallery import NEW people.parquet --model MODEL`)."
+            )
+        raise GalleryError(f"{place}: is a folder; a gallery is one file, name a new one.")
+    if made:
+        model, dim, _ = made
+        create(place, model=model, dim=dim)
+    return SqliteGallery(place, read_only=read_only)
 
 
 def _on_server(url: str, made: _New | None, read_only: bool, api_key: str | None) -> RemoteGallery:

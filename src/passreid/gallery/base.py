@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from passreid.config import plain
-from passreid.embed import Embedder
-from passreid.errors import EmbeddingError, UsageError
-from passreid.gallery.words import LABELS
-from passreid.hub import weights_digest
-from passreid.similarity import F32, unit_rows
+from passreid.errors import UsageError
+from passreid.gallery.validation import LABELS, check_ids, clean_label
+from passreid.similarity import F32
+from passreid.times import as_seconds, is_time, show_time
 
 GroupBy = Literal["person", "tracklet"]
 Pooling = Literal["mean", "best"]
 
 _NAMESPACE = uuid.UUID("6f1b0f5e-8f0a-4c39-9a53-1d6c2f3f7a10")
+
+FORMAT = 1
+"""Version of the layout of galleries on disk and on servers; another one is refused."""
 
 
 def entry_id(content_hash: str) -> str:
@@ -35,13 +34,17 @@ def entry_id(content_hash: str) -> str:
 class Entry:
     """One picture of a person.
 
+    Labels are trimmed and their letters composed (Unicode NFC); integers, as trackers number their
+    tracks, become text.
+
     Attributes:
         content_hash: Of the picture (`images.content_hash`); enrolling it again changes nothing.
         embedding: (D,) float32; None where it was not asked for. Stored at unit length in float16.
         id: A UUID in small letters; from the content hash when not given.
-        source: Where the picture came from.
+        source: Where the picture came from, kept as it is.
         camera, person, tracklet: Labels; None is unknown, and so is an empty one.
-        time: When it was taken, Unix seconds in UTC; None is unknown.
+        time: When it was taken: Unix seconds, or a datetime (UTC where it has no zone), which
+            becomes Unix seconds; None is unknown.
         payload: Whatever else is known, as JSON.
         thumbnail: A small JPEG; None where there is none or it was not asked for.
     """
@@ -60,18 +63,24 @@ class Entry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id or entry_id(self.content_hash))
         for name in LABELS:
-            if getattr(self, name) == "":
-                object.__setattr__(self, name, None)
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, clean_label(value))
+        if isinstance(self.time, datetime):
+            object.__setattr__(self, "time", as_seconds(self.time))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """A filter: everything that is given must hold, an empty one lets all through.
 
+    Labels are cleaned as those of `Entry` are, so a name fits however its letters are composed.
+
     Attributes:
         ids, cameras, people, tracklets, sources: One of these.
         not_ids, not_cameras: None of these; an entry without a camera passes.
-        since, until: since <= time < until, Unix seconds; an entry without a time does not pass.
+        since, until: since <= time < until, Unix seconds or datetimes; an entry without a time
+            does not pass.
 
     Raises:
         UsageError: A text in place of a tuple, which would be taken letter by letter, or of a time.
@@ -88,10 +97,41 @@ class Where:
     until: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, value in vars(self).copy().items():
+            moment = name in ("since", "until")
             if isinstance(value, str):
-                right = "Unix seconds" if name in ("since", "until") else f"a tuple, ({value!r},)"
+                right = "a datetime or Unix seconds" if moment else f"a tuple, ({value!r},)"
                 raise UsageError(f"{name} is the text {value!r}; give {right}.")
+            if moment:
+                object.__setattr__(self, name, as_seconds(value))
+            elif name in ("cameras", "not_cameras", "people", "tracklets"):
+                # "" stays: it fits nobody, as no entry has an empty label.
+                cleaned = (clean_label(each) or each for each in value)
+                object.__setattr__(self, name, tuple(cleaned))
+
+    def check(self) -> Where:
+        """Return the filter itself.
+
+        Raises:
+            UsageError: An id is no UUID, a label is no text, a time is none, or since is not
+                before until.
+        """
+        check_ids(self.ids, "an id of the filter")
+        check_ids(self.not_ids, "an id of the filter")
+        for name in ("cameras", "not_cameras", "people", "tracklets", "sources"):
+            for value in getattr(self, name):
+                if not isinstance(value, str):
+                    raise UsageError(f"{name} holds {value!r}; give the names as text.")
+        for name in ("since", "until"):
+            moment = getattr(self, name)
+            if moment is not None and not is_time(moment):
+                raise UsageError(f"{name} is {moment!r}; give a datetime or Unix seconds.")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise UsageError(
+                f"since ({show_time(self.since)}) is not before until ({show_time(self.until)}): "
+                "nothing lies between them; exchange the two."
+            )
+        return self
 
 
 class Hit(NamedTuple):
@@ -121,10 +161,10 @@ class Info:
     """What a gallery holds.
 
     Attributes:
-        name, engine: Where it lies and what runs it.
+        name: Its file or its collection's name.
+        engine: "sqlite" or "qdrant".
         model, dim: Identity of the model and width of its embeddings.
         count: Entries.
-        indexed: Entries in an approximate index; the others are compared one by one.
         bytes_on_disk: None where it is not known.
     """
 
@@ -133,21 +173,17 @@ class Info:
     model: str
     dim: int
     count: int
-    indexed: int
     bytes_on_disk: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a new gallery keeps its vectors.
+    """How a new gallery on a cluster is spread.
 
     Attributes:
-        int8: Search a copy with a byte a number, then compare the best with the real ones: a
-            quarter to a half of the memory.
-        shards, replicas: On a cluster: parts it is split into, and copies of each.
+        shards, replicas: Parts it is split into, and copies of each; None is the server's default.
     """
 
-    int8: bool = False
     shards: int | None = None
     replicas: int | None = None
 
@@ -192,18 +228,18 @@ class Gallery(Protocol):
         Args:
             embedding: (D,) of a picture, or (T, D) of a tracklet.
             top_k: Hits, at most.
-            where: Which entries count.
-            min_score: Smallest cosine.
+            where: Which entries count; all of them and no others, however few pass.
+            min_score: Smallest cosine, -1 to 1.
             group_by: Keep only the best hit of each person or tracklet.
             pooling: A tracklet is its mean embedding, or whichever of its pictures fits best.
-            exact: True compares with every entry, False asks the index; else whichever suits
-                the filter.
-            rerank: Order so many of the first hits anew, by k-reciprocal re-ranking among them
+            exact: True compares with every entry; else large galleries are searched by a coarse
+                copy first, and its best are compared.
+            rerank: Reorder so many of the first hits by k-reciprocal re-ranking among them
                 (`passreid.reranking`), before they are grouped and cut; scores stay cosines.
 
         Raises:
             EmbeddingError: As `add`.
-            UsageError: `top_k` is below 1, or `rerank` below 0.
+            UsageError: A number is out of its range.
         """
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
@@ -225,6 +261,12 @@ class Gallery(Protocol):
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
 
+    def tally(self, name: str, where: Where | None = None) -> dict[str, int]:
+        """Count entries by their camera, person, tracklet or source, the commonest first.
+
+        Entries without one are left out, and so is what lies beyond the first 10,000 values.
+        """
+
     def update(self, ids: Sequence[str], **values: Any) -> int:
         """Set camera, time, person, tracklet or payload of entries; return how many there were.
 
@@ -232,7 +274,7 @@ class Gallery(Protocol):
         """
 
     def remove(self, where: Where, *, everything: bool = False) -> int:
-        """Forget entries; return how many. `compact` takes their last bytes off the disk.
+        """Forget entries and every byte of them; return how many.
 
         Raises:
             UsageError: The filter is empty, as one made of a list that turned out empty, and
@@ -240,10 +282,10 @@ class Gallery(Protocol):
         """
 
     def to_compact(self) -> bool:
-        """Whether `compact` has yet to take away bytes of what was removed or said otherwise."""
+        """Whether bytes of what was forgotten may still be on disk, for `compact` to remove."""
 
     def compact(self) -> None:
-        """Write what is left anew, without anything that was removed, and index it."""
+        """Remove the last bytes of what was forgotten, and give free space back."""
 
     def close(self) -> None:
         """Write everything and let go."""
@@ -258,55 +300,3 @@ class Gallery(Protocol):
         trace: TracebackType | None,
     ) -> None:
         """Close."""
-
-
-FORMAT = 1
-"""Of galleries; a gallery of another is refused."""
-
-
-def identity(embedder: Embedder) -> str:
-    """Name a model so that vectors of two models are never mixed.
-
-    Returns:
-        Its name, a digest of its weights, and "+flip" where embeddings are averaged with mirrored
-        ones. Precision and backend do not count: they change cosines in the third digit at most.
-    """
-    if embedder.source is not None:
-        digest = weights_digest(embedder.source)
-    else:
-        card = json.dumps(plain(embedder.card), sort_keys=True)
-        digest = hashlib.sha256(card.encode()).hexdigest()[:16]
-    return f"{embedder.card.name}@{digest}{'+flip' if embedder.flip else ''}"
-
-
-def unit_vector(embedding: ArrayLike | None, dim: int, name: str) -> F32:
-    """Return an embedding (D,) in float32 at unit length.
-
-    Raises:
-        EmbeddingError: Missing, of another width, zero or not finite.
-    """
-    if embedding is None:
-        raise EmbeddingError(f"{name} has no embedding: embed its picture first.")
-    row: F32 = unit_vectors(np.asarray(embedding)[None], dim, name)[0]
-    return row
-
-
-def unit_vectors(embeddings: ArrayLike, dim: int, name: str) -> F32:
-    """Return embeddings (N, D) in float32 at unit length; `unit_vector` says what is raised."""
-    rows = unit_rows(embeddings, name)
-    if rows.shape[1] != dim:
-        raise EmbeddingError(
-            f"{name} has {rows.shape[1]} numbers, the gallery's have {dim}: embed with its model."
-        )
-    if not np.any(rows, axis=1).all():
-        raise EmbeddingError(f"{name} is zero everywhere: it has no direction to compare.")
-    return rows
-
-
-def pooled(embedding: ArrayLike, dim: int, pooling: Pooling) -> F32:
-    """Turn a query (D,) or (T, D) into the unit vectors to search with, (1, D) or (T, D)."""
-    values = np.asarray(embedding)
-    rows = unit_vectors(values[None] if values.ndim == 1 else values, dim, "the query")
-    if pooling == "best":
-        return rows
-    return unit_vectors(rows.mean(axis=0, keepdims=True), dim, "the query's mean")

@@ -1,18 +1,17 @@
-"""What a gallery does alike wherever its points lie: enrolling in batches, searching, closing."""
+"""What both galleries do the same way: enrolling in batches, searching, closing."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from passreid.errors import GalleryError, UsageError
+from passreid.errors import EmbeddingError, GalleryError, UsageError
 from passreid.gallery.base import (
     Added,
     Entry,
@@ -22,20 +21,13 @@ from passreid.gallery.base import (
     Page,
     Pooling,
     Where,
-    pooled,
-    unit_vector,
 )
-from passreid.gallery.points import check_ids, entry_of, is_id
-from passreid.gallery.words import check_words
+from passreid.gallery.validation import check_ids, check_values
 from passreid.reranking import rerank as reranked
-from passreid.similarity import F32
+from passreid.similarity import F32, unit_rows
 
-Ask = Callable[[list[float], int], Sequence[Any]]
-"""(query, limit) -> the points nearest to it, best first."""
-
-LOOKED_AT = 256
-"""Candidates a search by the index keeps: of a million entries it finds 99 % of the nearest, and
-97 % with the engine's own 100, at twice the time."""
+Ask = Callable[[F32, int], Sequence[Sequence[Hit]]]
+"""(queries (T, D), limit) -> the hits nearest to each query, best first."""
 
 MOST = 2**31 - 1
 """Entries that can be asked for at once."""
@@ -49,7 +41,7 @@ class Engine(ABC):
     Attributes:
         name: Of the gallery, for people.
         model, dim: Identity of the model and width of its embeddings.
-        layout: How it keeps its vectors.
+        layout: How it is spread on a cluster.
         read_only: Refuse every change.
         batch: Entries that are stored at once.
     """
@@ -63,7 +55,7 @@ class Engine(ABC):
 
     def add(self, entries: Iterable[Entry]) -> Added:
         """Enrol, in batches that are stored before the next begins."""
-        self._writable()
+        self._check_writable()
         added = known = 0
         remaining = iter(entries)
         while batch := list(islice(remaining, self.batch)):
@@ -72,13 +64,10 @@ class Engine(ABC):
                 fresh.setdefault(entry.id, entry)  # as one that comes later changes nothing
             check_ids(fresh)
             for entry in batch:
-                check_words(vars(entry))
-            vectors = {
-                id: unit_vector(entry.embedding, self.dim, f"entry {id}")
-                for id, entry in fresh.items()
-            }
-            stored = self._store(fresh, vectors)
+                check_values(vars(entry))
+            stored = self._store(list(fresh.values()), self._unit_rows(fresh.values()))
             added, known = added + stored, known + len(batch) - stored
+        self._settle()
         return Added(added, known)
 
     def search(
@@ -97,20 +86,24 @@ class Engine(ABC):
         if not 1 <= top_k <= MOST:
             raise UsageError(f"top_k is {top_k}; ask for 1 to {MOST:,} hits.")
         if not 0 <= rerank <= MOST:
-            raise UsageError(f"rerank is {rerank}; it is how many hits are ordered anew.")
-        if min_score is not None and not math.isfinite(min_score):
-            raise UsageError(f"min_score is {min_score}; it is a cosine, such as 0.5.")
+            raise UsageError(f"rerank is {rerank}; give the number of hits to reorder, from 0 on.")
+        if min_score is not None and not -1 <= min_score <= 1:
+            raise UsageError(
+                f"min_score is {min_score}; it is a cosine between -1 and 1, such as 0.5, not a "
+                "percentage."
+            )
         if group_by not in (None, *get_args(GroupBy)):
             raise UsageError(f"group_by is {group_by!r}, not one of {get_args(GroupBy)}.")
         if pooling not in get_args(Pooling):
             raise UsageError(f"pooling is {pooling!r}, not one of {get_args(Pooling)}.")
         queries = pooled(embedding, self.dim, pooling)
-        ask, limit = self._asking(where, min_score, exact), max(top_k, rerank)
+        ask, limit = self._asking(where and where.check(), exact), max(top_k, rerank)
+        floor = -1 if min_score is None else min_score
         while True:
-            answers = [ask(query, limit) for query in queries.tolist()]
-            hits = _ordered(answers, group_by)
+            answers = ask(queries, limit)
+            hits = _merged(answers, floor, group_by)
             # Fewer groups than asked for: look further down, unless that was all there is.
-            ended = max(map(len, answers)) < limit
+            ended = all(len(found) < limit or found[-1].score < floor for found in answers)
             if group_by is None or ended or len(_grouped(hits)) >= top_k:
                 break
             limit = min(4 * limit, MOST)
@@ -129,19 +122,11 @@ class Engine(ABC):
         """List entries, without embeddings and thumbnails unless they are wanted whole."""
         if not 1 <= limit <= MOST:
             raise UsageError(f"limit is {limit}; a page has 1 to {MOST:,} entries.")
-        if after is not None and not is_id(after):
-            raise UsageError(f"after is '{after}', which is no earlier page's end.")
-        entries, following = self._scroll(where, limit, after, whole)
-        return Page(entries, None if following is None else str(following))
-
-    def _reranked(self, queries: F32, hits: list[Hit]) -> list[Hit]:
-        """Order hits by their k-reciprocal distance from whichever query is nearest."""
-        vectors = self._vectors([hit.entry.id for hit in hits])
-        hits = [hit for hit in hits if hit.entry.id in vectors]  # one may have gone meanwhile
-        if not hits:
-            return []
-        distances = reranked(queries, np.stack([vectors[hit.entry.id] for hit in hits]))
-        return [hits[n] for n in np.argsort(distances.min(axis=0), kind="stable")]
+        if after is not None:
+            check_ids([after], "after")
+        # One more than asked for tells whether there is a next page.
+        entries = self._list(where and where.check(), limit + 1, after, whole)
+        return Page(entries[:limit], entries[limit].id if len(entries) > limit else None)
 
     @abstractmethod
     def close(self) -> None:
@@ -161,59 +146,103 @@ class Engine(ABC):
         self.close()
 
     @abstractmethod
-    def _store(self, entries: dict[str, Entry], vectors: Mapping[str, F32]) -> int:
-        """Store those that are not there yet; return how many."""
+    def _store(self, entries: list[Entry], rows: F32) -> int:
+        """Store those that are not there yet, with their unit rows (N, D); return how many."""
+
+    def _settle(self) -> None:
+        """Finish what `_store` left to do at the end of `add`."""
 
     @abstractmethod
-    def _asking(self, where: Where | None, min_score: float | None, exact: bool | None) -> Ask:
+    def _asking(self, where: Where | None, exact: bool | None) -> Ask:
         """Return what a search asks as often as it must."""
 
     @abstractmethod
-    def _scroll(
-        self, where: Where | None, limit: int, after: str | None, whole: bool
-    ) -> tuple[list[Entry], Any]:
-        """Return entries in the order of their ids, and where the next ones begin."""
+    def _list(self, where: Where | None, limit: int, first: str | None, whole: bool) -> list[Entry]:
+        """Return entries in the order of their ids, from `first` on."""
 
     @abstractmethod
     def _vectors(self, ids: list[str]) -> dict[str, F32]:
         """Return the embeddings (D,) of those entries that exist."""
 
-    def _removable(self, where: Where, everything: bool) -> None:
+    def _unit_rows(self, entries: Iterable[Entry]) -> F32:
+        """Stack embeddings (N, D) at unit length; the first that cannot be stored is named."""
+        named = {f"entry {entry.id}": entry.embedding for entry in entries}
+        try:
+            return unit_vectors(np.stack([*named.values()]), self.dim, "embeddings")  # type: ignore[arg-type]
+        except (EmbeddingError, TypeError, ValueError):
+            for name, embedding in named.items():
+                if embedding is None:
+                    raise EmbeddingError(f"{name} has no embedding: embed its picture.") from None
+                unit_vectors(np.asarray(embedding)[None], self.dim, name)
+            raise
+
+    def _reranked(self, queries: F32, hits: list[Hit]) -> list[Hit]:
+        """Order hits by their k-reciprocal distance from whichever query is nearest."""
+        vectors = self._vectors([hit.entry.id for hit in hits])
+        hits = [hit for hit in hits if hit.entry.id in vectors]  # one may have gone meanwhile
+        if not hits:
+            return []
+        distances = reranked(queries, np.stack([vectors[hit.entry.id] for hit in hits]))
+        return [hits[n] for n in np.argsort(distances.min(axis=0), kind="stable")]
+
+    def _check_removable(self, where: Where, everything: bool) -> None:
         """Refuse to forget everybody by a filter that lets all through, unless that is said."""
-        self._writable()
-        if where == Where() and not everything:
+        self._check_writable()
+        if where.check() == Where() and not everything:
             raise UsageError(
                 "No filter is given, which would forget everybody: say everything=True to do so."
             )
 
-    def _writable(self) -> None:
+    def _check_writable(self) -> None:
         if self.read_only:
             raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
 
 
-def _ordered(answers: Iterable[Sequence[Any]], group_by: GroupBy | None) -> list[Hit]:
-    """Keep the best of each point; best first."""
-    best: dict[str, Any] = {}
-    for points in answers:
-        for point in points:
-            before = best.get(str(point.id))
-            if before is None or point.score > before.score:
-                best[str(point.id)] = point
-    order = sorted(best.values(), key=lambda point: (-point.score, str(point.id)))
-    return [_hit_of(point, group_by) for point in order]
+def unit_vectors(embeddings: ArrayLike, dim: int, name: str) -> F32:
+    """Return embeddings (N, D) in float32 at unit length.
+
+    Raises:
+        EmbeddingError: Of another width, zero or not finite.
+    """
+    rows = unit_rows(embeddings, name)
+    if rows.shape[1] != dim:
+        raise EmbeddingError(
+            f"{name} has {rows.shape[1]} numbers, the gallery's have {dim}: embed with its model."
+        )
+    if not np.any(rows, axis=1).all():
+        raise EmbeddingError(f"{name} is zero everywhere: it has no direction to compare.")
+    return rows
+
+
+def pooled(embedding: ArrayLike, dim: int, pooling: Pooling) -> F32:
+    """Turn a query (D,) or (T, D) into the unit vectors to search with, (1, D) or (T, D)."""
+    values = np.asarray(embedding)
+    rows = unit_vectors(values[None] if values.ndim == 1 else values, dim, "the query")
+    if pooling == "best":
+        return rows
+    return unit_vectors(rows.mean(axis=0, keepdims=True), dim, "the query's mean")
+
+
+def _merged(
+    answers: Sequence[Sequence[Hit]], min_score: float, group_by: GroupBy | None
+) -> list[Hit]:
+    """Keep the best hit of each entry; best first."""
+    best: dict[str, Hit] = {}
+    for hits in answers:
+        for hit in hits:
+            before = best.get(hit.entry.id)
+            if hit.score >= min_score and (before is None or hit.score > before.score):
+                best[hit.entry.id] = hit
+    order = sorted(best.values(), key=lambda hit: (-hit.score, hit.entry.id))
+    if group_by is None:
+        return order
+    return [hit._replace(group=getattr(hit.entry, group_by)) for hit in order]
 
 
 def _grouped(hits: Iterable[Hit]) -> list[Hit]:
-    """Keep the first of each group."""
+    """Keep the first of each group; an entry without a label is its own group."""
     firsts: dict[tuple[str, str], Hit] = {}
     for hit in hits:
-        # One without a label stands for itself.
         group = ("id", hit.entry.id) if hit.group is None else ("group", hit.group)
         firsts.setdefault(group, hit)
     return list(firsts.values())
-
-
-def _hit_of(point: Any, group_by: GroupBy | None) -> Hit:
-    entry = entry_of(point)
-    score = min(max(float(point.score), -1.0), 1.0)
-    return Hit(entry, score, getattr(entry, group_by) if group_by else None)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from passreid.embed import Embedder, OnError, Skipped
 from passreid.errors import GalleryError, ImageError
-from passreid.gallery.base import Entry, Gallery, Where, entry_id, identity
+from passreid.gallery.base import Entry, Gallery, Where, entry_id
+from passreid.gallery.identity import identity
 from passreid.images import (
     ChannelOrder,
     ImageInput,

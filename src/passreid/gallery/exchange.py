@@ -1,24 +1,19 @@
-"""Galleries in and out: Parquet files, copies from one engine to another, snapshots of a folder."""
+"""Galleries in and out: Parquet files, copies from one engine to another, snapshots."""
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 import tarfile
-import uuid
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from passreid.errors import GalleryError, MissingExtraError, OutputError, UsageError
+from passreid.errors import GalleryError, MissingExtraError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery, Where
+from passreid.gallery.identity import adopt
 from passreid.storage import is_address, open_parquet, replacing
 
 _BATCH = 1024
-_CHUNK = 2**16
 _MODEL = b"passreid_model"
 _WORDS = ("id", "content_hash", "source", "camera", "person", "tracklet", "payload")
 _COLUMNS = (*_WORDS, "time", "thumbnail", "embedding")
@@ -61,11 +56,11 @@ def export_parquet(gallery: Gallery, path: Path, where: Where | None = None) -> 
 
     Raises:
         OutputError: It cannot be written.
-        UsageError: It would lie in the gallery's own folder.
+        UsageError: It is the gallery's own file.
         MissingExtraError: pyarrow is not installed.
     """
-    if (folder := getattr(gallery, "folder", None)) is not None:  # others lie on no disk of ours
-        _outside(path, folder)
+    if (place := getattr(gallery, "place", None)) is not None:  # others lie on no disk of ours
+        _outside(path, place)
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -115,135 +110,80 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
     with open_parquet(str(path), GalleryError) as file:
         for batch in file.iter_batches(_BATCH, columns=_COLUMNS):
             try:
-                done = gallery.add([_entry(row) for row in batch.to_pylist()])
-            except (TypeError, ValueError, UsageError) as error:
+                done = gallery.add(_entries(batch))
+            except (TypeError, ValueError, RecursionError, UsageError) as error:
                 raise GalleryError(f"{path}: a row is no entry of a gallery ({error}).") from None
             added, known = added + done.added, known + done.known
     return Added(added, known)
 
 
 def snapshot(place: str | Path, path: Path) -> None:
-    """Write a gallery's folder, as it is between two changes, to one tar file.
+    """Write a gallery, as it is between two changes, to one file, which is a gallery itself.
+
+    Other processes go on reading and writing meanwhile.
 
     Raises:
-        GalleryError: There is no gallery, or another process has it open.
+        GalleryError: There is no gallery, or it is damaged.
         OutputError: The file cannot be written.
-        UsageError: The file would lie in the folder, or the gallery lies on a server.
-        MissingExtraError: qdrant-edge-py is not installed.
+        UsageError: The file is the gallery's own, or the gallery lies on a server.
+        MissingExtraError: faiss-cpu is not installed.
     """
-    from passreid.gallery import open_gallery
-
     if is_address(str(place)):
         raise UsageError(f"{place}: a server keeps snapshots of its own; export the gallery.")
-    folder = Path(place)
-    _outside(path, folder)
-    with (
-        open_gallery(folder),
-        replacing(path) as temporary,
-        _open_sparse(temporary) as stream,
-        tarfile.open(fileobj=stream, mode="w") as tar,
-    ):
-        from passreid.gallery.folder import LOCK
-
-        for file in sorted(folder.rglob("*")):
-            if file != folder / LOCK:
-                tar.add(file, file.relative_to(folder).as_posix(), recursive=False)
+    source = Path(place)
+    _outside(path, source)
+    _copy_checked(source, path)
 
 
-def restore(path: Path, folder: Path) -> None:
-    """Make a gallery's folder from a snapshot; it is there whole or not at all.
+def restore(path: Path, place: Path) -> None:
+    """Make a gallery from a snapshot; it is there whole or not at all.
 
     Raises:
-        UsageError: Something lies at `folder` already.
-        GalleryError: The file is no snapshot of a gallery.
-        OutputError: The folder cannot be written.
-        MissingExtraError: qdrant-edge-py is not installed.
+        UsageError: Something lies at `place` already.
+        GalleryError: The file is no snapshot of a gallery, or damaged.
+        OutputError: The gallery cannot be written.
+        MissingExtraError: faiss-cpu is not installed.
     """
+    if place.exists():
+        raise UsageError(f"{place} exists; restore to a new name.")
+    if path.is_file() and tarfile.is_tarfile(path):
+        raise GalleryError(
+            f"{path}: is a snapshot of an older passreid; restore it with that version, export "
+            "the gallery to Parquet, and import that."
+        )
+    _copy_checked(path, place)
+
+
+def _copy_checked(source: Path, target: Path) -> None:
+    """Copy a gallery's file page by page, and check the copy before it gets its name."""
     from passreid.gallery import open_gallery
 
-    if folder.exists():
-        raise UsageError(f"{folder} is there already; restore to a new name.")
-    fresh = folder.with_name(f".{uuid.uuid4().hex}")
-    try:
-        fresh.mkdir(parents=True)
-        _unpack(path, fresh)
-        try:
-            open_gallery(fresh).close()
-        except GalleryError as error:
-            said = str(error).replace(str(fresh), str(folder))
-            raise GalleryError(f"{path}: is no snapshot of a gallery ({said})") from None
-        fresh.rename(folder)
-    except tarfile.TarError as error:
-        raise GalleryError(f"{path}: is no snapshot of a gallery ({error}).") from None
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be restored ({error.strerror or error}).") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with open_gallery(source, read_only=True) as gallery, replacing(target) as temporary:
+        gallery.back_up(temporary)  # type: ignore[attr-defined]  # a file's alone
 
 
-def _outside(path: Path, folder: Path) -> None:
-    """Refuse a file in a gallery: it may be one of its own, and is not forgotten with entries."""
-    if path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{path} lies in the gallery itself; write it elsewhere.")
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    """Unpack plain files and folders below `folder`; a tar may name others."""
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise GalleryError(f"{path}: cannot be read ({error.strerror}).") from None
-    with stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-        for member in tar:
-            inside = PurePosixPath(member.name)
-            if (
-                inside.is_absolute()
-                or ".." in inside.parts
-                or not (member.isreg() or member.isdir())
-            ):
-                raise GalleryError(f"{path}: is no snapshot of a gallery ({member.name}).")
-            target = folder / inside
-            if member.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
-            assert content is not None
-            with content, _open_sparse(target) as file:
-                shutil.copyfileobj(content, file)
-
-
-class _Sparse(io.FileIO):
-    """A new file in which zeros take no place: the engine's are mostly pages yet to be filled."""
-
-    def write(self, data: Any) -> int:
-        """Write, or leave a hole."""
-        if bytes(data).count(0) < len(data):
-            return super().write(data)
-        self.seek(len(data), io.SEEK_CUR)
-        return len(data)
-
-    def close(self) -> None:
-        """Close; a hole at the end belongs to the file."""
-        if not self.closed:
-            self.truncate()
-        super().close()
-
-
-def _open_sparse(path: Path) -> io.BufferedWriter:
-    return io.BufferedWriter(_Sparse(path, "w"), _CHUNK)
+def _outside(path: Path, place: Path) -> None:
+    """Refuse to write over a gallery's own files."""
+    own = [place, *(place.with_name(f"{place.name}{end}") for end in ("-wal", "-shm"))]
+    if path.resolve() in [file.resolve() for file in own]:
+        raise UsageError(f"{path} is the gallery's own file; write it elsewhere.")
 
 
 def _row(entry: Entry) -> dict[str, Any]:
     return {**vars(entry), "payload": json.dumps(dict(entry.payload))}
 
 
-def _entry(row: dict[str, Any]) -> Entry:
-    embedding = np.asarray(row.pop("embedding"), np.float32)
-    payload = json.loads(row.pop("payload"))
-    return Entry(**row, embedding=embedding, payload=payload)
+def _entries(batch: Any) -> list[Entry]:
+    """Make entries of a batch of rows."""
+    vectors = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+    embeddings = vectors.reshape(len(batch), -1) if len(batch) else []
+    rows = batch.drop_columns("embedding").to_pylist()
+    return [
+        Entry(**row | {"embedding": embedding, "payload": json.loads(row["payload"])})
+        for row, embedding in zip(rows, embeddings, strict=True)
+    ]
 
 
 def _same_model(what: str, model: str, target: Gallery) -> None:
-    if model != target.model:
+    if model != target.model and not adopt(model, target.model):
         raise GalleryError(f"{what} holds embeddings of {model}, the gallery of {target.model}.")

@@ -9,7 +9,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from passreid.gallery.base import Entry, Where
-from passreid.gallery.words import LATEST, is_json
+from passreid.gallery.validation import is_json
+from passreid.times import LATEST
 
 
 def _writable(payload: dict[str, Any]) -> dict[str, Any]:
