@@ -50,7 +50,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes(")])
 def test_the_python_of_a_page_runs(page: str, part: str, tmp_path: Path) -> None:
-    pytest.importorskip("qdrant_edge")
+    pytest.importorskip("faiss")
     found = FENCE.findall((ROOT / "docs" / page).read_text())
     code = "".join(body for language, body in found if language == "python" and part in body)
     assert code

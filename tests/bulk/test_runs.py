@@ -86,7 +86,7 @@ def test_the_verb_enrols_in_a_gallery_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("qdrant_edge")
+    pytest.importorskip("faiss")
     from passreid.gallery import Where, identity, open_gallery
 
     (folder / "again.png").write_bytes((folder / "ü" / "0.png").read_bytes())

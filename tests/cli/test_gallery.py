@@ -13,7 +13,7 @@ from passreid.cli.gallery import one_line, read_time
 from passreid.data import ReIDDataset, make_synthetic
 from tests.cli.conftest import Cli
 
-pytest.importorskip("qdrant_edge")
+pytest.importorskip("faiss")
 
 
 @pytest.fixture(scope="module")

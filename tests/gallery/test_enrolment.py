@@ -19,7 +19,7 @@ from passreid.gallery import NewImage, Where, enrol, identity, open_gallery
 from passreid.ranking import Labels, measure_distances
 from tests import small
 
-pytest.importorskip("qdrant_edge")
+pytest.importorskip("faiss")
 
 
 def test_a_gallery_is_made_of_pictures(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from passreid.gallery import (
 from tests.gallery.conftest import opened
 from tests.gallery.drawn import DIM, MODEL, VECTORS, entries
 
-pytest.importorskip("qdrant_edge")
+pytest.importorskip("faiss")
 pytest.importorskip("pyarrow")
 
 FACE = b"\xff\xd8 a face"
@@ -52,7 +52,7 @@ def test_parquet_brings_everything_back(
     file = tmp_path / "people.parquet"
     assert export_parquet(everywhere, file) == 61
     assert read_header(file) == (MODEL, DIM)
-    with opened("edge", tmp_path / "other") as other:
+    with opened("file", tmp_path / "other") as other:
         assert import_parquet(other, file) == (61, 0)
         assert import_parquet(other, file) == (0, 61)
         assert whole(other) == whole(everywhere)
@@ -132,7 +132,7 @@ def test_a_damaged_row_is_said(
     broken = pyarrow.array([value] * 60, table.schema.field(column).type)
     parquet.write_table(table.set_column(table.schema.names.index(column), column, broken), file)
     with (
-        opened("edge", tmp_path / "other") as other,
+        opened("file", tmp_path / "other") as other,
         pytest.raises(GalleryError, match="a row is no entry of a gallery"),
     ):
         import_parquet(other, file)

@@ -303,7 +303,7 @@ def test_a_layout_that_a_gallery_has_not_is_refused(
     from passreid.gallery import Layout
 
     make = partial(open_gallery, model=MODEL, dim=DIM, create=True)
-    pytest.importorskip("qdrant_edge")
+    pytest.importorskip("faiss")
     make(tmp_path / "g").close()
     with pytest.raises(GalleryError, match="made without int8 and stays so"):
         make(tmp_path / "g", layout=Layout(int8=True))
@@ -338,7 +338,7 @@ def test_a_layout_that_a_gallery_has_not_is_refused(
 def test_int8_finds_the_same(tmp_path: Any) -> None:
     from passreid.gallery import Layout
 
-    pytest.importorskip("qdrant_edge")
+    pytest.importorskip("faiss")
     with open_gallery(
         tmp_path / "g", model=MODEL, dim=DIM, create=True, layout=Layout(int8=True)
     ) as small:

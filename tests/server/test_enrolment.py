@@ -52,9 +52,9 @@ def test_what_is_known_is_not_embedded_again(
 
 
 def test_what_is_said_of_a_file_is_kept(client: TestClient) -> None:
-    (line, _) = enrol(client, 1, about={"source": "gate", "time": 0, "payload": {"n": 1}})
+    (line, _) = enrol(client, 1, about={"source": "gate", "time": "20261123", "payload": {"n": 1}})
     kept = client.get(f"/v1/entries/{line['id']}").json()
-    assert (kept["source"], kept["time"], kept["payload"]) == ("gate", 0, {"n": 1})
+    assert (kept["source"], kept["time"], kept["payload"]) == ("gate", 1795392000, {"n": 1})
 
 
 @pytest.mark.parametrize("said", [1, 3])

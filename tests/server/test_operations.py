@@ -47,7 +47,7 @@ def test_entries_that_no_retention_reaches_are_counted(
 
 def test_retention_forgets_what_is_old(start: Start, tmp_path: Path) -> None:
     client = start(retention_days=1, audit=tmp_path / "audit.jsonl")
-    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
+    enrol(client, 1, 2, about=[{"time": 1e9}, {}])
     engine = client.app.state.engine  # type: ignore[attr-defined]
     assert client.portal is not None
     assert client.portal.call(engine.retain, 1.0) == 1
@@ -64,6 +64,7 @@ def test_upkeep_comes_the_more_often_the_shorter_the_retention(
 ) -> None:
     client = start(retention_days=days)
     engine = client.app.state.engine  # type: ignore[attr-defined]
+    bytes_left(monkeypatch, engine.gallery)
     slept: list[float] = []
 
     async def once(seconds: float) -> None:
@@ -72,7 +73,7 @@ def test_upkeep_comes_the_more_often_the_shorter_the_retention(
 
     assert client.portal is not None
     client.portal.call(engine._upkeep.cancel)
-    enrol(client, 1, about={"time": 1000.0})
+    enrol(client, 1, about={"time": 1e9})
     monkeypatch.setattr(asyncio, "sleep", once)
     with pytest.raises(CancelledError):
         client.portal.call(engine._keep_up)
@@ -96,15 +97,15 @@ def test_a_compaction_that_failed_is_made_up_for(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start(retention_days=1)
-    enrol(client, 1, 2, about=[{"time": 1000.0}, {}])
+    enrol(client, 1, 2, about=[{"time": 1e9}, {}])
     engine = client.app.state.engine  # type: ignore[attr-defined]
+    left = bytes_left(monkeypatch, engine.gallery)
     failures, done = [OutputError("full")], []
-    compacts = engine.gallery.compact
 
     def compact() -> None:
         if failures:
             raise failures.pop()
-        compacts()
+        left.clear()
         done.append(1)
 
     monkeypatch.setattr(engine.gallery, "compact", compact)
@@ -184,6 +185,21 @@ def test_probes_of_a_gallery_that_hangs_leave_its_threads_to_others(
         assert [probe.result().status_code for probe in probes] == [200] * 6
 
 
+def bytes_left(monkeypatch: pytest.MonkeyPatch, gallery: Any) -> list[int]:
+    """Let each removal leave bytes behind, as it does on a server."""
+    left: list[int] = []
+    remove = gallery.remove
+
+    def removed(*where: Where, **more: Any) -> int:
+        if count := remove(*where, **more):
+            left.append(1)
+        return int(count)
+
+    monkeypatch.setattr(gallery, "remove", removed)
+    monkeypatch.setattr(gallery, "to_compact", lambda: bool(left))
+    return left
+
+
 def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +209,7 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
     client.portal.call(engine._upkeep.cancel)
     done: list[int] = []
     slept: list[float] = []
-    compacts = engine.gallery.compact
+    left = bytes_left(monkeypatch, engine.gallery)
 
     async def until_the_fourth(seconds: float) -> None:
         slept.append(seconds)
@@ -204,7 +220,7 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
         done.append(1)
         if len(done) == 1:
             raise RuntimeError("as the engine raises")
-        compacts()
+        left.clear()
 
     monkeypatch.setattr(engine.gallery, "compact", compact)
     enrol(client, 1)
@@ -214,30 +230,6 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
         client.portal.call(engine._keep_up)
     assert slept == [3600.0] * 4
     assert len(done) == 2  # again after it failed, and not without need
-
-
-def test_what_was_forgotten_before_the_start_leaves_the_disk(
-    start: Start, tmp_path: Path, embedder: Embedder
-) -> None:
-    secret, folder = "mrs-unmistakable", tmp_path / "g.gallery"
-    row = np.ones(embedder.dim, np.float32)
-    with open_gallery(folder, model=identity(embedder), dim=embedder.dim, create=True) as gallery:
-        gallery.add(
-            Entry(content_hash=each, embedding=row, source=each) for each in (secret, "other")
-        )
-        assert gallery.remove(Where(sources=(secret,))) == 1
-
-    def seen() -> bool:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return any(secret.encode() in path.read_bytes() for path in files)
-
-    assert seen()
-    gallery = start().app.state.engine.gallery  # type: ignore[attr-defined]
-    until = time.monotonic() + 60
-    while gallery.to_compact() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not seen()
-    assert gallery.count() == 1
 
 
 def test_readiness_ends_when_the_service_stops(client: TestClient) -> None:

@@ -20,10 +20,12 @@ from passreid.bulk.work import (
 )
 from passreid.card import ModelCard
 from passreid.config import read_json
-from passreid.embed import DEFAULT_MODEL
+from passreid.embed import DEFAULT_MODEL, load
 from passreid.errors import ConfigError, DatasetError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery
-from passreid.hub import resolve, weights_digest
+from passreid.gallery.identity import identity as gallery_identity
+from passreid.gallery.identity import name_model
+from passreid.hub import resolve
 from passreid.storage import open_parquet
 
 PER_PART = 2048
@@ -125,11 +127,12 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
 
 
 def identify(model: Mapping[str, Any]) -> str:
-    """Name a model as a gallery does: its name, a digest of its weights, "+flip"."""
+    """Return a model's identity, as a gallery has it; a weight file is loaded to know its card."""
     path = resolve(model.get("name_or_path", DEFAULT_MODEL))
     card = path / "model.json"
-    name = ModelCard.read(card).name if card.exists() else path.stem
-    return f"{name}@{weights_digest(path)}" + ("+flip" if model.get("flip") else "")
+    if not card.exists():
+        return gallery_identity(load(**model))
+    return name_model(ModelCard.read(card), path, flip=bool(model.get("flip")))
 
 
 def _worked(

@@ -83,5 +83,6 @@ def _register() -> None:
         models,
         serve,
         train,
+        upkeep,
         use,
     )

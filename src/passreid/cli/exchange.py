@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from passreid.cli.app import check_writable, note
+from passreid.cli.app import ModelOptions, check_writable, note
 from passreid.cli.gallery import Filters, gallery
 from passreid.errors import UsageError
 
@@ -22,7 +22,7 @@ def export(
     Example: passreid gallery export people.gallery people.parquet --camera entrance
 
     Args:
-        place: The gallery's folder or address.
+        place: The gallery's file or address.
         output: The .parquet file.
     """
     from passreid.gallery import export_parquet, open_gallery
@@ -42,7 +42,7 @@ def import_(place: str, file: Path, /) -> int:
     Example: passreid gallery import people.gallery people.parquet
 
     Args:
-        place: The gallery's folder or address; made if there is none.
+        place: The gallery's file or address; made if there is none.
         file: The Parquet file.
     """
     from passreid.gallery import import_parquet, open_gallery, read_header
@@ -62,12 +62,12 @@ def copy(
     *,
     filters: Filters = Filters(),  # noqa: B008
 ) -> int:
-    """Add a gallery's entries to another, in a folder or on a server; again changes nothing.
+    """Add a gallery's entries to another, in a file or on a server; again changes nothing.
 
     Example: passreid gallery copy people.gallery http://localhost:6333/people
 
     Args:
-        source: A gallery's folder or address.
+        source: A gallery's file or address.
         target: Another's; made if there is none.
     """
     from passreid.gallery import copy as copied
@@ -86,34 +86,34 @@ def copy(
 
 
 @gallery.command
-def snapshot(folder: str, output: Path, /) -> int:
-    """Write a gallery's folder to one tar file, to keep or to move.
+def snapshot(place: str, output: Path, /) -> int:
+    """Copy a gallery to one file, checked, while others go on reading and writing.
 
-    Example: passreid gallery snapshot people.gallery monday.tar
+    Example: passreid gallery snapshot people.gallery monday.snapshot
 
     Args:
-        folder: The gallery.
+        place: The gallery's file.
         output: The file.
     """
     from passreid.gallery import snapshot as write_snapshot
 
-    write_snapshot(folder, output)
-    note(f"Wrote {output}; `passreid gallery restore {output} FOLDER` makes a gallery of it.")
+    write_snapshot(place, output)
+    note(f"Wrote {output}; `passreid gallery restore {output} GALLERY` makes a gallery of it.")
     return 0
 
 
 @gallery.command
-def restore(file: Path, folder: Path, /) -> int:
-    """Make a gallery from a snapshot.
+def restore(file: Path, place: Path, /) -> int:
+    """Check a snapshot and make a gallery of it.
 
-    Example: passreid gallery restore monday.tar people.gallery
+    Example: passreid gallery restore monday.snapshot people.gallery
 
     Args:
         file: What `snapshot` wrote.
-        folder: The gallery, which must not exist yet.
+        place: The gallery's file, which must not exist yet.
     """
-    from passreid.gallery import restore as unpack
+    from passreid.gallery import restore as copy_back
 
-    unpack(file, folder)
-    note(f"Restored {folder}.")
+    copy_back(file, place)
+    note(f"Restored {place}.")
     return 0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App, Parameter
@@ -22,6 +20,7 @@ from passreid.cli.app import (
     say_json,
 )
 from passreid.errors import UsageError
+from passreid.times import parse_time, show_time
 
 if TYPE_CHECKING:
     from passreid.gallery import Entry, Where
@@ -44,8 +43,8 @@ class Filters:
         tracklet: This tracklet.
         source: From this source.
         id: This entry.
-        since: Taken at or after this: 2026-11-23, 2026-11-23T14:00+01:00 (UTC where no zone is
-            given) or Unix seconds.
+        since: Taken at or after this: 2026-11-23, 20261123, 2026-11-23T14:00+01:00 (UTC where no
+            zone is given) or Unix seconds.
         until: Taken before this.
     """
 
@@ -59,7 +58,11 @@ class Filters:
     until: str | None = None
 
     def where(self) -> Where:
-        """Return the filter these options describe."""
+        """Return the filter these options describe.
+
+        Raises:
+            UsageError: A time is none, an id is none, or --since is not before --until.
+        """
         from passreid.gallery import Where
 
         return Where(
@@ -69,9 +72,9 @@ class Filters:
             people=self.person,
             tracklets=self.tracklet,
             sources=self.source,
-            since=read_time(self.since),
-            until=read_time(self.until),
-        )
+            since=read_time(self.since, "--since"),
+            until=read_time(self.until, "--until"),
+        ).check()
 
     def some(self, everything: bool, doing: str) -> Where:
         """Return the filter of what changes entries.
@@ -92,15 +95,13 @@ class Filters:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LayoutOptions:
-    """How a gallery that is made now keeps its vectors.
+    """How a gallery that is made now on a server is spread.
 
     Attributes:
-        int8: Search a copy of a byte a number, which needs less memory.
-        shards: On a server: parts it is split into.
-        replicas: On a server: copies of each part.
+        shards: Parts it is split into.
+        replicas: Copies of each part.
     """
 
-    int8: bool = False
     shards: int | None = None
     replicas: int | None = None
 
@@ -126,18 +127,18 @@ def add(
     Example: passreid gallery add people.gallery crops/ --camera entrance
 
     Args:
-        place: The gallery: a folder, or http(s)://host:6333/name on a Qdrant server.
+        place: The gallery: a file, or http(s)://host:6333/name on a Qdrant server.
         images: Pictures, addresses or folders.
         camera: The camera that took them.
         person: Whom they show.
         tracklet: The track they belong to.
-        time: When they were taken: 2026-11-23T14:00+01:00 (UTC where no zone is given), or Unix
-            seconds.
+        time: When they were taken: 2026-11-23T14:00+01:00 (UTC where no zone is given), 20261123 or
+            Unix seconds.
         thumbnails: Keep a small JPEG of each.
     """
     from passreid.gallery import Layout, NewImage, enrol, identity, open_gallery
 
-    seconds = read_time(time)
+    seconds = read_time(time, "--time")
     files = expand(images)
     embedder = options.load()
     with open_gallery(
@@ -154,6 +155,11 @@ def add(
         done = enrol(opened, embedder, new, thumbnails=thumbnails)
         count = opened.count()
     note(f"Added {done.added}, known {done.known}; {place} holds {count} entries.")
+    if done.differing:
+        note(
+            f"{done.differing} of the known have other labels there, which stay: "
+            "`passreid gallery label` changes them."
+        )
     return report_skipped(done.skipped)
 
 
@@ -176,16 +182,17 @@ def search(
     Example: passreid gallery search people.gallery query.jpg --not-camera entrance --top 5
 
     Args:
-        place: The gallery's folder or address.
+        place: The gallery's file or address.
         images: One picture of the person, or several.
         top: Hits, at most.
-        min_score: Smallest cosine.
+        min_score: Smallest cosine, -1 to 1 (not the percentage that is shown beside it).
         group_by: One hit, the best, for each person or tracklet.
-        rerank: Order the first hundred hits anew by who is whose neighbour among them; the cosines
+        rerank: Reorder the first hundred hits by who is whose neighbour among them; the cosines
             shown stay what they are.
         json: One object a line.
     """
     from passreid.gallery import identity, open_gallery
+    from passreid.gallery.summary import explain_nothing
 
     where = filters.where()
     embedder = options.load()
@@ -200,6 +207,7 @@ def search(
             group_by=group_by,
             rerank=max(_RERANKED, top) if rerank else 0,
         )
+        none = "" if hits else explain_nothing(opened, where)
     calibration = calibration_of(embedder)
     for rank, hit in enumerate(hits, 1):
         probability = calibration.probability(hit.score) if calibration else None
@@ -209,47 +217,8 @@ def search(
         else:
             sure = "" if probability is None else f"  {100 * float(probability):3.0f} %"
             say(f"{rank:>3}  {hit.score:.3f}{sure}  {escape(one_line(hit.entry))}")
-    if not hits and not json:
-        say("No match.")
-    return 0
-
-
-@gallery.command
-def compact(place: str, /) -> int:
-    """Write a gallery anew: removed entries leave the disk, and large ones get an index.
-
-    Example: passreid gallery compact people.gallery
-
-    Args:
-        place: The gallery.
-    """
-    from passreid.gallery import open_gallery
-
-    with open_gallery(place) as opened:
-        opened.compact()
-        note(f"{place} holds {opened.count()} entries.")
-    return 0
-
-
-@gallery.command
-def info(place: str, /, *, json: bool = False) -> int:
-    """Say what a gallery holds.
-
-    Example: passreid gallery info people.gallery
-
-    Args:
-        place: The gallery's folder or address.
-        json: One object.
-    """
-    from passreid.gallery import open_gallery
-
-    with open_gallery(place, read_only=True) as opened:
-        told = vars(opened.info())
-    if json:
-        say_json(told)
-    else:
-        for name, value in told.items():
-            say(f"{name.replace('_', ' '):<14} {escape(str(value))}")
+    if not hits:
+        say_nothing(none, json=json)
     return 0
 
 
@@ -263,22 +232,18 @@ def one_line(entry: Entry) -> str:
     """Say what is known of an entry in one line."""
     known = [entry.person, entry.camera, entry.tracklet and f"track {entry.tracklet}"]
     if entry.time is not None:
-        known.append(datetime.fromtimestamp(entry.time, timezone.utc).isoformat(sep=" ")[:19])
+        known.append(show_time(entry.time))
     return "  ".join([part for part in known if part] + [entry.source])
 
 
-def read_time(text: str | None) -> float | None:
-    """Read a time: Unix seconds, or a date that `datetime.fromisoformat` knows."""
-    if text is None:
-        return None
-    with suppress(ValueError, OverflowError, OSError):
-        seconds = float(text)
-        datetime.fromtimestamp(seconds, timezone.utc)  # or it is no moment that can be shown
-        return seconds
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise UsageError(
-            f"'{text}' is no time; write 2026-11-23, 2026-11-23T14:00+01:00 or Unix seconds."
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+def say_nothing(why: str, *, json: bool) -> None:
+    """Say that nothing fits, and why; beside JSON on stderr."""
+    if json:
+        note(f"No match. {why}".strip())
+    else:
+        say(escape(f"No match. {why}".strip()))
+
+
+def read_time(text: str | None, name: str) -> float | None:
+    """Read a time an option gives, if it is given."""
+    return None if text is None else parse_time(text, name)

@@ -26,7 +26,7 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "openvino": ("openvino",),
     "int8": ("nncf",),
-    "gallery": ("qdrant_edge",),
+    "gallery": ("faiss",),
     "qdrant": ("qdrant_client",),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
     "bulk": ("pyarrow", "fsspec"),

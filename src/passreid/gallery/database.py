@@ -55,6 +55,11 @@ SELECT_WHOLE = (
     "LEFT JOIN thumbnails USING (row)"
 )
 
+INSERT = (
+    f"INSERT INTO entries (row, {', '.join(WORDS)}, crc, vector, bits) "
+    f"VALUES ({', '.join('?' * (len(WORDS) + 4))})"
+)
+
 
 class DamagedError(Exception):
     """Checksums of entries do not hold.

@@ -20,6 +20,7 @@ import numpy as np
 from passreid.errors import GalleryError
 from passreid.gallery.base import Entry, Hit, Info, Layout, Where
 from passreid.gallery.database import (
+    INSERT,
     SELECT_WHOLE,
     SELECT_WORDS,
     WAIT_S,
@@ -53,10 +54,6 @@ _CHECKED = 2**28
 _FOLLOWED = 2**16
 """Changes that are kept for other processes to follow; who missed more reads everything again."""
 _SOUGHT = 4096
-_INSERT = (
-    f"INSERT INTO entries (row, {', '.join(WORDS)}, crc, vector, bits) "
-    f"VALUES ({', '.join('?' * (len(WORDS) + 4))})"
-)
 _CHANGED = (*LABELS, "time", "payload")
 log = logging.getLogger("passreid.gallery")
 
@@ -171,7 +168,7 @@ class SqliteGallery(Engine):
         self._check_writable()
         with self._writing, sqlite_errors(self.place):
             connection = self._connected()
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.executescript("PRAGMA incremental_vacuum")  # steps until it is done
             self._empty_log(connection, WAIT_S)
 
     def back_up(self, target: Path) -> None:
@@ -270,15 +267,18 @@ class SqliteGallery(Engine):
                 records.append((row, *words, checksum(words), *packed))
                 if entry.thumbnail is not None:
                     jpegs.append((row, entry.thumbnail))
-            connection.executemany(_INSERT, records)
+            connection.executemany(INSERT, records)
             connection.executemany("INSERT INTO thumbnails VALUES (?, ?)", jpegs)
         return row - last
 
     def _asking(self, where: Where | None, exact: bool | None) -> Ask:
+        # A filter leaves fewer near ones than the bits can tell from the rest.
+        every = bool(exact) or where not in (None, Where())
+
         def ask(queries: F32, limit: int) -> list[list[Hit]]:
             with self._selecting(where) as (connection, mask):
                 memory = self._memory
-                found = memory.index.search(queries, limit, kept=mask, exact=bool(exact))
+                found = memory.index.search(queries, limit, kept=mask, exact=every)
                 rows = memory.rows[np.unique(np.concatenate([each.positions for each in found]))]
                 read = select_in(connection, SELECT_WORDS, "row", rows.tolist())
                 entries = {row[0]: entry_of(row) for row in read}

@@ -23,8 +23,8 @@ Mask = NDArray[np.bool_]
 CANDIDATES = 3000
 """Nearest by their bits whose float16 vectors are compared; more where more hits are asked for."""
 _PER_HIT = 50
-_COARSE_FROM = 20_000
-"""Vectors that are compared one by one as fast as through their bits."""
+_COARSE_FROM = 40_000_000
+"""Numbers of all vectors together that are compared one by one as fast as through their bits."""
 _GATHERED = 2048
 """Vectors that are compared sooner than FAISS looks through a selection."""
 _MARGIN = 32
@@ -134,7 +134,7 @@ class VectorIndex:
             queries: (T, D) at unit length.
             limit: Answers for each, at most.
             kept: (N,) which vectors count; None is all.
-            exact: Compare the float16 vectors of all of them.
+            exact: Compare the float16 vectors of all of them, however many there are.
         """
         passing = len(self) if kept is None else int(kept.sum())
         limit = min(limit, passing)
@@ -148,7 +148,7 @@ class VectorIndex:
             bits = np.packbits(kept, bitorder="little")
             options = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
         many = min(max(CANDIDATES, _PER_HIT * limit), passing)
-        if not exact and passing >= _COARSE_FROM and 8 * many <= passing:
+        if not exact and passing * self._dim >= _COARSE_FROM and 8 * many <= passing:
             _, found = self._coarse.search(to_bits(queries), many, params=options)
         else:
             many = min(limit + _MARGIN, passing)

@@ -23,12 +23,12 @@ from passreid.server.guard import Room
 from passreid.server.metrics import Metrics
 from passreid.server.pictures import Box, Crop, Readers, read_crops
 from passreid.server.settings import Settings
+from passreid.times import EARLIEST, LATEST
 from passreid.verify import Calibration
 
 log = logging.getLogger("passreid.server")
 
 _DAY_S = 86400.0
-_EVER_S = 1e15
 _DECODERS = 2
 _GALLERY_THREADS = 4
 _COUNTING_S = 2.0  # a scraper gives up after ten
@@ -147,7 +147,7 @@ class Engine:
         return np.asarray(maps[0])
 
     async def forget(self, where: Where, *, everything: bool = False) -> int:
-        """Remove entries; a later `compact` takes their last bytes off the disk."""
+        """Remove entries; where bytes of them are left, a later `compact` removes those."""
         forgotten = await self.ask(self.gallery.remove, where, everything=everything)
         if forgotten:
             self.metrics.events.labels("forgotten").inc(forgotten)
@@ -155,7 +155,7 @@ class Engine:
 
     async def retain(self, days: float) -> int:
         """Forget what is older than `days`, once, and compact within a tenth of them."""
-        until = time.time() - days * _DAY_S
+        until = max(time.time() - days * _DAY_S, EARLIEST)
         forgotten = await self.forget(Where(until=until))
         if forgotten:
             log.info("Retention: forgot %d entries older than %g days.", forgotten, days)
@@ -164,10 +164,10 @@ class Engine:
         return forgotten
 
     async def compact(self, every: float = 1.0) -> None:
-        """Compact if anything was forgotten, by this service or before it was started.
+        """Compact where bytes of what was forgotten may be left.
 
-        That writes the gallery and its index anew, so it waits for a day, or for `every` days where
-        that is less.
+        On a server that rewrites segments, so it waits for a day, or for `every` days where that is
+        less.
         """
         if self.gallery.to_compact() and time.monotonic() >= self._compact_from:
             await self.ask(self.gallery.compact)
@@ -175,7 +175,7 @@ class Engine:
 
     async def _say_what_stays(self) -> None:
         """Warn of entries that no retention reaches: those without a time."""
-        timed = Where(since=-_EVER_S, until=_EVER_S)
+        timed = Where(since=EARLIEST, until=LATEST)
         try:
             untimed = await self.ask(self.gallery.count) - await self.ask(self.gallery.count, timed)
             if untimed:

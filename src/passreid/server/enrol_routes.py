@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from passreid.errors import ImageError, PassreidError
 from passreid.gallery.base import Entry, Where, entry_id
+from passreid.gallery.enrolment import differs
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import record
 from passreid.server.forms import FORM, Uploads, name_of, parse_about
@@ -140,10 +141,12 @@ async def _enrol_new(engine: Engine, read: Sequence[_Read], tally: _Tally) -> No
     """Embed and add the pictures the gallery does not know; say of each in its line what it was."""
     ids = [entry_id(crop.content_hash) for _, crop, _ in read]
     there = await engine.ask(engine.gallery.page, Where(ids=tuple(ids)), limit=len(ids))
-    known = {entry.id for entry in there.entries}
+    known = {entry.id: entry for entry in there.entries}
     new: dict[str, _Read] = {}
     for id, each in zip(ids, read, strict=True):
         each[0].update(event="known" if id in known or id in new else "added", id=id)
+        if id in known and differs(known[id], each[2].model_dump(exclude={"source"})):
+            each[0].update(reason="Its labels stay as they were; PATCH changes them.")
         if id not in known:
             new.setdefault(id, each)
     if new:

@@ -38,8 +38,8 @@ def filters(
     people: Annotated[Labels | None, Form(description="Of these people.")] = None,
     tracklets: Annotated[Labels | None, Form(description="Of these tracklets.")] = None,
     sources: Annotated[Labels | None, Form(description="Of these sources.")] = None,
-    since: Annotated[Time | None, Form(description="Taken at or after (Unix seconds).")] = None,
-    until: Annotated[Time | None, Form(description="Taken before (Unix seconds).")] = None,
+    since: Annotated[Time | None, Form(description="Taken at or after: ISO 8601 or Unix seconds.")] = None,
+    until: Annotated[Time | None, Form(description="Taken before, likewise.")] = None,
 ) -> Filters:
     """Read the filters of a form."""
     given = {"cameras": cameras, "not_cameras": not_cameras, "people": people}

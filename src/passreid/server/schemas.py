@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from passreid.errors import UsageError
 from passreid.gallery.base import Entry, Where
 from passreid.gallery.validation import is_json
-from passreid.times import LATEST
+from passreid.times import parse_time
 
 
 def _writable(payload: dict[str, Any]) -> dict[str, Any]:
@@ -22,9 +23,20 @@ def _writable(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
+def _moment(value: Any) -> float:
+    try:
+        return parse_time(value, "it")
+    except UsageError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Labels = Annotated[list[Label], Field(max_length=200)]
-Time = Annotated[float, Field(ge=0, le=LATEST, allow_inf_nan=False)]
+Time = Annotated[
+    float,
+    BeforeValidator(_moment),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
 Payload = Annotated[dict[str, Any], AfterValidator(_writable)]
 
 
@@ -43,8 +55,8 @@ class About(Model):
     camera: Label | None = Field(None, description="The camera that took it.")
     time: Time | None = Field(
         None,
-        strict=True,
-        description="Unix seconds (UTC) when it was taken; now if left out when enrolling.",
+        description="When it was taken: ISO 8601 (2026-11-23T14:00Z) or Unix seconds, from 1990 "
+        "on; now if left out when enrolling.",
     )
     person: Label | None = Field(None, description="Who it shows, if that is known.")
     tracklet: Label | None = Field(None, description="The track of one person it belongs to.")
@@ -55,9 +67,7 @@ class Change(Model):
     """What to change of an entry: fields left out stay as they are, null clears them."""
 
     camera: Label | None = Field(None, description="The camera that took it.")
-    time: Time | None = Field(
-        None, strict=True, description="Unix seconds (UTC) when it was taken."
-    )
+    time: Time | None = Field(None, description="When it was taken: ISO 8601 or Unix seconds.")
     person: Label | None = Field(None, description="Who it shows.")
     tracklet: Label | None = Field(None, description="The track it belongs to.")
     payload: Payload | None = Field(None, description="Replaces what was there; null empties it.")
@@ -162,26 +172,26 @@ class Filters(Model):
     people: Labels = Field(default_factory=list, description="Of these people.")
     tracklets: Labels = Field(default_factory=list, description="Of these tracklets.")
     sources: Labels = Field(default_factory=list, description="Of these sources.")
-    since: Time | None = Field(None, description="Taken at or after this (Unix seconds, UTC).")
-    until: Time | None = Field(None, description="Taken before this (Unix seconds, UTC).")
+    since: Time | None = Field(
+        None, description="Taken at or after this: ISO 8601 or Unix seconds."
+    )
+    until: Time | None = Field(None, description="Taken before this, likewise.")
 
     def where(self) -> Where:
-        """Return the filter this stands for."""
+        """Return the filter this stands for.
+
+        Raises:
+            UsageError: since is not before until.
+        """
         named = ("cameras", "not_cameras", "people", "tracklets", "sources")
         many: dict[str, Any] = {name: tuple(getattr(self, name)) for name in named}
-        return Where(**many, since=self.since, until=self.until)
+        return Where(**many, since=self.since, until=self.until).check()
 
 
 class Forget(Filters):
     """Which entries to forget: all fields that are given must hold."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000, description="These entries.")
-    since: Time | None = Field(
-        None, strict=True, description="Taken at or after this (Unix seconds, UTC)."
-    )
-    until: Time | None = Field(
-        None, strict=True, description="Taken before this (Unix seconds, UTC)."
-    )
     everything: bool = Field(
         False, strict=True, description="Must be true to forget without any filter."
     )
@@ -207,7 +217,9 @@ class EnrolLine(Model):
     source: str | None = Field(None, description="The file's name.")
     id: UUID | None = Field(None, description="Its entry; the entry is on disk when you read this.")
     reason: str | None = Field(
-        None, description="Why it was skipped, or why the rest was not read."
+        None,
+        description="Why it was skipped, what was not taken of a known one, or why the rest was "
+        "not read.",
     )
     added: int | None = Field(None, description="On the last line: new entries.")
     known: int | None = Field(None, description="On the last line: files that were there already.")
