@@ -50,7 +50,7 @@ def test_dates_and_seconds_are_read(text: Any, seconds: float) -> None:
     ],
 )
 def test_everything_else_is_refused_with_field_and_value(text: Any) -> None:
-    with pytest.raises(UsageError, match="--since is .*which is not a time: write 2026-11-23"):
+    with pytest.raises(UsageError, match=r"--since is .*which is not a time: write 2026-11-23"):
         parse_time(text, "--since")
 
 

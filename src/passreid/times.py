@@ -88,7 +88,7 @@ def _seconds(text: str) -> float | None:
 
 def _moment(found: re.Match[str]) -> float | None:
     names = ("year", "month", "day", "hour", "minute", "second")
-    fields = [int(found[name] or 0) for name in names]
+    year, month, day, hour, minute, second = (int(found[name] or 0) for name in names)
     micro = int((found["part"] or "0")[:6].ljust(6, "0"))
     zone = timezone.utc
     try:
@@ -96,7 +96,8 @@ def _moment(found: re.Match[str]) -> float | None:
             hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
             away = timedelta(hours=hours, minutes=minutes)
             zone = timezone(-away if offset[0] == "-" else away)
-        seconds = datetime(*fields, micro, zone).timestamp()  # type: ignore[arg-type,misc]
+        moment = datetime(year, month, day, hour, minute, second, micro, zone)
+        seconds = moment.timestamp()
     except (ValueError, OverflowError):
         return None
     return seconds if is_time(seconds) else None

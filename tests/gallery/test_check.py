@@ -174,7 +174,7 @@ def answers(place: Path) -> list[Any]:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_corruption_is_a_silent_wrong_answer(place: Path, seed: int) -> None:
-    """Flips, cuts and zeroed blocks: the answers are right, or a sentence says why there is none."""
+    """After flips, cuts and zeroed blocks answers are right, or refused in a sentence."""
     rng, truth, whole = np.random.default_rng(seed), answers(place), place.read_bytes()
     told = 0
     for kind in ("flip", "flip", "flip", "zero", "cut"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from PIL import Image
 
 import passreid
 from passreid import images
+from passreid.card import ModelCard
 from passreid.data import make_synthetic
 from passreid.errors import GalleryError, ImageError
 from passreid.evaluation import evaluate
-from passreid.gallery import NewImage, Where, enrol, identity, open_gallery
+from passreid.gallery import NewImage, Where, enrol, enrolment, identity, open_gallery
+from passreid.gallery.identity import name_model
 from passreid.ranking import Labels, measure_distances
 from tests import small
 
@@ -72,7 +76,7 @@ def test_a_picture_is_read_once_and_named_as_it_was_given(
         assert [each.name for each in done.skipped] == [str(short)]
         with pytest.raises(ImageError, match=r"short\.png: is a PNG file that is damaged"):
             enrol(gallery, embedder, new[1:2], on_error="raise")
-    assert reads == ["a.png", "short.png", "short.png"]
+    assert sorted(reads) == ["a.png", "short.png", "short.png"]
 
 
 def test_all_that_is_known_of_a_picture_is_kept(tmp_path: Path) -> None:
@@ -146,6 +150,95 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         pytest.raises(GalleryError, match="This gallery is of"),
     ):
         enrol(gallery, other, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"mean": (0.4, 0.5, 0.5)}, {"std": (0.4, 0.5, 0.5)}, {"interpolation": "bicubic"}),
+        *({"merge": 6}, {"feature": "after"}, {"neck": "single"}, {"image_size": (96, 32)}),
+        *({"fusion": "mean"}, {"stride": (8, 8)}),
+    ],
+)
+def test_identity_follows_everything_an_embedding_depends_on(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """The same weights under another card give other embeddings."""
+    folder = small.folder(tmp_path / "m")
+    card = ModelCard.read(folder / "model.json")
+    own = {name for name in change if hasattr(card, name)}
+    changed = (
+        replace(card, **change)
+        if own
+        else replace(card, architecture=replace(card.architecture, **change))
+    )
+    assert name_model(card, folder, flip=False) == identity(passreid.load(folder))
+    assert name_model(changed, folder, flip=False) != name_model(card, folder, flip=False)
+    told = replace(card, description="other words", licence="MIT")
+    assert name_model(told, folder, flip=False) == name_model(card, folder, flip=False)
+
+
+def test_a_bulk_run_names_the_model_as_a_gallery_does(tmp_path: Path) -> None:
+    from passreid.bulk.run import identify
+
+    folder = small.folder(tmp_path / "m")
+    for flip in (False, True):
+        wanted = identity(passreid.load(folder, flip=flip))
+        assert identify({"name_or_path": folder, "flip": flip}) == wanted
+    weights = folder / "model.safetensors"
+    assert identify({"name_or_path": weights}) == identity(passreid.load(weights))
+
+
+def test_labels_of_known_pictures_that_differ_are_counted(tmp_path: Path) -> None:
+    embedder = small.colours()
+    picture = Image.fromarray(small.picture(1))
+    with open_gallery(
+        tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+    ) as gallery:
+        enrol(gallery, embedder, [NewImage(image=picture, camera="gate", time=5.0)])
+        for known, differing in (
+            ({}, 0),
+            ({"camera": " gate"}, 0),
+            ({"camera": "gate", "time": 5.0}, 0),
+            ({"camera": "door"}, 1),
+            ({"person": "Ann"}, 1),
+            ({"payload": {"n": 1}}, 1),
+        ):
+            done = enrol(gallery, embedder, [NewImage(image=picture, **known)])
+            assert (done.known, done.differing) == (1, differing)
+        assert gallery.page().entries[0].camera == "gate"
+
+
+def test_pictures_are_decoded_while_the_network_works(tmp_path: Path) -> None:
+    """Else enrolling takes as long as decoding and embedding one after the other."""
+    decoded: list[int] = []
+    ahead: list[int] = []
+
+    class Slow(small.Colours):
+        def run(self, pixels: Any) -> Any:
+            before = len(decoded)
+            until = time.monotonic() + 10
+            while len(decoded) == before < 24 and time.monotonic() < until:
+                time.sleep(0.01)
+            ahead.append(len(decoded) - before)
+            return super().run(pixels)
+
+    def read(content: Any, **_: Any) -> Any:
+        time.sleep(0.05)
+        decoded.append(1)
+        return content
+
+    embedder = small.colours(network=Slow(), batch_size=4)
+    new = [NewImage(image=Image.fromarray(small.picture(n))) for n in range(24)]
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        open_gallery(
+            tmp_path / "g", model=identity(embedder), dim=embedder.dim, create=True
+        ) as gallery,
+    ):
+        patched.setattr(enrolment, "read_image", read)
+        assert enrol(gallery, embedder, new).added == 24
+    assert max(ahead) > 0
 
 
 def test_people_are_found_as_evaluate_finds_them(tmp_path: Path, market: Path) -> None:

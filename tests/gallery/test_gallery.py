@@ -34,8 +34,8 @@ def seen(place: Path, *words: bytes) -> bool:
 
 def stored_vector(entry: Entry) -> bytes:
     assert entry.embedding is not None
-    unit = entry.embedding / np.linalg.norm(entry.embedding)
-    return unit.astype(np.float16).tobytes()
+    unit: Any = entry.embedding / np.linalg.norm(entry.embedding)
+    return bytes(unit.astype(np.float16).tobytes())
 
 
 def test_a_gallery_is_one_file_that_sqlite_tools_open(gallery: Gallery, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_files_open_for_reading_are_searched(
         assert found.search(VECTORS[4])[0].entry.payload == {"n": 4}
     assert [path.name for path in tmp_path.iterdir()] == ["g"]
     (tmp_path / "g-wal").write_bytes(b"changes that were never written to the file")
-    with pytest.raises(GalleryError, match="was killed.*copy it with g-wal to a disk"):
+    with pytest.raises(GalleryError, match=r"was killed.*copy it with g-wal to a disk"):
         open_gallery(tmp_path / "g", read_only=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 
 from passreid.errors import GalleryError, UsageError
@@ -193,18 +192,18 @@ def test_searches_are_exact_where_that_is_asked(monkeypatch: pytest.MonkeyPatch)
     client = qdrant_client.QdrantClient(":memory:")
     remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
     gallery, real = remote.RemoteGallery(client, "people"), client.query_points
-    asked: list[tuple[bool, bool]] = []
+    asked: list[bool] = []
 
     def watched(*given: Any, search_params: Any, **named: Any) -> Any:
         assert search_params.hnsw_ef == 256
-        asked.append((search_params.exact, search_params.acorn is not None))
+        asked.append(search_params.exact)
         return real(*given, search_params=search_params, **named)
 
     monkeypatch.setattr(client, "query_points", watched)
     for where in (None, Where(cameras=("c1",))):
         for exact in (None, True):
             gallery.search(VECTORS[0], where=where, exact=exact)
-    assert asked == [(False, False), (True, False), (False, True), (True, False)]
+    assert asked == [False, True, False, True]
 
 
 def test_a_layout_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,12 +217,11 @@ def test_a_layout_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, vectors, **options)
 
     monkeypatch.setattr(client, "create_collection", watched)
-    layout = Layout(int8=True, shards=6, replicas=2)
+    layout = Layout(shards=6, replicas=2)
     remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM, layout=layout)
     (told,) = asked
     assert (told["shard_number"], told["replication_factor"]) == (6, 2)
     assert told["write_consistency_factor"] == 2
-    assert told["quantization_config"].scalar.type == "int8"
     assert told["vectors"].datatype == "float16"
 
 
@@ -278,17 +276,7 @@ def test_a_gallery_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) 
         remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
 
 
-def test_int8_keeps_the_whole_vectors_on_disk() -> None:
-    from passreid.gallery import Layout
-
-    client = qdrant_client.QdrantClient(":memory:")
-    for name, int8 in (("small", True), ("whole", False)):
-        layout = Layout(int8=int8)
-        remote.RemoteGallery.create(client, name, model=MODEL, dim=DIM, layout=layout)
-        assert bool(client.get_collection(name).config.params.vectors.on_disk) is int8
-
-
-def test_a_folder_has_no_shards(tmp_path: Any) -> None:
+def test_a_file_has_no_shards(tmp_path: Any) -> None:
     from passreid.gallery import Layout
 
     for layout in (Layout(shards=2), Layout(replicas=2)):
@@ -305,12 +293,7 @@ def test_a_layout_that_a_gallery_has_not_is_refused(
     make = partial(open_gallery, model=MODEL, dim=DIM, create=True)
     pytest.importorskip("faiss")
     make(tmp_path / "g").close()
-    with pytest.raises(GalleryError, match="made without int8 and stays so"):
-        make(tmp_path / "g", layout=Layout(int8=True))
-    make(tmp_path / "g", layout=Layout()).close()  # the refused one has let go of the folder
-    make(tmp_path / "small", layout=Layout(int8=True)).close()
-    for layout in (Layout(int8=True), Layout(), None):  # asked for again, or left out
-        make(tmp_path / "small", layout=layout).close()
+    make(tmp_path / "g", layout=Layout()).close()
 
     client = qdrant_client.QdrantClient(":memory:")
     monkeypatch.setattr(client, "close", lambda: None)
@@ -329,24 +312,16 @@ def test_a_layout_that_a_gallery_has_not_is_refused(
     for layout, said in (
         (Layout(shards=12), "with 6 shards, not 12,"),
         (Layout(replicas=3), "with 2 replicas, not 3,"),
-        (Layout(int8=True), "without int8"),
     ):
         with pytest.raises(GalleryError, match=f"was made {said} and stays so"):
             make(url, layout=layout)
 
 
-def test_int8_finds_the_same(tmp_path: Any) -> None:
-    from passreid.gallery import Layout
-
-    pytest.importorskip("faiss")
-    with open_gallery(
-        tmp_path / "g", model=MODEL, dim=DIM, create=True, layout=Layout(int8=True)
-    ) as small:
-        small.add(entries())
-        small.compact()
-        scores = VECTORS @ VECTORS[3] / np.linalg.norm(VECTORS, axis=1)
-        found = [hit.entry.payload["n"] for hit in small.search(VECTORS[3], top_k=5)]
-        assert found == np.argsort(-scores)[:5].tolist()
-    assert '"int8": true' in (tmp_path / "g" / "gallery.json").read_text()
-    config = (tmp_path / "g" / "shard" / "edge_config.json").read_text()
-    assert "int8" in config
+def test_a_collection_that_does_not_name_its_model_is_refused() -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    vectors = qdrant_client.models.VectorParams(size=4, distance="Dot")
+    wrong: list[dict[str, Any]] = [{}, {"model": ""}, {"model": 3}]
+    for n, more in enumerate(wrong):
+        client.create_collection(f"c{n}", vectors, metadata={"passreid_format": 1} | more)
+        with pytest.raises(GalleryError, match="does not say whose embeddings it holds"):
+            remote.RemoteGallery(client, f"c{n}")

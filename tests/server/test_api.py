@@ -58,7 +58,11 @@ def test_search_by_picture_and_by_entry_with_filters(client: TestClient) -> None
     assert hits[0]["id"] == ids[2] and hits[0]["cosine"] > 0.999 and hits[0]["probability"] > 0.9
     filtered = client.post("/v1/search", files={"images": png(2)}, data={"not_cameras": "c0"})
     assert {hit["camera"] for hit in filtered.json()["hits"]} == {"c1"}
-    late = client.post("/v1/search", files={"images": png(2)}, data={"since": 1600000003, "until": "2020-09-13T12:26:45Z"})
+    late = client.post(
+        "/v1/search",
+        files={"images": png(2)},
+        data={"since": 1600000003, "until": "2020-09-13T12:26:45Z"},
+    )
     assert {hit["id"] for hit in late.json()["hits"]} == set(ids[3:5])
     grouped = client.post("/v1/search", files={"images": png(2)}, data={"group_by": "person"})
     assert sorted(hit["group"] for hit in grouped.json()["hits"]) == ["p0", "p1", "p2"]

@@ -36,7 +36,7 @@ def export(
 
 
 @gallery.command(name="import")
-def import_(place: str, file: Path, /) -> int:
+def import_(place: str, file: Path, /, *, model: str | None = None) -> int:
     """Add the entries of a Parquet file that `export` wrote; again changes nothing.
 
     Example: passreid gallery import people.gallery people.parquet
@@ -44,10 +44,16 @@ def import_(place: str, file: Path, /) -> int:
     Args:
         place: The gallery's file or address; made if there is none.
         file: The Parquet file.
+        model: The model of the embeddings; needed for what an older passreid exported, which named
+            the weights alone. They are compared.
     """
     from passreid.gallery import import_parquet, open_gallery, read_header
 
-    model, dim = read_header(file)
+    named, dim = read_header(file)
+    if model is None:
+        model = named
+    else:
+        model = ModelOptions(model=model, flip=named.endswith("+flip")).identify()
     with open_gallery(place, model=model, dim=dim, create=True) as opened:
         done = import_parquet(opened, file)
     note(f"Added {done.added}, known {done.known}.")

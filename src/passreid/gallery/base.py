@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -66,8 +65,7 @@ class Entry:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, clean_label(value))
-        if isinstance(self.time, datetime):
-            object.__setattr__(self, "time", as_seconds(self.time))
+        object.__setattr__(self, "time", as_seconds(self.time))
 
 
 @dataclass(frozen=True, kw_only=True)

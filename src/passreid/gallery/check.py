@@ -22,7 +22,6 @@ from passreid.gallery.database import (
     create,
     entry_of,
     faults,
-    log_of,
     read_settings,
     sqlite_errors,
     transaction,
@@ -185,7 +184,7 @@ def _mended(
         return row
     if "labels" in wrong:
         return None
-    number, *words, crc, vector, bits, jpeg = row
+    number, *words, _, vector, bits, jpeg = row
     if "thumbnail" in wrong:
         jpeg, words[-1] = None, None
     if "vector" in wrong:

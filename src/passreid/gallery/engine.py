@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,7 +67,6 @@ class Engine(ABC):
                 check_values(vars(entry))
             stored = self._store(list(fresh.values()), self._unit_rows(fresh.values()))
             added, known = added + stored, known + len(batch) - stored
-        self._settle()
         return Added(added, known)
 
     def search(
@@ -149,9 +148,6 @@ class Engine(ABC):
     def _store(self, entries: list[Entry], rows: F32) -> int:
         """Store those that are not there yet, with their unit rows (N, D); return how many."""
 
-    def _settle(self) -> None:
-        """Finish what `_store` left to do at the end of `add`."""
-
     @abstractmethod
     def _asking(self, where: Where | None, exact: bool | None) -> Ask:
         """Return what a search asks as often as it must."""
@@ -168,7 +164,8 @@ class Engine(ABC):
         """Stack embeddings (N, D) at unit length; the first that cannot be stored is named."""
         named = {f"entry {entry.id}": entry.embedding for entry in entries}
         try:
-            return unit_vectors(np.stack([*named.values()]), self.dim, "embeddings")  # type: ignore[arg-type]
+            stacked: Any = [*named.values()]
+            return unit_vectors(np.stack(stacked), self.dim, "embeddings")
         except (EmbeddingError, TypeError, ValueError):
             for name, embedding in named.items():
                 if embedding is None:

@@ -89,7 +89,7 @@ def read_header(path: Path) -> tuple[str, int]:
         schema = file.schema_arrow
         model = (schema.metadata or {}).get(_MODEL)
         if model is None or not set(_COLUMNS) <= set(schema.names):
-            raise GalleryError(f"{path}: is no export of a gallery.")
+            raise GalleryError(f"{path}: is not an export of a gallery.")
         dim = getattr(schema.field("embedding").type, "list_size", None)
         if dim is None:
             raise GalleryError(f"{path}: its embeddings are not all of one width.")
@@ -112,7 +112,7 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
             try:
                 done = gallery.add(_entries(batch))
             except (TypeError, ValueError, RecursionError, UsageError) as error:
-                raise GalleryError(f"{path}: a row is no entry of a gallery ({error}).") from None
+                raise GalleryError(f"{path}: a row cannot be enrolled ({error}).") from None
             added, known = added + done.added, known + done.known
     return Added(added, known)
 

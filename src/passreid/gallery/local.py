@@ -110,10 +110,7 @@ class SqliteGallery(Engine):
         check_ids(ids)
         wanted = list(dict.fromkeys(ids))
         with self._reading() as connection:
-            found = [
-                entry_of(row)
-                for row in select_in(connection, SELECT_WHOLE, "id", wanted)
-            ]
+            found = [entry_of(row) for row in select_in(connection, SELECT_WHOLE, "id", wanted)]
         entries = {entry.id: entry for entry in found}
         return [entries[id] for id in wanted if id in entries]
 
@@ -297,9 +294,8 @@ class SqliteGallery(Engine):
     def _list(self, where: Where | None, limit: int, first: str | None, whole: bool) -> list[Entry]:
         with self._selecting(where) as (connection, mask):
             if mask is not None and mask.sum() <= _SOUGHT:
-                named = select_in(
-                    connection, "SELECT id, row FROM entries", "row", self._memory.rows[mask].tolist()
-                )
+                rows = self._memory.rows[mask].tolist()
+                named = select_in(connection, "SELECT id, row FROM entries", "row", rows)
                 rows = [row for id, row in sorted(named) if id >= (first or "")][:limit]
             else:
                 rows = self._in_order(connection, mask, limit, first or "")
@@ -350,6 +346,5 @@ def _changed(row: Sequence[Any], values: dict[str, Any]) -> tuple[Any, ...]:
 def _hits(memory: Memory, nearest: Nearest, entries: dict[int, Entry]) -> list[Hit]:
     rows = memory.rows[nearest.positions].tolist()
     return [
-        Hit(entries[row], score)
-        for row, score in zip(rows, nearest.scores.tolist(), strict=True)
+        Hit(entries[row], score) for row, score in zip(rows, nearest.scores.tolist(), strict=True)
     ]

@@ -47,17 +47,9 @@ class Memory:
     """
 
     def __init__(self, dim: int) -> None:
-        self.index = VectorIndex(dim)
         self._dim = dim
-        self._columns: dict[str, NDArray[Any]] = {
-            "row": np.empty(0, np.int64),
-            "alive": np.empty(0, np.bool_),
-            "time": np.empty(0, np.float64),
-            **{name: np.empty(0, np.int64) for name in _NAMES},
-        }
-        self._dead = 0
         self._version: int | None = None
-        self._change = 0
+        self._clear()
 
     @property
     def rows(self) -> I64:
@@ -74,9 +66,11 @@ class Memory:
         if version == self._version:
             return
         first = self._version is None
-        oldest, newest = connection.execute("SELECT min(change), max(change) FROM changes").fetchone()
+        oldest, newest = connection.execute(
+            "SELECT min(change), max(change) FROM changes"
+        ).fetchone()
         if not first and oldest is not None and oldest > self._change + 1:
-            self.__init__(self._dim)  # type: ignore[misc]  # too much was missed
+            self._clear()  # too much was missed to follow it
             first = True
         if first:
             self._open(connection)
@@ -117,7 +111,8 @@ class Memory:
         if not len(self.rows):
             return np.empty(0, np.int64)
         found = np.minimum(np.searchsorted(self.rows, wanted), len(self.rows) - 1)
-        return found[self.rows[found] == wanted]
+        there: I64 = found[self.rows[found] == wanted]
+        return there
 
     def tally(self, name: str, mask: Mask | None) -> tuple[list[int], list[int]]:
         """Count entries by a label: a row of each, and how often it is there, commonest first."""
@@ -128,6 +123,17 @@ class Memory:
         first, counts = first[known], counts[known]
         order = np.lexsort((first, -counts))[:_TALLIED]
         return self.rows[at[first[order]]].tolist(), counts[order].tolist()
+
+    def _clear(self) -> None:
+        self.index = VectorIndex(self._dim)
+        self._columns: dict[str, NDArray[Any]] = {
+            "row": np.empty(0, np.int64),
+            "alive": np.empty(0, np.bool_),
+            "time": np.empty(0, np.float64),
+            **{name: np.empty(0, np.int64) for name in _NAMES},
+        }
+        self._dead = self._change = 0
+        self._version = None
 
     def _column(self, name: str) -> NDArray[Any]:
         return self._columns[name][: len(self.index)]
@@ -206,7 +212,8 @@ class Memory:
         query = "SELECT DISTINCT row FROM changes WHERE change > ?"
         changed = [row for (row,) in connection.execute(query, (self._change,))]
         there = {row[0]: row for row in select_in(connection, SELECT_WORDS, "row", changed)}
-        for row, position in zip(self.rows[at := self.positions(changed)].tolist(), at, strict=True):
+        at = self.positions(changed)
+        for row, position in zip(self.rows[at].tolist(), at.tolist(), strict=True):
             if row not in there:
                 self._dead += bool(self._columns["alive"][position])
                 self._columns["alive"][position] = False
@@ -248,10 +255,9 @@ def select_in(
 
 def _holds(row: Sequence[Any]) -> bool:
     """Whether the checksums of a row of `_LOAD` hold."""
-    return (
-        checksum(row[1 : 1 + len(WORDS)]) == row[1 + len(WORDS)]
-        and vector_checksum(row[-2], row[-1]) == row[_AT["vector_crc"]]
-    )
+    words, crc = row[1 : 1 + len(WORDS)], row[1 + len(WORDS)]
+    vector_crc = vector_checksum(row[-2], row[-1])
+    return checksum(words) == crc and vector_crc == int(row[_AT["vector_crc"]])
 
 
 def _hashes(values: Sequence[Any]) -> I64:

@@ -7,7 +7,7 @@ search); the model and the format lie in the collection's metadata.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -135,10 +135,7 @@ class RemoteGallery(Engine):
 
     def _asking(self, where: Where | None, exact: bool | None) -> Ask:
         filtered = condition(where)
-        # The index was built for all entries: what a filter lets through is compared one by one.
-        params = models.SearchParams(
-            hnsw_ef=_LOOKED_AT, exact=bool(exact) or filtered is not None
-        )
+        params = models.SearchParams(hnsw_ef=_LOOKED_AT, exact=bool(exact))
 
         def nearest(query: F32, limit: int) -> list[Hit]:
             answer = self._call(

@@ -6,8 +6,9 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from passreid.errors import UsageError
 from passreid.times import as_seconds, is_time
@@ -27,7 +28,7 @@ def clean_label(value: Any) -> Any:
     An empty label is None, unknown. What cannot be a label is returned as it is, for
     `check_values` to refuse.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
     if not isinstance(value, str):
         return value

@@ -38,8 +38,10 @@ def filters(
     people: Annotated[Labels | None, Form(description="Of these people.")] = None,
     tracklets: Annotated[Labels | None, Form(description="Of these tracklets.")] = None,
     sources: Annotated[Labels | None, Form(description="Of these sources.")] = None,
-    since: Annotated[Time | None, Form(description="Taken at or after: ISO 8601 or Unix seconds.")] = None,
-    until: Annotated[Time | None, Form(description="Taken before, likewise.")] = None,
+    since: Annotated[
+        Time | None, Form(description="Taken at or after: a date or Unix seconds.")
+    ] = None,
+    until: Annotated[Time | None, Form(description="Taken before.")] = None,
 ) -> Filters:
     """Read the filters of a form."""
     given = {"cameras": cameras, "not_cameras": not_cameras, "people": people}
