@@ -133,7 +133,7 @@ class SqliteGallery(Engine):
         check_ids(ids)
         values = changes(values)
         with self._changing() as connection:
-            rows = list(select_in(connection, SELECT_WORDS, "id", list(dict.fromkeys(ids))))
+            rows = select_in(connection, SELECT_WORDS, "id", list(dict.fromkeys(ids)))
             if values:
                 connection.executemany(
                     f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _CHANGED)}, crc = ? "
@@ -286,7 +286,7 @@ class SqliteGallery(Engine):
     def _vectors(self, ids: list[str]) -> dict[str, F32]:
         query = "SELECT id, vector, bits, vector_crc FROM entries"
         with self._reading() as connection:
-            found = list(select_in(connection, query, "id", ids))
+            found = select_in(connection, query, "id", ids)
             if wrong := [row[0] for row in found if vector_checksum(row[1], row[2]) != row[3]]:
                 raise DamagedError(*wrong)
         return {row[0]: np.frombuffer(row[1], np.float16).astype(np.float32) for row in found}

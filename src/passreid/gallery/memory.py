@@ -244,13 +244,14 @@ def chunks(cursor: sqlite3.Cursor) -> Iterator[list[tuple[Any, ...]]]:
 
 def select_in(
     connection: sqlite3.Connection, query: str, column: str, values: Sequence[Any]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query whose column has one of any number of values."""
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a query whose column has one of any number of values."""
+    found: list[tuple[Any, ...]] = []
     for start in range(0, len(values), 900):  # SQLite before 3.32 takes 999 parameters
         some = values[start : start + 900]
-        yield from connection.execute(
-            f"{query} WHERE {column} IN ({', '.join('?' * len(some))})", tuple(some)
-        )
+        where = f"WHERE {column} IN ({', '.join('?' * len(some))})"
+        found += connection.execute(f"{query} {where}", tuple(some)).fetchall()
+    return found
 
 
 def _holds(row: Sequence[Any]) -> bool:
