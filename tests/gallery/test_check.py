@@ -18,6 +18,7 @@ from tests.gallery.drawn import DIM, MODEL, VECTORS, entries
 pytest.importorskip("faiss")
 
 from passreid.gallery.check import check, repair
+from passreid.gallery.database import SELECT_WORDS, checksum
 
 IDS = [entry.id for entry in entries()]
 
@@ -100,6 +101,27 @@ def test_a_row_damaged_while_the_gallery_is_open_is_told(place: Path) -> None:
         ):
             with pytest.raises(GalleryError, match=f"is damaged .*{IDS[4]}"):
                 ask()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("time", "noon"), ("camera", b"gate"), ("payload", "[]")),
+        *(("payload", "[" * 100_000), ("payload", 7), ("source", b"\xff")),
+    ],
+)
+def test_values_of_a_wrong_type_are_told_even_where_checksums_hold(
+    place: Path, column: str, value: Any
+) -> None:
+    """As in a file that somebody made to harm: no raw error of SQLite's or Python's comes out."""
+    with closing(sqlite3.connect(place)) as connection, connection:
+        connection.execute(f"UPDATE entries SET {column} = ? WHERE id = ?", (value, IDS[4]))
+        query = f"{SELECT_WORDS} WHERE id = ?"
+        row = connection.execute(query, (IDS[4],)).fetchone()
+        crc = checksum(row[1:-1])
+        connection.execute("UPDATE entries SET crc = ? WHERE id = ?", (crc, IDS[4]))
+    with pytest.raises(GalleryError, match="is damaged"), open_gallery(place) as gallery:
+        gallery.get([IDS[4]])
 
 
 def test_repair_keeps_what_is_whole_and_embeds_again_what_it_can(place: Path) -> None:

@@ -325,3 +325,19 @@ def test_a_collection_that_does_not_name_its_model_is_refused() -> None:
         client.create_collection(f"c{n}", vectors, metadata={"passreid_format": 1} | more)
         with pytest.raises(GalleryError, match="does not say whose embeddings it holds"):
             remote.RemoteGallery(client, f"c{n}")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [{}, {"content_hash": "x", "time": "noon"}, {"content_hash": "x", "mood": "good"}],
+)
+def test_points_that_others_wrote_are_told_in_a_sentence(held: dict[str, Any]) -> None:
+    client = qdrant_client.QdrantClient(":memory:")
+    remote.RemoteGallery.create(client, "people", model=MODEL, dim=DIM)
+    id = entries()[0].id
+    point = qdrant_client.models.PointStruct(id=id, vector=VECTORS[0].tolist(), payload=held)
+    client.upsert("people", [point])
+    gallery = remote.RemoteGallery(client, "people")
+    for ask in (gallery.page, lambda: gallery.search(VECTORS[0]), lambda: gallery.get([id])):
+        with pytest.raises(GalleryError, match=f"entry {id} on the server is not as passreid"):
+            ask()

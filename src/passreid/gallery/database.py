@@ -23,8 +23,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from passreid.errors import GalleryError, OutputError, PassreidError
+from passreid.errors import GalleryError, OutputError, PassreidError, UsageError
 from passreid.gallery.base import Entry
+from passreid.gallery.validation import check_values
 
 APPLICATION = 0x70726964
 """Of the file's header ("prid"); `file` and SQLite's tools show it."""
@@ -319,7 +320,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
     vector, _, jpeg = row[2 + len(WORDS) :] or (None, None, None)
     if faults(row):
         raise DamagedError(id)
-    return Entry(
+    entry = Entry(
         id=id,
         content_hash=content_hash,
         source=source,
@@ -331,6 +332,11 @@ def entry_of(row: Sequence[Any]) -> Entry:
         embedding=None if vector is None else np.frombuffer(vector, np.float16).astype(np.float32),
         thumbnail=jpeg,
     )
+    try:
+        check_values(vars(entry))  # a file made by others can have checksums that hold
+    except UsageError as error:
+        raise DamagedError(id) from error
+    return entry
 
 
 def back_up(source: sqlite3.Connection, target: Path) -> None:

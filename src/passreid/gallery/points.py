@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import numpy as np
 from qdrant_client import models
 
+from passreid.errors import GalleryError, UsageError
 from passreid.gallery.base import Entry, Where
+from passreid.gallery.validation import check_values
 
 INDEXED = ("camera", "person", "tracklet", "source", "content_hash")
 """Fields that are sought by their words; "time" is the one that is sought by a span."""
+
+THUMBNAIL = "thumbnail"
 
 
 def payload(entry: Entry) -> dict[str, Any]:
     """Return what is known of an entry, as a point's payload; unknown fields are left out."""
     names = ("content_hash", "source", "camera", "time", "person", "tracklet")
     known = {name: getattr(entry, name) for name in names}
+    if entry.thumbnail is not None:
+        known[THUMBNAIL] = base64.b64encode(entry.thumbnail).decode()
     return {k: v for k, v in known.items() if v is not None} | {"payload": dict(entry.payload)}
 
 
-def entry_of(point: Any, **more: Any) -> Entry:
-    """Make an entry of a point and what is known besides its payload."""
-    return Entry(id=str(point.id), **(dict(point.payload or {}) | more))
+def entry_of(point: Any) -> Entry:
+    """Make an entry of a point: whole, where the point comes with its vector.
+
+    Raises:
+        GalleryError: It holds what passreid does not store.
+    """
+    held = dict(point.payload or {})
+    try:
+        picture, vector = held.pop(THUMBNAIL, None), getattr(point, "vector", None)
+        entry = Entry(
+            id=str(point.id),
+            embedding=None if vector is None else np.asarray(vector, np.float32),
+            thumbnail=None if picture is None else base64.b64decode(picture),
+            **held,
+        )
+        check_values(vars(entry))
+    except (TypeError, ValueError, UsageError) as error:
+        raise GalleryError(
+            f"entry {point.id} on the server is not as passreid stores it ({error}); "
+            "remove it there."
+        ) from None
+    return entry
 
 
 def any_of(name: str, values: list[str]) -> models.FieldCondition:

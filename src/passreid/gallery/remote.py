@@ -6,7 +6,6 @@ search); the model and the format lie in the collection's metadata.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -18,13 +17,12 @@ from passreid.errors import GalleryError
 from passreid.gallery.base import FORMAT, Entry, Hit, Info, Layout, Where
 from passreid.gallery.connection import repeated
 from passreid.gallery.engine import Ask, Engine
-from passreid.gallery.points import INDEXED, any_of, condition, entry_of, payload
+from passreid.gallery.points import INDEXED, THUMBNAIL, any_of, condition, entry_of, payload
 from passreid.gallery.validation import changes, check_ids
 from passreid.similarity import F32
 
 _BATCH = 256
-_THUMBNAIL = "thumbnail"
-_LIGHT = models.PayloadSelectorExclude(exclude=[_THUMBNAIL])
+_LIGHT = models.PayloadSelectorExclude(exclude=[THUMBNAIL])
 _LOOKED_AT = 256
 """Candidates a search by the server's index keeps: of a million entries it finds 99 % of the
 nearest, and 97 % with the server's own 100, at twice the time."""
@@ -127,8 +125,9 @@ class RemoteGallery(Engine):
         for entry, row in zip(entries, rows, strict=True):
             if entry.id not in known and entry.content_hash not in known:
                 known.add(entry.content_hash)
-                held = payload(entry) | _picture(entry)
-                points.append(models.PointStruct(id=entry.id, vector=row.tolist(), payload=held))
+                points.append(
+                    models.PointStruct(id=entry.id, vector=row.tolist(), payload=payload(entry))
+                )
         if points:
             self._call(self._client.upsert, points, wait=True)
         return len(points)
@@ -157,7 +156,7 @@ class RemoteGallery(Engine):
         """Return the entries among `ids` that exist, in their order, whole."""
         check_ids(ids)
         found = {str(r.id): r for r in self._records(ids, whole=True)}
-        return [_whole(found[id]) for id in dict.fromkeys(ids) if id in found]
+        return [entry_of(found[id]) for id in dict.fromkeys(ids) if id in found]
 
     def _vectors(self, ids: list[str]) -> dict[str, F32]:
         records = self._call(self._client.retrieve, [*ids], with_payload=False, with_vectors=True)
@@ -172,7 +171,7 @@ class RemoteGallery(Engine):
             with_payload=True if whole else _LIGHT,
             with_vectors=whole,
         )
-        return [_whole(r) if whole else entry_of(r) for r in records]
+        return [entry_of(record) for record in records]
 
     def count(self, where: Where | None = None) -> int:
         """Count entries."""
@@ -250,18 +249,3 @@ def _ours(client: QdrantClient, name: str) -> models.CollectionInfo:
             "named, and import that."
         )
     return found
-
-
-def _picture(entry: Entry) -> dict[str, str]:
-    if entry.thumbnail is None:
-        return {}
-    return {_THUMBNAIL: base64.b64encode(entry.thumbnail).decode()}
-
-
-def _whole(record: Any) -> Entry:
-    picture = record.payload.get(_THUMBNAIL)
-    return entry_of(
-        record,
-        embedding=np.asarray(record.vector, np.float32),
-        thumbnail=None if picture is None else base64.b64decode(picture),
-    )
