@@ -83,6 +83,7 @@ def repair(place: Path, embed: Embed) -> Report:
         GalleryError: Another process has the gallery open, or nothing of it can be read.
         OutputError: The new file cannot be written; the old one is as it was.
     """
+    place = place.resolve()  # not a link, but what it leads to, is replaced
     with sqlite_errors(place), closing(connect(place, write=True)) as connection:
         _take(connection, place)
         model, dim = read_settings(connection, place)

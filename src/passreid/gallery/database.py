@@ -154,7 +154,7 @@ def connect_to_read(place: Path) -> sqlite3.Connection:
     if not filled(log_of(place)):
         fixed = os.access(place.absolute().parent, os.W_OK)
         return _connect(place, "ro" if fixed else "ro&immutable=1")
-    if not log_of(place).with_name(f"{place.name}-shm").exists():
+    if not log_of(place, "-shm").exists():
         raise GalleryError(
             f"{place}: a process that was writing to it was killed, and here nothing can be "
             f"written: copy it with {log_of(place).name} to a disk that can be."
@@ -176,9 +176,10 @@ def _connect(place: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def log_of(place: Path) -> Path:
-    """Return the write-ahead log beside a gallery's file."""
-    return place.with_name(f"{place.name}-wal")
+def log_of(place: Path, end: str = "-wal") -> Path:
+    """Return the write-ahead log, which SQLite keeps beside the file a link leads to."""
+    file = place.resolve()
+    return file.with_name(f"{file.name}{end}")
 
 
 def filled(file: Path) -> bool:

@@ -135,16 +135,11 @@ class _Enrolment:
         self._size = 4 * embedder.batch_size
 
     def run(self, images: Iterator[NewImage]) -> Enrolled:
-        waiting: deque[_Decoded] = deque()
-
-        def fed() -> Iterator[NDArray[np.uint8]]:
-            for decoded in self._ahead(self._fresh(images), self._decode):
-                waiting.append(decoded)
-                yield decoded.pixels
-
         entries: list[Entry] = []
-        for batch in self._embedder.stream(fed(), channel_order="rgb"):
-            entries += [_entry(waiting.popleft(), row) for row in batch.embeddings]
+        decoded = self._ahead(self._fresh(images), self._decode)
+        while batch := list(islice(decoded, self._embedder.batch_size)):
+            rows = self._embedder((each.pixels for each in batch), channel_order="rgb")
+            entries += map(_entry, batch, rows)
             if len(entries) >= self._size:
                 self._add(entries)
                 entries = []
@@ -174,7 +169,7 @@ class _Enrolment:
         """Do work in threads, some items ahead, and give what comes of it in order."""
         begun: deque[Future[_R]] = deque()
         while True:
-            for each in islice(given, self._embedder.batch_size + 1 - len(begun)):
+            for each in islice(given, 2 * self._embedder.batch_size - len(begun)):
                 begun.append(self._pool.submit(work, each))
             if not begun:
                 return
