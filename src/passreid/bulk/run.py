@@ -18,14 +18,11 @@ from passreid.bulk.work import (
     work_in_processes,
     work_on_ray,
 )
-from passreid.card import ModelCard
 from passreid.config import read_json
-from passreid.embed import DEFAULT_MODEL, load
+from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery
-from passreid.gallery.identity import identity as gallery_identity
-from passreid.gallery.identity import name_model
-from passreid.hub import resolve
+from passreid.gallery.identity import identity as identity_of
 from passreid.storage import open_parquet
 
 PER_PART = 2048
@@ -127,12 +124,8 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
 
 
 def identify(model: Mapping[str, Any]) -> str:
-    """Return a model's identity, as a gallery has it; a weight file is loaded to know its card."""
-    path = resolve(model.get("name_or_path", DEFAULT_MODEL))
-    card = path / "model.json"
-    if not card.exists():
-        return gallery_identity(load(**model))
-    return name_model(ModelCard.read(card), path, flip=bool(model.get("flip")))
+    """Return the identity of the model that options of `passreid.load` describe."""
+    return identity_of(load(**model))
 
 
 def _worked(

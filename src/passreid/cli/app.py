@@ -103,12 +103,6 @@ class ModelOptions:
             flip=self.flip,
         )
 
-    def identify(self) -> str:
-        """Return the model's identity, without loading it where its folder has a card."""
-        from passreid.bulk.run import identify
-
-        return identify({"name_or_path": self.model, "flip": self.flip})
-
 
 OnError = Annotated[
     Literal["raise", "skip"],

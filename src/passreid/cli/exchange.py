@@ -47,15 +47,21 @@ def import_(place: str, file: Path, /, *, model: str | None = None) -> int:
         model: The model of the embeddings; needed for what an older passreid exported, which named
             the weights alone. They are compared.
     """
-    from passreid.gallery import import_parquet, open_gallery, read_header
+    from passreid.gallery import (
+        former_identity,
+        identity,
+        import_parquet,
+        open_gallery,
+        read_header,
+    )
 
     named, dim = read_header(file)
-    if model is None:
-        model = named
-    else:
-        model = ModelOptions(model=model, flip=named.endswith("+flip")).identify()
-    with open_gallery(place, model=model, dim=dim, create=True) as opened:
-        done = import_parquet(opened, file)
+    formerly = None
+    if model is not None:
+        embedder = ModelOptions(model=model, flip=named.endswith("+flip")).load()
+        named, formerly = identity(embedder), former_identity(embedder)
+    with open_gallery(place, model=named, dim=dim, create=True) as opened:
+        done = import_parquet(opened, file, formerly=formerly)
     note(f"Added {done.added}, known {done.known}.")
     return 0
 

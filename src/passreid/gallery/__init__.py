@@ -33,7 +33,7 @@ from passreid.gallery.exchange import (
     restore,
     snapshot,
 )
-from passreid.gallery.identity import adopt, identity
+from passreid.gallery.identity import former_identity, identity
 from passreid.storage import is_address
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "copy",
     "enrol",
     "export_parquet",
+    "former_identity",
     "identity",
     "import_parquet",
     "open_gallery",
@@ -106,9 +107,6 @@ def open_gallery(
             f"{place} holds embeddings of {gallery.model}, not of {model}: use that model, or "
             "make another gallery."
         )
-        if adopt(gallery.model, model):
-            differs += " An older passreid named it by its weights alone: export it, and import "
-            differs += "that with --model."
     elif dim is not None and gallery.dim != dim:
         differs = f"{place} holds embeddings of {gallery.dim} numbers, not {dim}."
     elif layout is not None and (found := _contradiction(layout, gallery.layout)):

@@ -10,7 +10,6 @@ from typing import Any
 
 from passreid.errors import GalleryError, MissingExtraError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery, Where
-from passreid.gallery.identity import adopt
 from passreid.storage import is_address, open_parquet, replacing
 
 _BATCH = 1024
@@ -96,8 +95,13 @@ def read_header(path: Path) -> tuple[str, int]:
         return model.decode(), int(dim)
 
 
-def import_parquet(gallery: Gallery, path: Path) -> Added:
+def import_parquet(gallery: Gallery, path: Path, *, formerly: str | None = None) -> Added:
     """Add the entries of a file `export_parquet` wrote; it may be repeated after a kill.
+
+    Args:
+        gallery, path: Where to, and what.
+        formerly: What the gallery's model was called when the file was written, where that was
+            another name: `former_identity`.
 
     Raises:
         GalleryError: It is no such file, or of another model.
@@ -105,7 +109,8 @@ def import_parquet(gallery: Gallery, path: Path) -> Added:
         MissingExtraError: pyarrow is not installed.
     """
     model, _ = read_header(path)
-    _same_model(str(path), model, gallery)
+    if model != formerly:
+        _same_model(str(path), model, gallery)
     added = known = 0
     with open_parquet(str(path), GalleryError) as file:
         for batch in file.iter_batches(_BATCH, columns=_COLUMNS):
@@ -185,5 +190,5 @@ def _entries(batch: Any) -> list[Entry]:
 
 
 def _same_model(what: str, model: str, target: Gallery) -> None:
-    if model != target.model and not adopt(model, target.model):
+    if model != target.model:
         raise GalleryError(f"{what} holds embeddings of {model}, the gallery of {target.model}.")
