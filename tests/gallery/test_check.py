@@ -161,6 +161,22 @@ def test_a_gallery_in_use_is_not_repaired(place: Path) -> None:
         repair(place, none)
 
 
+def test_a_file_whose_free_pages_are_damaged_is_not_written_to(place: Path) -> None:
+    """SQLite would take a page that is in use for a free one, and write over it."""
+    with open_gallery(place) as gallery:
+        gallery.remove(Where(cameras=("c1", "c2", "c3")))
+        gallery.add(Entry(content_hash=f"x{n}", embedding=VECTORS[n]) for n in range(60))
+        gallery.remove(Where(not_cameras=("c0",)))
+    data = bytearray(place.read_bytes())
+    assert int.from_bytes(data[36:40], "big") > 0  # free pages
+    data[36:40] = (1).to_bytes(4, "big")
+    data[32:36] = (2).to_bytes(4, "big")
+    place.write_bytes(bytes(data))
+    for _ in range(2):
+        with open_gallery(place) as gallery, pytest.raises(GalleryError, match="is damaged"):
+            gallery.add([Entry(content_hash="y", embedding=VECTORS[0])])
+
+
 def test_an_index_that_hides_an_entry_is_told(place: Path) -> None:
     """An entry the index does not name would be enrolled twice, and not found by its id."""
     data = place.read_bytes()

@@ -7,7 +7,6 @@ empty: the file alone is the whole gallery, and holds no byte of what was forgot
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -90,8 +89,6 @@ class SqliteGallery(Engine):
             except BaseException:
                 self._reader.close()
                 raise
-        if not read_only and self.to_compact() and os.access(place, os.W_OK):
-            self.compact()  # what a process that was killed left in the log
 
     def info(self) -> Info:
         """Describe the gallery."""
@@ -217,11 +214,13 @@ class SqliteGallery(Engine):
 
     def _connected(self) -> sqlite3.Connection:
         if self._writer is None:
-            self._writer = connect(self.place, write=True)
+            writer = connect(self.place, write=True)
             if self.place.stat().st_size <= _CHECKED:
-                (said,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
+                (said,) = writer.execute("PRAGMA quick_check(1)").fetchone()
                 if said != "ok":
+                    writer.close()
                     raise GalleryError(damaged(self.place, said.splitlines()[-1]))
+            self._writer = writer
         return self._writer
 
     def _empty_log(self, connection: sqlite3.Connection, wait_s: float) -> None:
