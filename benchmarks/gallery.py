@@ -86,7 +86,7 @@ def asked(
         taken.append(1000 * (time.perf_counter() - begin))
         worked.append(1000 * (time.process_time() - spent))
         found.append([hit.entry.id for hit in hits])
-    measured = {}
+    measured: dict[str, float] = {}
     for name, times in (("ms", taken), ("cpu_ms", worked)):
         p50, p95 = np.percentile(times, (50, 95))
         measured |= {f"p50_{name}": float(p50), f"p95_{name}": float(p95)}

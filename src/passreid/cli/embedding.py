@@ -40,7 +40,7 @@ class BulkOptions:
         workers: Processes on this machine, or actors of the Ray cluster.
         ray: Address of a Ray cluster (auto, ray://host:10001), or local for one on this machine.
         column: Column of Parquet sources that holds pictures or their paths.
-        gallery: A gallery's folder or address; all are enrolled in it when they are embedded, and
+        gallery: A gallery's file or address; all are enrolled in it when they are embedded, and
             it is made if there is none.
     """
 

@@ -44,7 +44,7 @@ def serve(
     Example: passreid serve --gallery people.gallery
 
     Args:
-        gallery: A gallery's folder (made if it is not there) or the address of a Qdrant server.
+        gallery: A gallery's file (made if it is not there) or the address of a Qdrant server.
         retention_days: Forget entries older than this, every hour; the default keeps them.
         audit: Append a JSON line for each enrolment, search and forgetting to this file.
     """

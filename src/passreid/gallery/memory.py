@@ -49,6 +49,7 @@ class Memory:
     def __init__(self, dim: int) -> None:
         self._dim = dim
         self._version: int | None = None
+        self._dead = self._change = 0
         self._clear()
 
     @property
