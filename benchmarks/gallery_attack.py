@@ -4,6 +4,7 @@
     python benchmarks/gallery_attack.py full FOLDER                   a small disk that runs full
     python benchmarks/gallery_attack.py crowd FOLDER --seconds 60     two writers, four readers
     python benchmarks/gallery_attack.py damage FOLDER --rounds 200    flipped, cut and zeroed bytes
+    python benchmarks/gallery_attack.py forget FOLDER --rounds 50     bytes of what was forgotten
 
 Every change is written to a journal before it is begun and again when it is acknowledged, so the
 truth is known whatever happens to the process that makes it.
@@ -362,6 +363,37 @@ def damage(folder: Path, rounds: int) -> None:
     print(counts)
 
 
+def forget(folder: Path, rounds: int) -> None:
+    """Look for the bytes of forgotten entries in every file, while four processes search."""
+    place, rng = folder / "g", np.random.default_rng(0)
+    with opened(place) as gallery:
+        gallery.add([entry(number, "kept", 900) for number in range(3000)])
+        (folder / "1").mkdir()
+        Journal(folder / "1" / "journal").settle({str(number): "kept" for number in range(3000)})
+        command = [sys.executable, __file__, "read", str(folder), "--seconds", "600"]
+        readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        time.sleep(5)
+        for turn in range(rounds):
+            numbers = range(10_000 + 100 * turn, 10_000 + 100 * turn + int(rng.integers(1, 100)))
+            secret = f"unmistakable-{turn}-"
+            some = [entry(number, f"{secret}person", 900) for number in numbers]
+            gallery.add(some)
+            stored = gallery.get([each.id for each in some])
+            gallery.update([some[0].id], payload={"said": secret * 500})
+            assert gallery.remove(Where(people=(f"{secret}person",))) == len(some)
+            assert not gallery.to_compact(), "the log is not empty"
+            traces = [secret.encode(), *(each.id.encode() for each in some[::5])]
+            traces += [np.asarray(e.embedding, np.float16).tobytes() for e in stored[::5]]
+            for file in folder.glob("g*"):
+                data = file.read_bytes()
+                assert not any(trace in data for trace in traces), f"round {turn}: {file}"
+        for reader in readers:
+            assert reader.poll() is None, "a reader ended"
+            reader.kill()
+            assert "wrong" not in reader.communicate()[0]
+    print(f"{rounds} forgettings, no byte left")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("attack")
@@ -383,6 +415,8 @@ def main() -> None:
             crowd(folder, options.seconds)
         case "damage":
             damage(folder, options.rounds)
+        case "forget":
+            forget(folder, options.rounds)
         case "work":
             work(folder, options.seed, tuple(options.kinds))
         case "read":

@@ -21,7 +21,8 @@ from passreid.bulk.work import (
 from passreid.config import read_json
 from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, UsageError
-from passreid.gallery.base import Added, Entry, Gallery
+from passreid.gallery.base import Added, Entry
+from passreid.gallery.engine import Gallery
 from passreid.gallery.identity import identity as identity_of
 from passreid.storage import open_parquet
 

@@ -1,9 +1,9 @@
 """A living gallery: enrol people, find them again, forget them.
 
-base.py       entries, filters, hits, the protocol
+base.py       entries, filters, hits
 validation.py what an entry may hold
 identity.py   whose embeddings a gallery holds
-engine.py     what both galleries do the same way
+engine.py     the gallery: what is asked of it, and what both engines do the same way
 local.py      one SQLite file on this machine
 database.py   its tables, connections and errors
 memory.py     what searches and filters need of it, in memory
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from passreid.errors import GalleryError, MissingExtraError, PassreidError, UsageError
-from passreid.gallery.base import Entry, Gallery, Hit, Layout, Where
+from passreid.gallery.base import Entry, Hit, Layout, Where
+from passreid.gallery.engine import Gallery
 from passreid.gallery.enrolment import NewImage, enrol
 from passreid.gallery.exchange import (
     copy,
@@ -92,7 +93,7 @@ def open_gallery(
     if create and not read_only and (not model or not dim):
         raise UsageError("A new gallery needs the model and the width of its embeddings.")
     made = (model, dim, layout) if create and not read_only and model and dim else None
-    gallery: SqliteGallery | RemoteGallery
+    gallery: Gallery
     if is_address(str(place)):
         gallery = _on_server(str(place), made, read_only, api_key)
     elif layout is not None and layout != Layout():

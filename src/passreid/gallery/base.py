@@ -1,14 +1,11 @@
-"""What a gallery is: entries, filters, hits, and the protocol every engine follows."""
+"""What a gallery holds and gives: entries, filters, hits, pages."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol
-
-from numpy.typing import ArrayLike
+from typing import Any, Literal, NamedTuple
 
 from passreid.errors import UsageError
 from passreid.gallery.validation import LABELS, check_ids, clean_label
@@ -184,117 +181,3 @@ class Layout:
 
     shards: int | None = None
     replicas: int | None = None
-
-
-class Gallery(Protocol):
-    """A living collection of people. Methods may be called from several threads.
-
-    Attributes:
-        model: Identity of the model whose embeddings it holds.
-        dim: Their width.
-    """
-
-    model: str
-    dim: int
-
-    def info(self) -> Info:
-        """Describe the gallery."""
-
-    def add(self, entries: Iterable[Entry]) -> Added:
-        """Enrol; what it returns for is on disk. Known ids are left as they are.
-
-        Raises:
-            EmbeddingError: An embedding is missing, of another width, zero or not finite.
-            UsageError: An id is no UUID, or a time, label or payload cannot be stored.
-            GalleryError, OutputError: The gallery is read-only or cannot be written.
-        """
-
-    def search(
-        self,
-        embedding: ArrayLike,
-        *,
-        top_k: int = 10,
-        where: Where | None = None,
-        min_score: float | None = None,
-        group_by: GroupBy | None = None,
-        pooling: Pooling = "mean",
-        exact: bool | None = None,
-        rerank: int = 0,
-    ) -> list[Hit]:
-        """Find the most alike entries, best first; equal scores in the order of their ids.
-
-        Args:
-            embedding: (D,) of a picture, or (T, D) of a tracklet.
-            top_k: Hits, at most.
-            where: Which entries count; all of them and no others, however few pass.
-            min_score: Smallest cosine, -1 to 1.
-            group_by: Keep only the best hit of each person or tracklet.
-            pooling: A tracklet is its mean embedding, or whichever of its pictures fits best.
-            exact: True compares with every entry; else large galleries are searched by a coarse
-                copy first, and its best are compared.
-            rerank: Reorder so many of the first hits by k-reciprocal re-ranking among them
-                (`passreid.reranking`), before they are grouped and cut; scores stay cosines.
-
-        Raises:
-            EmbeddingError: As `add`.
-            UsageError: A number is out of its range.
-        """
-
-    def get(self, ids: Sequence[str]) -> list[Entry]:
-        """Return the entries among `ids` that exist, in their order, whole."""
-
-    def page(
-        self,
-        where: Where | None = None,
-        *,
-        limit: int = 100,
-        after: str | None = None,
-        whole: bool = False,
-    ) -> Page:
-        """List entries from `after` (an earlier `next`) on.
-
-        Their embeddings and thumbnails are read only where they are wanted whole.
-        """
-
-    def count(self, where: Where | None = None) -> int:
-        """Count entries."""
-
-    def tally(self, name: str, where: Where | None = None) -> dict[str, int]:
-        """Count entries by their camera, person, tracklet or source, the commonest first.
-
-        Entries without one are left out, and so is what lies beyond the first 10,000 values.
-        """
-
-    def update(self, ids: Sequence[str], **values: Any) -> int:
-        """Set camera, time, person, tracklet or payload of entries; return how many there were.
-
-        None makes a label or the time unknown again.
-        """
-
-    def remove(self, where: Where, *, everything: bool = False) -> int:
-        """Forget entries and every byte of them; return how many.
-
-        Raises:
-            UsageError: The filter is empty, as one made of a list that turned out empty, and
-                `everything` is not said.
-        """
-
-    def to_compact(self) -> bool:
-        """Whether bytes of what was forgotten may still be on disk, for `compact` to remove."""
-
-    def compact(self) -> None:
-        """Remove the last bytes of what was forgotten, and give free space back."""
-
-    def close(self) -> None:
-        """Write everything and let go."""
-
-    def __enter__(self) -> Gallery:
-        """Return itself."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""

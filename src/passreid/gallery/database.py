@@ -98,6 +98,8 @@ def _in_our_words(place: Path, said: str) -> PassreidError:
         )
     full = "full" in said
     if "I/O error" in said or "unable to open" in said:
+        if not os.access(place.parent, os.W_OK):
+            return OutputError(f"{place}: cannot be written, its disk is read-only.")
         try:
             full = shutil.disk_usage(place.parent).free < _NEARLY_FULL
         except OSError:
@@ -202,9 +204,10 @@ def create(place: Path, *, model: str, dim: int) -> None:
     except OSError as error:
         raise OutputError(f"{place}: no gallery can be made here ({error.strerror}).") from None
     with sqlite_errors(place):
-        with closing(connect(place, write=False)) as connection:
-            if begun and not _is_blank(connection):
-                return
+        if begun:
+            with closing(connect_to_read(place)) as connection:
+                if not _is_blank(connection):
+                    return
         with closing(connect(place, write=True)) as connection:
             if not begun:
                 connection.execute(f"PRAGMA page_size = {_PAGE}")

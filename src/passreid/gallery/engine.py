@@ -1,4 +1,4 @@
-"""What both galleries do the same way: enrolling in batches, searching, closing."""
+"""The gallery every engine follows: what is asked of it, and what both do the same way."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from passreid.gallery.base import (
     Entry,
     GroupBy,
     Hit,
+    Info,
     Layout,
     Page,
     Pooling,
@@ -32,15 +33,15 @@ Ask = Callable[[F32, int], Sequence[Sequence[Hit]]]
 MOST = 2**31 - 1
 """Entries that can be asked for at once."""
 
-_E = TypeVar("_E", bound="Engine")
+_G = TypeVar("_G", bound="Gallery")
 
 
-class Engine(ABC):
-    """The half of a gallery that both engines share; `base.Gallery` describes its methods.
+class Gallery(ABC):
+    """A living collection of people. Methods may be called from several threads.
 
     Attributes:
         name: Of the gallery, for people.
-        model, dim: Identity of the model and width of its embeddings.
+        model, dim: Identity of the model whose embeddings it holds, and their width.
         layout: How it is spread on a cluster.
         read_only: Refuse every change.
         batch: Entries that are stored at once.
@@ -54,7 +55,13 @@ class Engine(ABC):
     batch: int
 
     def add(self, entries: Iterable[Entry]) -> Added:
-        """Enrol, in batches that are stored before the next begins."""
+        """Enrol; what it returns for is on disk. Known ids are left as they are.
+
+        Raises:
+            EmbeddingError: An embedding is missing, of another width, zero or not finite.
+            UsageError: An id is no UUID, or a time, label or payload cannot be stored.
+            GalleryError, OutputError: The gallery is read-only or cannot be written.
+        """
         self._check_writable()
         added = known = 0
         remaining = iter(entries)
@@ -81,20 +88,25 @@ class Engine(ABC):
         exact: bool | None = None,
         rerank: int = 0,
     ) -> list[Hit]:
-        """Find the most alike entries, best first; equal scores in the order of their ids."""
-        if not 1 <= top_k <= MOST:
-            raise UsageError(f"top_k is {top_k}; ask for 1 to {MOST:,} hits.")
-        if not 0 <= rerank <= MOST:
-            raise UsageError(f"rerank is {rerank}; give the number of hits to reorder, from 0 on.")
-        if min_score is not None and not -1 <= min_score <= 1:
-            raise UsageError(
-                f"min_score is {min_score}; it is a cosine between -1 and 1, such as 0.5, not a "
-                "percentage."
-            )
-        if group_by not in (None, *get_args(GroupBy)):
-            raise UsageError(f"group_by is {group_by!r}, not one of {get_args(GroupBy)}.")
-        if pooling not in get_args(Pooling):
-            raise UsageError(f"pooling is {pooling!r}, not one of {get_args(Pooling)}.")
+        """Find the most alike entries, best first; equal scores in the order of their ids.
+
+        Args:
+            embedding: (D,) of a picture, or (T, D) of a tracklet.
+            top_k: Hits, at most.
+            where: Which entries count; all of them and no others, however few pass.
+            min_score: Smallest cosine, -1 to 1.
+            group_by: Keep only the best hit of each person or tracklet.
+            pooling: A tracklet is its mean embedding, or whichever of its pictures fits best.
+            exact: True compares with every entry; else large galleries are searched by a coarse
+                copy first, and its best are compared.
+            rerank: Reorder so many of the first hits by k-reciprocal re-ranking among them
+                (`passreid.reranking`), before they are grouped and cut; scores stay cosines.
+
+        Raises:
+            EmbeddingError: As `add`.
+            UsageError: A number is out of its range.
+        """
+        _check_search(top_k, min_score, group_by, pooling, rerank)
         queries = pooled(embedding, self.dim, pooling)
         ask, limit = self._asking(where and where.check(), exact), max(top_k, rerank)
         floor = -1 if min_score is None else min_score
@@ -118,7 +130,10 @@ class Engine(ABC):
         after: str | None = None,
         whole: bool = False,
     ) -> Page:
-        """List entries, without embeddings and thumbnails unless they are wanted whole."""
+        """List entries from `after` (an earlier `next`) on.
+
+        Their embeddings and thumbnails are read only where they are wanted whole.
+        """
         if not 1 <= limit <= MOST:
             raise UsageError(f"limit is {limit}; a page has 1 to {MOST:,} entries.")
         if after is not None:
@@ -128,10 +143,53 @@ class Engine(ABC):
         return Page(entries[:limit], entries[limit].id if len(entries) > limit else None)
 
     @abstractmethod
+    def info(self) -> Info:
+        """Describe the gallery."""
+
+    @abstractmethod
+    def get(self, ids: Sequence[str]) -> list[Entry]:
+        """Return the entries among `ids` that exist, in their order, whole."""
+
+    @abstractmethod
+    def count(self, where: Where | None = None) -> int:
+        """Count entries."""
+
+    @abstractmethod
+    def tally(self, name: str, where: Where | None = None) -> dict[str, int]:
+        """Count entries by their camera, person, tracklet or source, the commonest first.
+
+        Entries without one are left out, and so is what lies beyond the first 10,000 values.
+        """
+
+    @abstractmethod
+    def update(self, ids: Sequence[str], **values: Any) -> int:
+        """Set camera, time, person, tracklet or payload of entries; return how many there were.
+
+        None makes a label or the time unknown again.
+        """
+
+    @abstractmethod
+    def remove(self, where: Where, *, everything: bool = False) -> int:
+        """Forget entries and every byte of them; return how many.
+
+        Raises:
+            UsageError: The filter is empty, as one made of a list that turned out empty, and
+                `everything` is not said.
+        """
+
+    @abstractmethod
+    def to_compact(self) -> bool:
+        """Whether bytes of what was forgotten may still be on disk, for `compact` to remove."""
+
+    @abstractmethod
+    def compact(self) -> None:
+        """Remove the last bytes of what was forgotten, and give free space back."""
+
+    @abstractmethod
     def close(self) -> None:
         """Write everything and let go."""
 
-    def __enter__(self: _E) -> _E:
+    def __enter__(self: _G) -> _G:
         """Return itself."""
         return self
 
@@ -193,6 +251,29 @@ class Engine(ABC):
     def _check_writable(self) -> None:
         if self.read_only:
             raise GalleryError(f"{self.name} was opened read-only; open it for writing.")
+
+
+def _check_search(
+    top_k: int,
+    min_score: float | None,
+    group_by: GroupBy | None,
+    pooling: Pooling,
+    rerank: int,
+) -> None:
+    """Refuse options of a search that are out of their range."""
+    if not 1 <= top_k <= MOST:
+        raise UsageError(f"top_k is {top_k}; ask for 1 to {MOST:,} hits.")
+    if not 0 <= rerank <= MOST:
+        raise UsageError(f"rerank is {rerank}; give the number of hits to reorder, from 0 on.")
+    if min_score is not None and not -1 <= min_score <= 1:
+        raise UsageError(
+            f"min_score is {min_score}; it is a cosine between -1 and 1, such as 0.5, not a "
+            "percentage."
+        )
+    if group_by not in (None, *get_args(GroupBy)):
+        raise UsageError(f"group_by is {group_by!r}, not one of {get_args(GroupBy)}.")
+    if pooling not in get_args(Pooling):
+        raise UsageError(f"pooling is {pooling!r}, not one of {get_args(Pooling)}.")
 
 
 def unit_vectors(embeddings: ArrayLike, dim: int, name: str) -> F32:

@@ -18,7 +18,8 @@ from PIL import Image
 from passreid.embed import Embedder, OnError, Skipped
 from passreid.embed.embedder import read_crop
 from passreid.errors import GalleryError, ImageError
-from passreid.gallery.base import Entry, Gallery, Where, entry_id
+from passreid.gallery.base import Entry, Where, entry_id
+from passreid.gallery.engine import Gallery
 from passreid.gallery.identity import identity
 from passreid.images import (
     ChannelOrder,

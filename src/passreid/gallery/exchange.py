@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from passreid.errors import GalleryError, MissingExtraError, UsageError
-from passreid.gallery.base import Added, Entry, Gallery, Where
+from passreid.gallery.base import Added, Entry, Where
+from passreid.gallery.engine import Gallery
 from passreid.storage import is_address, open_parquet, replacing
 
 _BATCH = 1024

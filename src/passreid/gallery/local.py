@@ -39,7 +39,7 @@ from passreid.gallery.database import (
     vector_checksum,
     words_of,
 )
-from passreid.gallery.engine import Ask, Engine
+from passreid.gallery.engine import Ask, Gallery
 from passreid.gallery.memory import Memory, chunks, select_in
 from passreid.gallery.validation import LABELS, changes, check_ids
 from passreid.gallery.vectors import Mask, Nearest, to_bits
@@ -57,7 +57,7 @@ _CHANGED = (*LABELS, "time", "payload")
 log = logging.getLogger("passreid.gallery")
 
 
-class SqliteGallery(Engine):
+class SqliteGallery(Gallery):
     """One file; `open_gallery` makes it.
 
     Args:

@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient, models
 from passreid.errors import GalleryError
 from passreid.gallery.base import FORMAT, Entry, Hit, Info, Layout, Where
 from passreid.gallery.connection import repeated
-from passreid.gallery.engine import Ask, Engine
+from passreid.gallery.engine import Ask, Gallery
 from passreid.gallery.points import INDEXED, THUMBNAIL, any_of, condition, entry_of, payload
 from passreid.gallery.validation import changes, check_ids
 from passreid.similarity import F32
@@ -30,7 +30,7 @@ _TALLIED = 10_000
 _T = TypeVar("_T")
 
 
-class RemoteGallery(Engine):
+class RemoteGallery(Gallery):
     """A collection on a server; `open_gallery` makes it.
 
     Requests that fail for the server's or the network's sake are repeated: all of them may be.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 
-from passreid.gallery.base import Gallery, Where
+from passreid.gallery.base import Where
+from passreid.gallery.engine import Gallery
 
 _SHOWN = 5
 _FILTERS = (

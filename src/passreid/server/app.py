@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from passreid.embed import Embedder
-from passreid.gallery.base import Gallery
+from passreid.gallery.engine import Gallery
 from passreid.server import (
     attention_routes,
     enrol_routes,

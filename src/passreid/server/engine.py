@@ -15,7 +15,8 @@ import numpy as np
 
 from passreid.backends import F32
 from passreid.embed import Embedder
-from passreid.gallery.base import Gallery, Where
+from passreid.gallery.base import Where
+from passreid.gallery.engine import Gallery
 from passreid.gallery.identity import identity
 from passreid.server.audit import Audit
 from passreid.server.batching import Batcher
