@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from passreid.card import ModelCard
 from passreid.embed.boxes import round_boxes
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
+from passreid.inputs import is_one_image
 from passreid.verify import Calibration
 
 OnError = Literal["raise", "skip"]
@@ -329,9 +329,8 @@ def _at_once(read: Callable[..., _Pixels], *arguments: Any) -> Future[_Pixels]:
 
 
 def _many(images: Any) -> Iterable[ImageInput]:
-    """See one image as many; an array of four axes is a stack of images."""
-    single = (str, bytes, os.PathLike, Image.Image)
-    if isinstance(images, single) or (isinstance(images, np.ndarray) and images.ndim != 4):
+    """Return one image as a list; an array of four axes is a stack of images."""
+    if is_one_image(images):
         return [images]
     if not isinstance(images, Iterable):
         raise UsageError(f"{describe(images)} is neither an image nor a list of images.")
