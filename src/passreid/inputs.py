@@ -109,7 +109,7 @@ def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         ImageError: It cannot be read, is empty or too large.
     """
     name = describe(source)
-    buffer = _buffer(source)
+    buffer = None if isinstance(source, str) else _buffer(source)
     if buffer is not None:
         if buffer.ndim != 1 or buffer.itemsize != 1:
             raise ImageError(name, "is not an encoded picture; pass pixels as numpy.asarray(…)")

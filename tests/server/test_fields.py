@@ -101,6 +101,39 @@ def test_requests_of_too_many_pictures_or_frames_are_refused(start: Start) -> No
     assert client.post("/v1/embed", files=frames[:1], data=crowd).status_code == 429
 
 
+def test_boxes_say_their_unit_on_every_route(client: TestClient) -> None:
+    frame = png(1)  # 40 x 90
+    routes = (
+        ("embed", "images", "boxes"),
+        ("search", "images", "box"),
+        ("attention", "image", "box"),
+    )
+    for route, field, name in routes:
+        answers = []
+        for box, unit in (([10, 9, 30, 72], "xyxy"), ([0.25, 0.1, 0.5, 0.7], "xywhn")):
+            value = json.dumps([box] if name == "boxes" else box)
+            data = {name: value, "box_format": unit}
+            answer = client.post(f"/v1/{route}", files={field: frame}, data=data)
+            assert answer.status_code == 200, answer.text
+            answers.append(answer.json())
+        for key in answers[0].keys() - {"seconds", "embeddings"}:
+            assert answers[0][key] == answers[1][key]
+        if route == "embed":
+            first, second = (answer["embeddings"][0]["embedding"] for answer in answers)
+            assert first == pytest.approx(second, abs=1e-5)
+        for box, unit, reason in (
+            ([0.1, 0.2, 0.6, 0.95], "xyxy", "box_format='xyxyn'"),
+            ([10, 9, 30, 72], "cxcywhn", "box_format='cxcywh'"),
+            ([10, 9, 13, 72], "xyxy", "3 x 63 pixels"),
+            ([30, 9, 10, 72], "xyxy", "box_format='xywh'"),
+            ([10, 9, 30, 72], "corners", "box_format: "),
+        ):
+            value = json.dumps([box] if name == "boxes" else box)
+            data = {name: value, "box_format": unit}
+            answer = client.post(f"/v1/{route}", files={field: frame}, data=data)
+            assert (answer.status_code, reason in answer.json()["detail"]) == (422, True), route
+
+
 def test_embeddings_are_told_whose_they_are(client: TestClient, embedder: Embedder) -> None:
     boxes = [[0, 0, 20, 50], [5, 10, 40, 80]]
     files = {"images": ("frame.png", png(1))}

@@ -16,7 +16,7 @@ from PIL import Image
 
 from passreid.backends import F32, Backend
 from passreid.card import ModelCard
-from passreid.embed.boxes import round_boxes
+from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
 from passreid.inputs import is_one_image
@@ -178,24 +178,33 @@ class Embedder:
         return self._stream(iter(_many(images)), channel_order, on_error == "skip")
 
     def boxes(
-        self, frame: ImageInput, xyxy: ArrayLike, *, channel_order: ChannelOrder | None = None
+        self,
+        frame: ImageInput,
+        xyxy: ArrayLike,
+        *,
+        box_format: BoxFormat = "xyxy",
+        channel_order: ChannelOrder | None = None,
     ) -> F32:
         """Embed the people a detector found in a frame.
 
         Args:
             frame: The whole picture.
-            xyxy: (N, 4) left, top, right, bottom in pixels; rounded, and clipped to the frame.
+            xyxy: (N, 4) boxes; rounded to pixels, and clipped to the frame.
+            box_format: "xyxy" is left, top, right, bottom in pixels; "xywh" left, top, width,
+                height; "cxcywh" the centre, width, height; with an "n" at the end, each relative to
+                the frame's width and height, 0 to 1 (YOLO's labels are "cxcywhn").
             channel_order: Order of the channels of `frame` if it is an array.
 
         Returns:
             (N, D) float32.
 
         Raises:
-            UsageError: `xyxy` is not (N, 4) numbers.
-            ImageError: The frame cannot be read, or a box has no pixel in it; names the box's row.
+            UsageError: `xyxy` is not (N, 4) numbers, or in another unit than `box_format` says.
+            ImageError: The frame cannot be read, or a box has fewer than 4 pixels on a side in it;
+                names the box's row.
         """
         picture = read_image(frame, channel_order=channel_order)
-        corners = round_boxes(xyxy, picture.size, describe(frame))
+        corners = pixel_boxes(xyxy, picture.size, describe(frame), box_format=box_format)
         return self(picture.crop(tuple(box)) for box in corners.tolist())
 
     def attend(

@@ -15,6 +15,7 @@ import numpy as np
 
 from passreid.backends import F32
 from passreid.embed import Embedder
+from passreid.embed.boxes import BoxFormat
 from passreid.gallery.base import Gallery, Where, identity
 from passreid.server.audit import Audit
 from passreid.server.batching import Batcher
@@ -121,9 +122,15 @@ class Engine:
         return self._counting
 
     async def read(
-        self, file: BinaryIO, name: str, *, boxes: Sequence[Box] = (), thumbnail: bool = False
+        self,
+        file: BinaryIO,
+        name: str,
+        *,
+        boxes: Sequence[Box] = (),
+        box_format: BoxFormat = "xyxy",
+        thumbnail: bool = False,
     ) -> list[Crop]:
-        """Decode an upload in a thread and cut the people out of it; `read_crops` says more."""
+        """Decode an upload in a thread and cut the people out of it, as `read_crops` does."""
         return await self._readers.run(
             read_crops,
             name,
@@ -132,6 +139,7 @@ class Engine:
             card=self.embedder.card,
             limits=self.settings.limits,
             boxes=boxes,
+            box_format=box_format,
             thumbnail=thumbnail,
         )
 

@@ -10,6 +10,7 @@ from fastapi import Depends, File, Form, Query, Request, UploadFile
 from fastapi.dependencies.models import Dependant
 from pydantic import Field, TypeAdapter, ValidationError
 
+from passreid.embed.boxes import BoxFormat
 from passreid.images import describe
 from passreid.server.pictures import Box
 from passreid.server.problems import Refusal, printable, said_of
@@ -18,6 +19,13 @@ from passreid.server.schemas import About, Filters, Labels, Time
 MOST_BOXES = 64
 MOST_HITS = 500
 
+BoxUnit = Annotated[
+    BoxFormat,
+    Form(
+        description="Order and unit of boxes: corners (xyxy), left, top, width, height (xywh) or "
+        "centre, width, height (cxcywh) in pixels; with n at the end relative to the frame, 0 to 1."
+    ),
+]
 Upload = Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Uploads = Annotated[list[UploadFile], File(description="One picture or several.", min_length=1)]
 

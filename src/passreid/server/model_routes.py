@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request
 
 from passreid.errors import CalibrationError
 from passreid.server.engine import Engine
-from passreid.server.forms import FORM, Upload, Uploads, name_of, parse_boxes
+from passreid.server.forms import FORM, BoxUnit, Upload, Uploads, name_of, parse_boxes
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
 from passreid.server.schemas import CompareAnswer, EmbedAnswer, ServiceInfo
@@ -30,8 +30,9 @@ async def embed(
     images: Uploads,
     boxes: Annotated[
         str | None,
-        Form(description="JSON [[left, top, right, bottom], …] in pixels; then send one picture."),
+        Form(description="JSON [[left, top, right, bottom], …]; then send one picture."),
     ] = None,
+    box_format: BoxUnit = "xyxy",
 ) -> Any:
     """Turn crops of people into embeddings."""
     engine: Engine = request.app.state.engine
@@ -43,7 +44,7 @@ async def embed(
     names: list[str] = []
     for index, upload in enumerate(images):
         name = name_of(upload, index)
-        found = await engine.read(upload.file, name, boxes=corners)
+        found = await engine.read(upload.file, name, boxes=corners, box_format=box_format)
         crops += found
         names += [name] * len(found)
     rows = await engine.embed(crops)

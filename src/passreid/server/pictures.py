@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from PIL import Image
 
 from passreid.card import ModelCard
+from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import ImageError
 from passreid.gallery.enrolment import draw_thumbnail
 from passreid.images import ImageLimits, read_image
@@ -41,6 +42,7 @@ def read_crops(
     card: ModelCard,
     limits: ImageLimits,
     boxes: Sequence[Box] = (),
+    box_format: BoxFormat = "xyxy",
     thumbnail: bool = False,
 ) -> list[Crop]:
     """Decode one upload and cut the people out of it.
@@ -53,11 +55,13 @@ def read_crops(
         name: What messages call it.
         card: Says the size and the filter.
         limits: Bounds on bytes and pixels.
-        boxes: Left, top, right, bottom in pixels; none is the whole picture.
+        boxes: In the order and unit of `box_format`; none is the whole picture.
+        box_format: As in `Embedder.boxes`.
         thumbnail: Draw thumbnails as well.
 
     Raises:
-        ImageError: It cannot be read, is too large, or a box has no pixel in it.
+        ImageError: It cannot be read, is too large, or too little of a box is in it.
+        UsageError: The boxes are in another unit.
     """
     file.seek(0)
     data = file.read(limits.max_bytes + 1)
@@ -68,26 +72,12 @@ def read_crops(
     digest = hashlib.sha256(data).hexdigest()
     height, width = card.architecture.image_size
     resample = Image.Resampling[card.interpolation.upper()]
+    corners = pixel_boxes(boxes, picture.size, name, box_format=box_format).tolist()
     crops = []
-    for person in [_cut(picture, box, name) for box in boxes] or [picture]:
+    for person in [picture.crop(tuple(box)) for box in corners] or [picture]:
         small = draw_thumbnail(person) if thumbnail else b""
         crops.append(Crop(person.resize((width, height), resample), digest, small))
     return crops
-
-
-def _cut(picture: Image.Image, box: Box, name: str) -> Image.Image:
-    """Cut as `Embedder.boxes` does: rounded, and clipped to the picture."""
-    sides = [
-        min(max(round(side), 0), most) for side, most in zip(box, picture.size * 2, strict=True)
-    ]
-    left, top, right, bottom = sides
-    if right - left < 1 or bottom - top < 1:
-        shown = ", ".join(f"{side:g}" for side in box)
-        raise ImageError(
-            name,
-            f"the box ({shown}) has no pixel in a picture of {picture.width} x {picture.height}",
-        )
-    return picture.crop((left, top, right, bottom))
 
 
 class Readers:

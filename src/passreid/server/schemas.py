@@ -108,7 +108,7 @@ class Embedding(Model):
 
     source: str = Field(description="The file's name.")
     box: tuple[float, float, float, float] | None = Field(
-        description="The box that was cut out: left, top, right, bottom; null for a whole picture."
+        description="The box that was cut out, as it was sent; null for a whole picture."
     )
     embedding: list[float] = Field(description="D numbers as the network gives them.")
 
