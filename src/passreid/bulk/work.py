@@ -19,6 +19,8 @@ import numpy as np
 from passreid.bulk.sources import Part, read_part
 from passreid.embed import Embedder, load
 from passreid.errors import DatasetError, ImageError, MissingExtraError, PassreidError
+from passreid.images import describe
+from passreid.listing import printable
 
 FAILURES = b"passreid.failures"
 """Key in a part file's metadata: what the part could not embed, as JSON pairs of name, reason."""
@@ -52,7 +54,7 @@ def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
     def fed() -> Iterator[bytes]:
         for name, data in read_part(part):
             if isinstance(data, ImageError):
-                failures.append((name, data.reason))
+                failures.append((printable(data.source), data.reason))
                 continue
             names.append(name)
             hashes.append(hashlib.sha256(data).hexdigest())
@@ -66,8 +68,13 @@ def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
     # What was skipped has no row; both keep the order of the input.
     without = sorted(set(range(len(names))) - set(kept))
     reasons = [skipped.reason for batch in batches for skipped in batch.skipped]
-    failures += [(names[i], why) for i, why in zip(without, reasons, strict=True)]
+    failures += [(_shown(names[i]), why) for i, why in zip(without, reasons, strict=True)]
     return _as_parquet([names[i] for i in kept], [hashes[i] for i in kept], rows, model, failures)
+
+
+def _shown(name: str) -> str:
+    """Return a name for people: one line, and a web address without its secrets."""
+    return describe(name) if name.startswith("https://") else printable(name)
 
 
 def _as_parquet(
@@ -82,6 +89,8 @@ def _as_parquet(
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
         raise MissingExtraError("Writing Parquet", "bulk") from error
+    # Bytes of a name that are not UTF-8 become \udcXX, as in messages.
+    sources = [name.encode(errors="backslashreplace").decode() for name in sources]
     dim = rows.shape[1]
     embeddings = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), pa.float32()), dim)
     columns = {
