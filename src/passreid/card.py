@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from passreid.config import build, plain, read_json
-from passreid.errors import ConfigError
+from passreid.errors import CheckpointError, ConfigError
+from passreid.storage import sha256
 from passreid.verify import Calibration
 
 FORMAT = 1
@@ -164,6 +165,7 @@ class ModelCard:
         licence: Terms of the weights (not of the code).
         description: One paragraph for people.
         scores: Measured figures by name, e.g. ``"Market-1501 mAP"``.
+        weights_sha256: Of the `model.safetensors` beside the card, as hex; "" is not checked.
         format: Version of this file's layout.
     """
 
@@ -178,6 +180,7 @@ class ModelCard:
     licence: str = "unknown"
     description: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    weights_sha256: str = field(default="", compare=False)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -192,6 +195,20 @@ class ModelCard:
     def with_calibration(self, calibration: Calibration) -> ModelCard:
         """Return the same card with a calibration."""
         return replace(self, calibration=calibration)
+
+    def check_weights(self, path: Path) -> None:
+        """Compare a `model.safetensors` with the digest that the card was written with.
+
+        Raises:
+            CheckpointError: It differs.
+            OSError: The file cannot be read.
+        """
+        if self.weights_sha256 and sha256(path) != self.weights_sha256:
+            raise CheckpointError(
+                f"{path}: does not belong to the model.json beside it (its SHA-256 differs): the "
+                "file is damaged or was replaced. Copy the model folder again, or remove "
+                "weights_sha256 from model.json if you changed the weights yourself."
+            )
 
     def to_json(self) -> str:
         """Return the text of `model.json`."""

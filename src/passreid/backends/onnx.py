@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS, export_command, variant
+from passreid.backends.graphfile import check_external_data
 from passreid.card import ModelCard
 from passreid.config import plain
 from passreid.errors import CheckpointError, ModelNotFoundError
@@ -138,7 +139,9 @@ class OnnxSession:
         try:
             stored = {} if own else load_file(weights)
             tensors = {name: stored[name] for name in used_tensors(card, stored, output)}
-            self._session = _session(graph, tensors, threads)
+            content = graph.read_bytes()
+            check_external_data(graph, content, None if own else weights.name)
+            self._session = _session(content, tensors, threads)
         except OSError as error:
             raise CheckpointError(f"{weights.parent}: cannot be read ({error}).") from None
         except SafetensorError as error:
@@ -151,6 +154,7 @@ class OnnxSession:
         expected = graph_metadata(card, weights, own=own, pixels=self.takes == PIXELS)
         if written != expected or output not in outputs:
             raise CheckpointError(stale(graph, "it was written for others"))
+        card.check_weights(weights)
         self._output = output
         # Keeps the arrays alive: the session reads them in place.
         self._tensors = tensors
@@ -213,7 +217,7 @@ def read_header(weights: Path) -> bytes:
 
 
 def _session(
-    graph: Path, tensors: dict[str, Any], threads: int | None
+    graph: bytes, tensors: dict[str, Any], threads: int | None
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -222,9 +226,7 @@ def _session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
     options.add_external_initializers(list(tensors), values)
-    return onnxruntime.InferenceSession(
-        graph.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def stale(graph: Path, reason: str) -> str:

@@ -7,7 +7,6 @@ Nothing in a file is ever run. safetensors holds no code; a PyTorch file is unpi
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import pickle
 import re
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from passreid.errors import CheckpointError
+from passreid.storage import check_zip
 
 Role = Literal["auto", "teacher", "student"]
 
@@ -111,15 +111,6 @@ def read_tensors(path: Path, *, role: Role = "auto") -> Contents:
     return _unwrap(path, _unpickle(path), role)
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def is_finite(tensor: Tensor) -> bool:
     """Say whether no number is NaN or infinite."""
     if not tensor.is_floating_point() or not tensor.numel():
@@ -192,6 +183,8 @@ def _unpickle(path: Path) -> Any:
         )
     inert = [(_Inert, name) for name in _INERT_NAMES]
     try:
+        if _is_zip(path):
+            check_zip(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([*inert]):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -208,6 +201,11 @@ def _unpickle(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: damaged or cut short PyTorch file ({reason}); download it again."
         ) from None
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
 
 
 def _unwrap(path: Path, value: Any, role: Role) -> Contents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, settings_text
 from passreid.checkpoint.stored import NATIVE_CARD, NATIVE_WEIGHTS
 from passreid.errors import CheckpointError
 from passreid.model import PartViT
-from passreid.storage import replacing
+from passreid.storage import replacing, sha256
 
 Format = Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"]
 
@@ -48,8 +49,9 @@ def save_folder(model: PartViT, card: ModelCard, folder: str | Path, *, half: bo
         state = {name: _halve(name, tensor) for name, tensor in state.items()}
     folder = Path(folder)
     with replacing(folder / NATIVE_CARD) as text, replacing(folder / NATIVE_WEIGHTS) as weights:
-        text.write_text(card.to_json(), encoding="utf-8")
         write_tensors(weights, state, {})
+        described = replace(card, weights_sha256=sha256(weights))
+        text.write_text(described.to_json(), encoding="utf-8")
 
 
 def save_as(model: PartViT, card: ModelCard, path: str | Path, *, format: Format = "pass") -> None:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture, ModelCard
 from passreid.checkpoint import layouts
-from passreid.checkpoint.files import Role, is_finite, read_tensors, sha256
+from passreid.checkpoint.files import Role, is_finite, read_tensors
 from passreid.checkpoint.layouts import Layout, Sizes
 from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, Settings, read_settings
 from passreid.checkpoint.report import LoadReport, spell_out
 from passreid.errors import CheckpointError, ModelNotFoundError
 from passreid.model import PartViT
+from passreid.storage import sha256
 
 NATIVE_CARD = "model.json"
 NATIVE_WEIGHTS = "model.safetensors"
@@ -130,6 +131,8 @@ def read(source: Source, options: Options) -> Stored:
         card = source.card or _card(source, layout, names)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
+    if source.card:
+        source.card.check_weights(path)
     report = LoadReport(
         source=" ".join([str(path), *contents.chosen]),
         format="modelscope" if source.settings else layout.name,
