@@ -22,6 +22,7 @@ from passreid.server.batching import Batcher
 from passreid.server.guard import Room
 from passreid.server.metrics import Metrics
 from passreid.server.pictures import Box, Crop, Readers, read_crops
+from passreid.server.problems import Refusal
 from passreid.server.settings import Settings
 from passreid.verify import Calibration
 
@@ -32,6 +33,7 @@ _EVER_S = 1e15
 _DECODERS = 2
 _GALLERY_THREADS = 4
 _COUNTING_S = 2.0  # a scraper gives up after ten
+_READY_S = 5.0
 
 T = TypeVar("T")
 
@@ -103,9 +105,22 @@ class Engine:
         """Call something of the gallery in a thread."""
         return await asyncio.wrap_future(self._shelf.submit(function, *args, **options))
 
-    async def count(self) -> int:
-        """Count the entries."""
-        return await asyncio.shield(self._counted())
+    async def check_ready(self) -> None:
+        """Check that a request with a picture could be answered now.
+
+        Raises:
+            Refusal: 503, the service is stopping, or no picture can be decoded.
+            GalleryError: The gallery does not answer.
+        """
+        if self.stopping:
+            raise Refusal(503, "The service is stopping.")
+        if self._readers.stuck:
+            raise Refusal(503, "Every decoder is busy with a picture that takes too long.")
+        counting = self._counted()
+        await asyncio.wait([counting], timeout=_READY_S)
+        if not counting.done():
+            raise Refusal(503, f"The gallery did not answer within {_READY_S:g} s.")
+        counting.result()
 
     async def measure(self) -> bytes:
         """Return the metrics, also while the gallery does not answer: they are wanted then."""

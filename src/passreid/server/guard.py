@@ -115,7 +115,8 @@ class Guard:
             check_host(headers, self._settings)
             check_origin(headers, scope["method"])
             check_token(headers, scope["path"], self._settings.token)
-            check_length(headers, self._settings.max_request_bytes)
+            most = longest(headers, self._settings)
+            check_length(headers, most)
             if takes_place and self._room.taken >= self._room.places:
                 self._room.refused += 1
                 raise busy(self._room.wait_s())
@@ -126,7 +127,7 @@ class Guard:
             return await self._app(scope, receive, send)
         self._room.taken += 1
         try:
-            await self._app(scope, bounded(receive, self._settings), send)
+            await self._app(scope, bounded(receive, self._settings, most), send)
         finally:
             self._room.taken -= 1
 
@@ -204,7 +205,7 @@ def check_token(headers: Headers, path: str, token: str | None) -> None:
 
 
 def check_length(headers: Headers, most: int) -> None:
-    """Refuse a body that says itself that it is too long.
+    """Refuse a body whose Content-Length is too large.
 
     Raises:
         Refusal: 400 or 413.
@@ -216,13 +217,26 @@ def check_length(headers: Headers, most: int) -> None:
         raise _too_long(most)
 
 
-def bounded(receive: Receive, settings: Settings) -> Receive:
-    """Read a body no further than it may be long, and no longer than it may take.
+def longest(headers: Headers, settings: Settings) -> int:
+    """Return how many bytes a body may have: only forms of several parts carry pictures."""
+    if headers.get("content-type", "").strip().lower().startswith("multipart/form-data"):
+        return settings.max_request_bytes
+    return min(settings.max_json_bytes, settings.max_request_bytes)
+
+
+def bounded(receive: Receive, settings: Settings, most: int | None = None) -> Receive:
+    """Bound the length of a body, and the time it may take to arrive.
+
+    Args:
+        receive: Gives the body's messages.
+        settings: Bounds.
+        most: Bytes; None is `max_request_bytes`.
 
     Raises:
         Refusal: 413 or 408, from the call that goes too far.
     """
-    left, complete = settings.max_request_bytes, False
+    most = settings.max_request_bytes if most is None else most
+    left, complete = most, False
     until = time.monotonic() + settings.upload_timeout_s
 
     async def reading() -> Message:
@@ -238,11 +252,11 @@ def bounded(receive: Receive, settings: Settings) -> Receive:
         left -= len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if left < 0:
-            raise _too_long(settings.max_request_bytes)
+            raise _too_long(most)
         return message
 
     return reading
 
 
 def _too_long(most: int) -> Refusal:
-    return Refusal(413, f"The body is longer than {most:,} bytes; send fewer or smaller pictures.")
+    return Refusal(413, f"The body is longer than {most:,} bytes; send less in one request.")

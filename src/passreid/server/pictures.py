@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -15,7 +16,7 @@ from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import ImageError
 from passreid.gallery.enrolment import draw_thumbnail
 from passreid.images import ImageLimits, read_image
-from passreid.server.problems import Refusal
+from passreid.server.problems import Refusal, busy
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -81,10 +82,10 @@ def read_crops(
 
 
 class Readers:
-    """Threads that decode; one that overruns its time is answered for, and keeps its place.
+    """Threads that decode; a request whose picture overruns its time is answered without it.
 
-    A thread cannot be stopped, but the limits on pixels bound what it can still cost, and as its
-    place stays taken, slow pictures cannot pile up.
+    A thread cannot be stopped, so it keeps its place until it ends, which the limits on pictures
+    bound. Requests wait for a place no longer than one picture may take.
 
     Args:
         workers: Threads.
@@ -94,19 +95,30 @@ class Readers:
     def __init__(self, workers: int, *, timeout_s: float) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="passreid-decode")
         self._places = asyncio.Semaphore(workers)
+        self._workers = workers
         self._timeout_s = timeout_s
+        self._overdue: set[asyncio.Future[Any]] = set()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether every thread is busy with a picture that overran its time."""
+        return len(self._overdue) == self._workers
 
     async def run(self, function: Callable[..., T], name: str, /, *args: Any, **options: Any) -> T:
         """Call `function` in a thread.
 
         Raises:
-            Refusal: 422, it took too long; the message says `name`.
+            Refusal: 429, no thread became free; 422, it took too long; the message names `name`.
         """
-        await self._places.acquire()
+        try:
+            await asyncio.wait_for(self._places.acquire(), self._timeout_s)
+        except asyncio.TimeoutError:
+            raise busy(math.ceil(self._timeout_s)) from None
         work = asyncio.wrap_future(self._pool.submit(function, *args, **options))
         work.add_done_callback(self._finished)
         done, _ = await asyncio.wait([work], timeout=self._timeout_s)
         if not done:
+            self._overdue.add(work)
             raise Refusal(
                 422, f"{name}: takes longer than {self._timeout_s:g} s to decode; scale it down."
             )
@@ -114,8 +126,9 @@ class Readers:
 
     def _finished(self, work: asyncio.Future[Any]) -> None:
         self._places.release()
+        self._overdue.discard(work)
         if not work.cancelled():
-            work.exception()  # looked at, so that nobody is warned when the request has gone
+            work.exception()  # retrieved, so that nobody is warned when the request has gone
 
     def stop(self) -> None:
         """Start no further work."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -11,9 +13,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from passreid.gallery.base import Entry, Where
 from passreid.gallery.words import LATEST, is_json
 
+MAX_PAYLOAD_BYTES = 256 * 2**10
+"""Of an entry's payload as JSON: it is returned with every listing and hit."""
 
-def _writable(payload: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what the engines would not give back as it was."""
+
+def _storable(payload: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a payload that is too large, or that engines would not return unchanged."""
+    with suppress(RecursionError):  # too deep, as found below
+        text = json.dumps(payload, ensure_ascii=False)
+        if len(text.encode(errors="surrogatepass")) > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"must be at most {MAX_PAYLOAD_BYTES:,} bytes as JSON")
     if not is_json(payload):
         raise ValueError(
             "must be plain JSON without NaN, infinity, integers beyond 64 bits or deep nesting"
@@ -24,7 +33,7 @@ def _writable(payload: dict[str, Any]) -> dict[str, Any]:
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Labels = Annotated[list[Label], Field(max_length=200)]
 Time = Annotated[float, Field(ge=0, le=LATEST, allow_inf_nan=False)]
-Payload = Annotated[dict[str, Any], AfterValidator(_writable)]
+Payload = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class Model(BaseModel):
@@ -47,7 +56,9 @@ class About(Model):
     )
     person: Label | None = Field(None, description="Who it shows, if that is known.")
     tracklet: Label | None = Field(None, description="The track of one person it belongs to.")
-    payload: Payload = Field(default_factory=dict, description="Anything else, as JSON.")
+    payload: Payload = Field(
+        default_factory=dict, description="Anything else, as JSON of at most 256 KiB."
+    )
 
 
 class Change(Model):
@@ -59,7 +70,9 @@ class Change(Model):
     )
     person: Label | None = Field(None, description="Who it shows.")
     tracklet: Label | None = Field(None, description="The track it belongs to.")
-    payload: Payload | None = Field(None, description="Replaces what was there; null empties it.")
+    payload: Payload | None = Field(
+        None, description="Replaces the former payload, at most 256 KiB; null empties it."
+    )
 
 
 class Stored(Model):
