@@ -17,19 +17,24 @@ IMAGE_SUFFIXES = (
 
 
 def is_image(name: str) -> bool:
-    """Whether a file, named with its folders or without, is a picture's by its ending."""
+    """Whether a file name, with its folders or without, ends as a picture's does."""
     return has_ending(name, IMAGE_SUFFIXES)
 
 
 def has_ending(name: str, endings: tuple[str, ...]) -> bool:
-    """Whether a file, named with its folders or without, ends so in any case and is not hidden."""
+    """Whether a file name, with or without folders, has one of these endings and is not hidden."""
     file = name.rpartition("/")[2]
     return not file.startswith(".") and file.lower().endswith(endings)
 
 
+def escape_controls(text: str) -> str:
+    """Spell out what is not printable: control characters, bytes that are not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def printable(text: str) -> str:
-    """`text` in one line of at most some 300 printable characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return `text` in one line of at most some 300 printable characters."""
+    shown = escape_controls(text)
     return shown if len(shown) <= 300 else f"{shown[:200]}…{shown[-90:]}"
 
 

@@ -15,6 +15,7 @@ from passreid.camera_pairs import CameraPair, measure_camera_pairs
 from passreid.data import Sample
 from passreid.embed import Skipped
 from passreid.errors import CalibrationError
+from passreid.listing import printable
 from passreid.ranking import (
     Labels,
     Metrics,
@@ -178,7 +179,7 @@ class Report:
         from rich.table import Table
 
         values = self.to_json()
-        table = Table("figure", "value", title=escape(f"{self.model} on {self.data}"))
+        table = Table("figure", "value", title=escape(printable(f"{self.model} on {self.data}")))
         names = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
         for key in ("mAP", "mINP", "rank1", "rank5", "rank10"):
             table.add_row(names.get(key, key), f"{values[key]:.2%}")

@@ -232,6 +232,26 @@ def test_names_that_stdout_cannot_encode_are_spelled_out(
         assert "\\xe9.jpg" in done.stdout
 
 
+def test_names_cannot_write_to_the_terminal(cli: Cli, gallery: Path, tmp_path: Path) -> None:
+    content = next(gallery.iterdir()).read_bytes()
+    crops = tmp_path / "odd"
+    crops.mkdir()
+    names = [b"x\ny\x1b[31m.jpg", b"caf\xe9.jpg", b"\xe2\x80\xaegpj.jpg", "张.jpg".encode()]
+    for name in names:
+        (crops / os.fsdecode(name)).write_bytes(content)
+        (crops / os.fsdecode(b"bad-" + name)).write_bytes(b"no picture")
+    query = str(next(gallery.iterdir()))
+    done = cli("rank", query, str(crops), "--on-error", "skip")
+    assert done.code == 1
+    for name in (r"x\ny\x1b[31m.jpg", r"caf\udce9.jpg", r"\u202egpj.jpg", "张.jpg"):
+        assert f"/{name}\n" in done.out
+        assert f"/bad-{name}: is not a JPEG" in done.err
+    wrong = cli("rank", os.fsdecode(b"a\x1b[31m\xff.jpg"), str(crops))
+    assert wrong.code == 1 and r"a\x1b[31m\udcff.jpg: there is no such file" in wrong.err
+    for text in (done.out, done.err, wrong.err):
+        assert all(c.isprintable() or c == "\n" for c in text)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_it_is_said_how_a_calibration_that_does_not_fit_was_made(
     flip: bool, capsys: pytest.CaptureFixture[str]

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from passreid.config import build, read_toml
 from passreid.errors import ImageError, UsageError
+from passreid.listing import escape_controls
 
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
@@ -112,18 +113,23 @@ OnError = Annotated[
 
 def say(text: str) -> None:
     """Print a line for people to stdout."""
-    console.print(text, soft_wrap=True)
+    console.print(_without_controls(text), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a remark to stderr, so that it never mixes with results."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{_without_controls(text)}\n")
 
 
 def complain(text: str, *, code: int) -> int:
     """Print an error to stderr and return the exit code."""
-    sys.stderr.write(f"error: {text}\n")
+    note(f"error: {text}")
     return code
+
+
+def _without_controls(text: str) -> str:
+    """Escape what a file's or person's name could do to a terminal; line breaks stay."""
+    return "\n".join(map(escape_controls, text.split("\n")))
 
 
 def say_json(value: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from passreid.cli.app import (
     skippable,
 )
 from passreid.errors import UsageError
+from passreid.listing import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -194,14 +195,15 @@ def _draw_pairs(pairs: list[CameraPair]) -> Table:
         key=lambda name: (name.isdecimal() and int(name), name),
     )
     title = "mAP/Rank-1 in percent (queries), by camera of the query and of the gallery"
-    table = Table("query", *map(escape, cameras), title=title, box=box.MINIMAL, pad_edge=False)
+    names = {camera: escape(printable(camera)) for camera in cameras}
+    table = Table("query", *names.values(), title=title, box=box.MINIMAL, pad_edge=False)
     for here in cameras:
         cells = []
         for there in cameras:
             pair = found.get((here, there))
             rates = f"{100 * pair.mAP:.1f}/{100 * pair.rank1:.1f}" if pair else "–"
             cells.append(f"{rates}\n({pair.num_query})" if pair else rates)
-        table.add_row(escape(here), *cells)
+        table.add_row(names[here], *cells)
     return table
 
 

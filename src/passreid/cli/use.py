@@ -26,6 +26,7 @@ from passreid.cli.app import (
     skippable,
 )
 from passreid.errors import CalibrationError, UsageError
+from passreid.listing import printable
 from passreid.ranking import rank as rank_embeddings
 from passreid.ranking import rank_distances
 from passreid.reranking import rerank
@@ -230,10 +231,11 @@ def _answer(
 
 
 def _say_hits(answer: dict[str, Any]) -> None:
-    say(f"[bold]{escape(answer['query'])}[/bold]")
+    say(f"[bold]{escape(printable(answer['query']))}[/bold]")
     if answer["no_match"]:
         say("  no match")
     for match in answer["matches"]:
         chance = match["probability"]
         sure = "" if chance is None else f"  p {chance:.3f}"
-        say(f"  {match['rank']:>3}  {match['cosine']:+.3f}{sure}  {escape(match['path'])}")
+        name = escape(printable(match["path"]))
+        say(f"  {match['rank']:>3}  {match['cosine']:+.3f}{sure}  {name}")
