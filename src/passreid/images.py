@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
+import stat
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -32,9 +35,10 @@ from passreid.inputs import (
     DEFAULT_LIMITS,
     ImageInput,
     ImageLimits,
+    as_buffer,
     describe,
     is_pixels,
-    read_encoded,
+    is_url,
 )
 from passreid.listing import FORMATS
 from passreid.screening import excess
@@ -173,6 +177,74 @@ def normalise(
     return out
 
 
+def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """Return the encoded picture behind a path, a URL, a buffer or an open file.
+
+    Raises:
+        ImageError: It cannot be read, is empty or too large.
+    """
+    name = describe(source)
+    buffer = None if isinstance(source, str) else as_buffer(source)
+    if buffer is not None:
+        if buffer.ndim != 1 or buffer.itemsize != 1:
+            raise ImageError(name, "is not an encoded picture; pass pixels as numpy.asarray(…)")
+        data = source if isinstance(source, bytes) else bytes(buffer[: limits.max_bytes + 1])
+    elif is_url(source):
+        from passreid.fetch import download
+
+        data = download(
+            str(source),
+            name,
+            max_bytes=limits.max_bytes,
+            timeout_s=limits.timeout_s,
+            max_redirects=limits.max_redirects,
+            allow_http=limits.allow_http,
+        )
+    elif isinstance(source, (str, os.PathLike)):
+        data = _read_file(Path(os.fsdecode(source)), name, limits.max_bytes)
+    elif hasattr(source, "read"):
+        data = _read_open(source, name, limits.max_bytes)
+    else:
+        raise ImageError(name, "is not a path, URL, bytes, file, PIL image or NumPy array")
+    if not data:
+        raise ImageError(name, "is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise ImageError(name, f"is larger than the {limits.max_bytes:,} bytes allowed")
+    return data
+
+
+def _read_open(file: Any, name: str, max_bytes: int) -> bytes:
+    """Read at most `max_bytes` + 1 bytes of an open file, from its beginning where it can seek."""
+    data = bytearray()
+    try:
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)
+        while len(data) <= max_bytes and (block := file.read(max_bytes + 1 - len(data))):
+            data += block
+    except TypeError:
+        raise ImageError(name, "does not give bytes; open it in binary mode ('rb')") from None
+    except (OSError, ValueError) as error:  # closed, or text of another encoding
+        raise ImageError(name, f"cannot be read ({error}); open it in binary mode") from error
+    return bytes(data)
+
+
+def _read_file(path: Path, name: str, max_bytes: int) -> bytes:
+    """Read at most `max_bytes` + 1 bytes of a regular file (a pipe or a device may never end)."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                return file.read(max_bytes + 1)
+        kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is not a regular file"
+        raise ImageError(name, kind)
+    except FileNotFoundError:
+        raise ImageError(name, "there is no such file") from None
+    except PermissionError:
+        raise ImageError(name, "may not be read; check its permissions") from None
+    except (OSError, ValueError) as error:  # a name too long, a loop of links, a NUL in the name
+        raise ImageError(name, f"cannot be opened ({getattr(error, 'strerror', error)})") from error
+
+
 def _decode(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
     fits = [entry for entry in _DECODERS if re.match(entry[1], data, re.DOTALL)]
     if not fits:
@@ -212,7 +284,8 @@ def _check_size(size: tuple[int, int], name: str, limits: ImageLimits) -> None:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Decode and convert to a new RGB picture without metadata; `image` keeps its own."""
-    coding = f"{image.mode} {image.tile[0].args}" if getattr(image, "tile", None) else image.mode
+    tiles = getattr(image, "tile", None)
+    coding = f"{image.mode} {tiles[0].args}" if tiles else image.mode
     image.load()
     brightest = 0xFFFF
     if image.mode.startswith("I;16"):  # convert() would clip at 255
@@ -232,7 +305,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         del image.info["transparency"]
     rgb = image.convert("RGB")
     if ";16" in coding and image.mode in ("LA", "RGB", "RGBA"):  # Pillow keeps the upper byte
-        brightest = 256 * max(high for _, high in rgb.getextrema())
+        brightest = 256 * int(np.asarray(rgb).max())
     if brightest < _DARKEST_16_BIT:
         raise ImageError(
             name,

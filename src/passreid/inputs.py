@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from passreid.errors import ImageError, UsageError
+from passreid.errors import UsageError
 from passreid.listing import printable
 
 ImageInput: TypeAlias = (
@@ -76,7 +74,7 @@ def describe(source: object) -> str:
             else f"<{type(source).__name__}>"
         )
     text = os.fsdecode(source)
-    if _is_url(source):
+    if is_url(source):
         from passreid.fetch import describe_url  # only URLs pay for importing an HTTP client
 
         text = describe_url(text)
@@ -95,84 +93,17 @@ def is_one_image(source: object) -> bool:
     if isinstance(source, np.ndarray):
         return is_pixels(source) and source.ndim != 4
     known = isinstance(source, (str, os.PathLike, Image.Image)) or is_pixels(source)
-    return known or _buffer(source) is not None or hasattr(source, "read")
+    return known or as_buffer(source) is not None or hasattr(source, "read")
 
 
-def _is_url(source: object) -> bool:
+def is_url(source: object) -> bool:
+    """Whether `source` is text that begins as an address does."""
     return isinstance(source, str) and re.match(r"[a-z][a-z0-9+.-]+://", source, re.I) is not None
 
 
-def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """Return the encoded picture behind a path, a URL, a buffer or an open file.
-
-    Raises:
-        ImageError: It cannot be read, is empty or too large.
-    """
-    name = describe(source)
-    buffer = None if isinstance(source, str) else _buffer(source)
-    if buffer is not None:
-        if buffer.ndim != 1 or buffer.itemsize != 1:
-            raise ImageError(name, "is not an encoded picture; pass pixels as numpy.asarray(…)")
-        data = source if isinstance(source, bytes) else bytes(buffer[: limits.max_bytes + 1])
-    elif _is_url(source):
-        from passreid.fetch import download
-
-        data = download(
-            str(source),
-            name,
-            max_bytes=limits.max_bytes,
-            timeout_s=limits.timeout_s,
-            max_redirects=limits.max_redirects,
-            allow_http=limits.allow_http,
-        )
-    elif isinstance(source, (str, os.PathLike)):
-        data = _read_file(Path(os.fsdecode(source)), name, limits.max_bytes)
-    elif hasattr(source, "read"):
-        data = _read_open(source, name, limits.max_bytes)
-    else:
-        raise ImageError(name, "is not a path, URL, bytes, file, PIL image or NumPy array")
-    if not data:
-        raise ImageError(name, "is empty (0 bytes)")
-    if len(data) > limits.max_bytes:
-        raise ImageError(name, f"is larger than the {limits.max_bytes:,} bytes allowed")
-    return data
-
-
-def _buffer(source: object) -> memoryview | None:
+def as_buffer(source: object) -> memoryview | None:
     """View bytes, a bytearray, a mapped file or the like; None for objects without a buffer."""
     try:
         return memoryview(source)  # type: ignore[arg-type]  # what it accepts is asked here
     except TypeError:
         return None
-
-
-def _read_open(file: Any, name: str, max_bytes: int) -> bytes:
-    """Read at most `max_bytes` + 1 bytes of an open file, from its beginning where it can seek."""
-    data = bytearray()
-    try:
-        if hasattr(file, "seekable") and file.seekable():
-            file.seek(0)
-        while len(data) <= max_bytes and (block := file.read(max_bytes + 1 - len(data))):
-            data += block
-    except TypeError:
-        raise ImageError(name, "does not give bytes; open it in binary mode ('rb')") from None
-    except (OSError, ValueError) as error:  # closed, or text of another encoding
-        raise ImageError(name, f"cannot be read ({error}); open it in binary mode") from error
-    return bytes(data)
-
-
-def _read_file(path: Path, name: str, max_bytes: int) -> bytes:
-    """Read at most `max_bytes` + 1 bytes of a regular file (a pipe or a device may never end)."""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
-            with path.open("rb") as file:
-                return file.read(max_bytes + 1)
-        kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is not a regular file"
-        raise ImageError(name, kind)
-    except FileNotFoundError:
-        raise ImageError(name, "there is no such file") from None
-    except PermissionError:
-        raise ImageError(name, "may not be read; check its permissions") from None
-    except (OSError, ValueError) as error:  # a name too long, a loop of links, a NUL in the name
-        raise ImageError(name, f"cannot be opened ({getattr(error, 'strerror', error)})") from error

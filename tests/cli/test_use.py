@@ -243,9 +243,9 @@ def test_names_cannot_write_to_the_terminal(cli: Cli, gallery: Path, tmp_path: P
     query = str(next(gallery.iterdir()))
     done = cli("rank", query, str(crops), "--on-error", "skip")
     assert done.code == 1
-    for name in (r"x\ny\x1b[31m.jpg", r"caf\udce9.jpg", r"\u202egpj.jpg", "张.jpg"):
-        assert f"/{name}\n" in done.out
-        assert f"/bad-{name}: is not a JPEG" in done.err
+    for shown in (r"x\ny\x1b[31m.jpg", r"caf\udce9.jpg", r"\u202egpj.jpg", "张.jpg"):
+        assert f"/{shown}\n" in done.out
+        assert f"/bad-{shown}: is not a JPEG" in done.err
     wrong = cli("rank", os.fsdecode(b"a\x1b[31m\xff.jpg"), str(crops))
     assert wrong.code == 1 and r"a\x1b[31m\udcff.jpg: there is no such file" in wrong.err
     for text in (done.out, done.err, wrong.err):

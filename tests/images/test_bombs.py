@@ -111,7 +111,7 @@ def test_each_side_is_bounded_for_every_input(size: tuple[int, int]) -> None:
 def test_the_screen_of_a_tiff_reads_both_byte_orders_and_big_files() -> None:
     grey = np.arange(54, dtype=np.uint8).reshape(9, 6)
     for options in ({"order": "<"}, {"order": ">"}, {"big": True}):
-        encoded = tiff(6, 9, grey.tobytes(), **options)  # type: ignore[arg-type]
+        encoded = tiff(6, 9, grey.tobytes(), **options)
         assert np.array_equal(np.asarray(read_image(encoded))[:, :, 0], grey), options
     bomb = tiff(1, 70_000, bytes(70_000), rows_per_strip=1, big=True)
     with pytest.raises(ImageError, match="has 70,000 strips or tiles"):

@@ -103,7 +103,7 @@ def test_a_file_is_read_again_from_its_beginning() -> None:
         (lambda _: io.StringIO("text"), "does not give bytes; open it in binary mode"),
         (lambda _: io.BytesIO(), "is empty"),
         (lambda _: bytearray(), "is empty"),
-        (lambda _: memoryview(np.zeros((4, 4, 3), np.uint8)), r"pass pixels as numpy\.asarray"),
+        (lambda _: np.zeros((4, 4, 3), np.uint8).data, r"pass pixels as numpy\.asarray"),
         (lambda _: array.array("d", [1.0]), r"pass pixels as numpy\.asarray"),
         (lambda _: memoryview(b"hello"), "is not a JPEG, PNG"),
     ],

@@ -18,6 +18,7 @@ from passreid.embed import Embedder
 from passreid.errors import EmbeddingError, GalleryError, OutputError, PassreidError, UsageError
 from passreid.images import ImageLimits
 from passreid.server import engine as server_engine
+from passreid.server.pictures import read_crops
 from tests.server.conftest import Start, enrol, png
 
 FILTERS = {"cameras": "camera", "people": "person", "tracklets": "tracklet", "sources": "source"}
@@ -210,7 +211,7 @@ def test_pictures_that_take_too_long_end_in_429_and_readiness_tells(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start(decode_timeout_s=0.1)
-    ends, decode = threading.Event(), server_engine.read_crops
+    ends, decode = threading.Event(), read_crops
 
     def slow(file: Any, name: str, **options: Any) -> Any:
         if name == "slow.png":
