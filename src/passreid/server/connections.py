@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -13,18 +14,26 @@ _FULL = (
 )
 
 
-class Bounds(NamedTuple):
-    """Connections at once; seconds for a request's headers, or for a client to read on."""
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds that all connections of a service share.
+
+    Attributes:
+        connections: Most at once.
+        patience_s: Seconds for a request's headers, or for a client to read on.
+        order: Open connections, those first that have waited longest for a request.
+    """
 
     connections: int
     patience_s: float
+    order: dict[Connection, None] = field(default_factory=dict, init=False)
 
 
 class Connection(H11Protocol):
     """uvicorn's connection, closed when its client sends no whole headers or reads no answer.
 
     uvicorn alone waits for headers forever, and accepts connections until there are no more file
-    descriptors.
+    descriptors. Here a new connection takes the place of the one that has been idle longest.
 
     Args:
         bounds: When to close it.
@@ -38,13 +47,26 @@ class Connection(H11Protocol):
         self._stalled: asyncio.TimerHandle | None = None  # for the client to read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse a connection beyond the bound; give any other time to send headers."""
+        """Make room if need be, and wait for headers; refuse where all others are being served."""
         super().connection_made(transport)
-        if len(self.connections) > self._bounds.connections:
-            transport.write(_FULL)
-            transport.close()
-            return
+        if len(self._bounds.order) >= self._bounds.connections:
+            idle = next((each for each in self._bounds.order if each.idle), None)
+            if idle is None:
+                transport.write(_FULL)
+                transport.close()
+                return
+            idle.drop()
         self._wait_for_headers()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def drop(self) -> None:
+        """Close at once, and give up the place."""
+        self._bounds.order.pop(self, None)
+        self.transport.abort()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -62,18 +84,21 @@ class Connection(H11Protocol):
         _cancel(self._stalled)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop both clocks."""
+        """Give up the place and stop both clocks."""
         super().connection_lost(exc)
+        self._bounds.order.pop(self, None)
         _cancel(self._waiting)
         _cancel(self._stalled)
 
     def _wait_for_headers(self) -> None:
+        self._bounds.order.pop(self, None)
+        self._bounds.order[self] = None
         _cancel(self._waiting)
         self._waiting = self.loop.call_later(self._bounds.patience_s, self._give_up)
 
     def _give_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.abort()
+        if self.idle:
+            self.drop()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
