@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,6 @@ from passreid.errors import ImageError, UsageError
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
 """Corners, or a corner or the centre with width and height; "n": relative to the frame, 0 to 1."""
 
-FORMATS: tuple[BoxFormat, ...] = ("xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn")
 MIN_SIDE = 4
 """Pixels: a smaller crop holds no person, and is how boxes in another unit come out."""
 
@@ -37,8 +36,9 @@ def pixel_boxes(
         UsageError: `boxes` is not (N, 4) numbers, or of another unit than `box_format` says.
         ImageError: Too little of a box is in the frame.
     """
-    if box_format not in FORMATS:
-        raise UsageError(f"box_format is '{box_format}'; use one of {', '.join(FORMATS)}.")
+    known = get_args(BoxFormat)
+    if box_format not in known:
+        raise UsageError(f"box_format is '{box_format}'; use one of {', '.join(known)}.")
     try:
         given = np.asarray(boxes, np.float64)
     except (TypeError, ValueError) as error:

@@ -31,7 +31,7 @@ Uploads = Annotated[list[UploadFile], File(description="One picture or several."
 
 
 class PageQuery(Filters):
-    """Filters, and which part of what fits."""
+    """Filters, and which page of the matching entries."""
 
     limit: int = Field(100, ge=1, le=1000, description="Entries on a page.")
     after: UUID | None = Field(None, description="The last page's `next`.")
@@ -60,7 +60,7 @@ FormFilters = Annotated[Filters, Depends(filters)]
 
 
 async def known_fields(request: Request) -> None:
-    """Refuse what a route with a form does not take: a filter with a slip in its name is no filter.
+    """Reject fields the form does not have: a misspelt filter would let everything through.
 
     Raises:
         Refusal: 422.
@@ -124,7 +124,7 @@ def parse_box(text: str | None) -> list[Box]:
 
 
 def parse_about(text: str | None, files: int) -> list[About]:
-    """Read what is said of each file: a JSON object for all, or a list with one for each.
+    """Read the `about` of each file: a JSON object for all, or a list with one for each.
 
     Raises:
         Refusal: 422, it is something else.
@@ -133,7 +133,7 @@ def parse_about(text: str | None, files: int) -> list[About]:
         values = json.loads(text) if text else {}
         if isinstance(values, dict):
             return [About.model_validate(values)] * files
-        told = _ABOUTS.validate_python(values)
+        abouts = _ABOUTS.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         shown = printable(".".join(str(part) for part in first["loc"]))
@@ -141,9 +141,9 @@ def parse_about(text: str | None, files: int) -> list[About]:
         raise Refusal(422, f"{place}: {said_of(first)}.") from None
     except (ValueError, RecursionError):
         raise Refusal(422, "about: must be a JSON object, or a list of them.") from None
-    if len(told) != files:
-        raise Refusal(422, f"about: describes {len(told)} files, but {files} were sent.")
-    return told
+    if len(abouts) != files:
+        raise Refusal(422, f"about: describes {len(abouts)} files, but {files} were sent.")
+    return abouts
 
 
 _Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]

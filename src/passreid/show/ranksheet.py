@@ -166,7 +166,7 @@ class _Sheet:
         self.frame = max(1, round(0.32 * self.unit))
         self.sizes = {
             name: max(7.0, size * self.unit)
-            for name, size in {"title": 2.9, "score": 1.9, "small": 1.5}.items()
+            for name, size in {"title": 2.6, "score": 1.7, "small": 1.3}.items()
         }
         self.top = round((8.5 if title else 4) * self.unit + 3.5 * self.unit)
         self.row_height = round(height + 7.5 * self.unit)
