@@ -211,3 +211,15 @@ def test_labels_and_embeddings_are_checked() -> None:
     rows[2, 0] = np.nan
     with pytest.raises(EmbeddingError, match="row 2"):
         fit_calibration(rows, [1, 1, 2, 2], data="x")
+
+
+def test_a_threshold_that_copies_make_impossible_is_left_out() -> None:
+    rows, pids, camids = people(40, 8)
+    pids, camids = pids + 1, np.abs(camids)
+    # One picture under twelve names: its pairs are 1.3 in a thousand, all at a cosine of 1.
+    rows[::27] = rows[0]
+    fitted = fit_calibration(rows, pids, camids=camids, data="copies", rates=(1e-2, 1e-3))
+    assert [point.false_accept_rate for point in fitted.points] == [1e-2]
+    assert fitted.points[0].threshold < 1
+    with pytest.raises(CalibrationError, match=r"0\.001"):
+        fitted.judge(1.0, false_accept_rate=1e-3)

@@ -304,3 +304,43 @@ def test_too_few_pairs_leave_the_ranking_figures(dataset: ReIDDataset) -> None:
     assert values["equal_error_rate"] is None
     assert values["true_accept_rates"] == {}
     assert values["mAP"] == report.mAP
+
+
+def test_copies_are_named_by_what_they_spoil(dataset: ReIDDataset, tmp_path: Path) -> None:
+    def copied(sample: Sample, name: str, **labels: int) -> Sample:
+        path = tmp_path / name
+        path.write_bytes(sample.path.read_bytes())
+        return replace(sample, path=path, **labels)
+
+    query, gallery = dataset.query, dataset.gallery
+    spoiled = replace(
+        dataset,
+        query=(*query, copied(gallery[0], "leak.png", camid=7)),
+        gallery=(
+            *gallery,
+            copied(gallery[1], "again.png", camid=8),
+            copied(gallery[2], "wrong.png", pid=99),
+        ),
+    )
+    notes = evaluate(small.colours(), spoiled).notes
+    assert [line for line in notes if "leak.png" in line and "copied from the gallery" in line]
+    assert [line for line in notes if "again.png" in line and "more than once" in line]
+    assert [line for line in notes if "wrong.png" in line and "different people" in line]
+
+
+def test_a_calibration_counts_copies_once_and_contradictions_not_at_all(
+    dataset: ReIDDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = dataset.gallery[0]
+    for name in ("twin.png", "wrong.png"):
+        (tmp_path / name).write_bytes(first.path.read_bytes())
+    twin = replace(first, path=tmp_path / "twin.png", camid=9)
+    wrong = replace(first, path=tmp_path / "wrong.png", pid=99)
+    plain = calibrate(small.colours(), dataset)
+    copies = calibrate(small.colours(), replace(dataset, gallery=(*dataset.gallery, twin)))
+    assert copies.same_pairs == plain.same_pairs
+    assert copies.different_pairs == plain.different_pairs
+    assert "1 copies left out" in copies.data and "twin.png" in caplog.text
+    spoiled = calibrate(small.colours(), replace(dataset, gallery=(*dataset.gallery, wrong)))
+    assert spoiled.different_pairs < plain.different_pairs
+    assert "wrong.png" in caplog.text

@@ -50,7 +50,8 @@ def fit_calibration(
         data: Name of the set, for people.
         flip: How the embeddings were made.
         rates: False-accept rates to find thresholds for, loosest first. A rate is left out where
-            fewer than 10 false accepts are expected, as too few pairs cannot measure it.
+            the pairs cannot support it: fewer than 10 false accepts are expected, or so many pairs
+            share one cosine that no threshold comes within half of the rate.
 
     Raises:
         EmbeddingError: Embeddings that are not (N, D) finite numbers.
@@ -133,9 +134,11 @@ def _points(
     accepts: F64, true_accepts: F64, rates: tuple[float, ...], pairs: int
 ) -> Iterator[OperatingPoint]:
     for rate in rates:
-        if rate * pairs < _EXPECTED_ACCEPTS:
-            continue
         edge = int(np.argmax(accepts <= rate))
+        # Where many pairs share one cosine, as copies under two names do, no threshold has a rate
+        # near the asked one: at 1 none is counted, and yet each of those pairs would be accepted.
+        if rate * pairs < _EXPECTED_ACCEPTS or accepts[edge] < rate / 2:
+            continue
         yield OperatingPoint(
             false_accept_rate=rate,
             threshold=float(_EDGES[edge]),

@@ -6,6 +6,8 @@ calibrate(embedder, dataset)  -> Calibration   what the model's cosines mean
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +19,10 @@ from passreid.data import ReIDDataset, Sample
 from passreid.embed import Embedder, OnError
 from passreid.errors import DatasetError
 from passreid.ranking import Labels, measure, measure_distances
-from passreid.report import Embeddings, Report, pairs_calibration
+from passreid.report import Embeddings, Report, copy_notes, pairs_calibration
 from passreid.verify import Calibration
+
+log = logging.getLogger("passreid")
 
 
 def evaluate(
@@ -80,7 +84,8 @@ def evaluate(
         cameras=dataset.cameras,
         notes=(*dataset.notes, *_settings(rerank, camera_filter, dataset)),
     )
-    return replace(report, notes=(*report.notes, *_left_out(report)))
+    notes = *report.notes, *_left_out(report), *copy_notes([query, gallery])
+    return replace(report, notes=notes)
 
 
 def calibrate(
@@ -93,7 +98,8 @@ def calibrate(
     """Fit what a model's cosines mean; `ModelCard.with_calibration` keeps it.
 
     Query and gallery are used, whose people the model has not been trained on; a set that has only
-    training images gives those.
+    training images gives those. A file that is there twice counts once; one that is labelled as two
+    people does not count.
 
     Args:
         embedder: The model, with the `flip` it will be used with.
@@ -106,6 +112,8 @@ def calibrate(
     """
     subsets = (dataset.query, dataset.gallery) if dataset.query else (dataset.train,)
     parts = [_embed(embedder, samples, on_error, progress) for samples in subsets]
+    for line in copy_notes(parts):
+        log.warning("%s", line)
     return pairs_calibration(dataset.name, parts, embedder.flip)
 
 
@@ -115,8 +123,10 @@ def _embed(
     start = time.perf_counter()
     paths = [sample.path for sample in samples]
     done = embedder.embed(paths, on_error=on_error, progress=progress)
+    seconds = time.perf_counter() - start
     kept = tuple(samples[index] for index in done.indices)
-    return Embeddings(kept, done.embeddings, done.skipped, time.perf_counter() - start)
+    digests = tuple(hashlib.sha256(sample.path.read_bytes()).hexdigest() for sample in kept)
+    return Embeddings(kept, done.embeddings, done.skipped, seconds, digests)
 
 
 def _reranked(query: Embeddings, gallery: Embeddings) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from passreid.calibration import fit_calibration
 from passreid.camera_pairs import CameraPair, measure_camera_pairs
 from passreid.data import Sample
+from passreid.data.assemble import few
 from passreid.embed import Skipped
 from passreid.errors import CalibrationError
 from passreid.listing import printable
@@ -40,12 +41,14 @@ class Embeddings:
         rows: (N, D) float32.
         skipped: Images that could not be read.
         seconds: How long reading and embedding took.
+        digests: Hash of each image's file, by which copies are found; empty where not taken.
     """
 
     samples: tuple[Sample, ...]
     rows: NDArray[np.float32]
     skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0
+    digests: tuple[str, ...] = ()
 
     @property
     def pids(self) -> NDArray[np.int64]:
@@ -197,19 +200,22 @@ class Report:
 
 
 def pairs_calibration(data: str, parts: list[Embeddings], flip: bool) -> Calibration:
-    """Fit on all images of `parts`, each file once: some sets list a query in the gallery too.
+    """Fit on all images of `parts`, each file once, without files that two people share.
 
     Raises:
         CalibrationError: As `fit_calibration`, or no image could be read.
     """
     samples = [sample for part in parts for sample in part.samples]
-    chosen = sorted({sample.path: index for index, sample in enumerate(samples)}.values())
+    found = _by_content(parts)
+    chosen = sorted(same[0] for same in found if len({samples[i].pid for i in same}) == 1)
     if not chosen:
         raise CalibrationError(f"{data} has no readable image.")
     pids = np.array([samples[index].pid for index in chosen])
     # Only where no query asks for pid 0 does it mean "nobody known"; else it is a person.
     people = {sample.pid for sample in parts[0].samples}
     crops = f"{len(chosen)} crops of {len(set(pids.tolist()) & people)} people"
+    copies = len({sample.path for sample in samples}) - len(chosen)
+    crops += f", {copies} copies left out" if copies else ""
     return fit_calibration(
         np.concatenate([part.rows for part in parts])[chosen],
         pids + 1 if 0 in people else pids,
@@ -217,3 +223,39 @@ def pairs_calibration(data: str, parts: list[Embeddings], flip: bool) -> Calibra
         data=f"{data} ({crops})",
         flip=flip,
     )
+
+
+def copy_notes(parts: list[Embeddings]) -> list[str]:
+    """Name files of equal content: labelled as two people, or a query copied from the gallery."""
+    samples = [sample for part in parts for sample in part.samples]
+    queries = len(parts[0].samples)
+    contradictory, leaked, repeated = [], [], []
+    for same in _by_content(parts):
+        files = list({samples[index].path: samples[index] for index in same}.values())
+        if len(files) < 2:
+            continue
+        named = " = ".join(file.path.name for file in files[:3])
+        if len({file.pid for file in files}) > 1:
+            contradictory.append(named)
+        elif len(parts) > 1 and same[0] < queries <= same[-1]:
+            leaked.append(named)
+        else:
+            repeated.append(named)
+    return [
+        f"{len(found)} {what}: {few(found)}."
+        for found, what in (
+            (contradictory, "files are labelled as different people, so one label is wrong"),
+            (leaked, "queries are copied from the gallery, so they find themselves"),
+            (repeated, "files are in the set more than once"),
+        )
+        if found
+    ]
+
+
+def _by_content(parts: list[Embeddings]) -> list[list[int]]:
+    """Group the images of all parts by the content of their files."""
+    groups: dict[str, list[int]] = {}
+    keys = (k for p in parts for k in p.digests or (str(sample.path) for sample in p.samples))
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())

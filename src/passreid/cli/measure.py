@@ -140,8 +140,9 @@ def calibrate(
     measured = {point.false_accept_rate for point in calibration.points}
     if unknown := [f"{rate:g}" for rate in RATES if rate not in measured]:
         note(
-            f"Too few pairs of different people for a threshold at false-accept rates of "
-            f"{', '.join(unknown)}: `compare` gives no verdict and --same-only refuses there."
+            "The pairs of different people cannot support a threshold at false-accept rates of "
+            f"{', '.join(unknown)} (too few, or too many equally alike): `compare` gives no "
+            "verdict and --same-only refuses there."
         )
     note(f"Wrote {output}; use it with --model {output}.")
 
