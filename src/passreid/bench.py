@@ -243,13 +243,12 @@ def _draw(folder: Path, count: int) -> list[Path]:
     """Draw crops, of 64 x 128 pixels as detectors cut them, and save them as JPEG."""
     from PIL import Image
 
-    from passreid.data.people import random_people
-    from passreid.data.street import draw_crop, random_camera
+    from passreid.data.drawing import draw_crop, random_camera, random_people
 
     rng = np.random.default_rng(0)
     people = random_people(8, rng)
     camera = random_camera(0, rng)
-    drawn = [draw_crop(person, camera, rng, occluded=False) for person in people]
+    drawn = [draw_crop(person, camera, rng) for person in people]
     paths: Iterable[Path] = (folder / f"{number}.jpg" for number in range(count))
     kept = []
     for number, path in enumerate(paths):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.ranking import JUNK, UNKNOWN_CAMERA, Labels, Metrics
+from passreid.ranking import UNKNOWN_CAMERA, Labels, Metrics
 
 I64 = NDArray[np.int64]
 
@@ -50,9 +50,13 @@ def measure_camera_pairs(
                 continue
             rows = np.flatnonzero(labels.query_camids == here)
             columns = np.flatnonzero(labels.gallery_camids == there)
-            part = Labels(labels.query_pids[rows], labels.gallery_pids[columns])
-            known = part.gallery_pids[part.gallery_pids != JUNK]
-            if not np.isin(part.query_pids, known).any():
+            part = Labels(
+                labels.query_pids[rows],
+                labels.gallery_pids[columns],
+                query_clothids=labels.query_clothids[rows],
+                gallery_clothids=labels.gallery_clothids[columns],
+            )
+            if not any(part.split(row)[0].any() for row in range(len(rows))):
                 continue
             found = measure_part(rows, columns, part)
             counted = int(np.count_nonzero(found.valid))

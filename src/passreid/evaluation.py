@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from passreid.data import ReIDDataset, Sample
-from passreid.embed import Embedder, OnError
+from passreid.embed import Embedded, Embedder, OnError, Skipped
 from passreid.errors import DatasetError
 from passreid.ranking import Labels, measure, measure_distances
 from passreid.report import Embeddings, Report, copy_notes, pairs_calibration
@@ -31,6 +33,7 @@ def evaluate(
     *,
     rerank: bool = False,
     camera_filter: bool = True,
+    clothes_changing: bool = False,
     on_error: OnError = "raise",
     progress: bool = False,
     max_rank: int = 50,
@@ -42,17 +45,25 @@ def evaluate(
         dataset: A set with query and gallery.
         rerank: Order by k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3) in place of the cosine.
         camera_filter: False counts pictures by the query's own camera too, which makes it easy.
+        clothes_changing: Leave out pictures of the query's person in the query's clothes; queries
+            whose person is not there in others do not count.
         on_error: "skip" leaves unreadable images out and says so in the notes.
         progress: Draw bars on stderr.
         max_rank: Length of the CMC.
 
     Raises:
-        DatasetError: No query and gallery, or not one query has a positive.
+        DatasetError: No query and gallery, not one query has a positive, or clothes are to be left
+            out and the set does not say who wears what.
         ImageError: An image cannot be read, and `on_error` is "raise".
         EmbeddingError: The network gives NaN or infinity.
     """
     if not dataset.query:
         raise DatasetError(f"{dataset.root} has no query and gallery images to evaluate on.")
+    if clothes_changing and all(sample.clothid < 0 for sample in dataset.query):
+        raise DatasetError(
+            f"{dataset.root} does not say which clothes people wear, so a clothes-changing search "
+            "cannot be scored; a CSV file says it in a column clothid."
+        )
     sides = dataset.query, dataset.gallery
     query, gallery = (_embed(embedder, samples, on_error, progress) for samples in sides)
     for name, side in (("query", query), ("gallery", gallery)):
@@ -64,6 +75,8 @@ def evaluate(
         query_camids=query.camids,
         gallery_camids=gallery.camids,
         camera_filter=camera_filter,
+        query_clothids=query.clothids if clothes_changing else None,
+        gallery_clothids=gallery.clothids if clothes_changing else None,
         people=dataset.people,
     )
     distances = _reranked(query, gallery) if rerank else None
@@ -84,8 +97,12 @@ def evaluate(
         cameras=dataset.cameras,
         notes=(*dataset.notes, *_settings(rerank, camera_filter, dataset)),
     )
-    notes = *report.notes, *_left_out(report), *copy_notes([query, gallery])
-    return replace(report, notes=notes)
+    notes = [*report.notes, *_left_out(report), *copy_notes([query, gallery])]
+    if clothes_changing:
+        notes.append("Pictures of the query's person in the query's clothes do not count.")
+    elif any(sample.clothid >= 0 for sample in dataset.query):
+        notes.append("Pictures in the query's clothes count; clothes_changing leaves them out.")
+    return replace(report, notes=tuple(notes))
 
 
 def calibrate(
@@ -126,7 +143,8 @@ def _embed(
     seconds = time.perf_counter() - start
     kept = tuple(samples[index] for index in done.indices)
     digests = tuple(hashlib.sha256(sample.path.read_bytes()).hexdigest() for sample in kept)
-    return Embeddings(kept, done.embeddings, done.skipped, seconds, digests)
+    found = Embeddings(kept, done.embeddings, done.skipped, seconds, digests, len(kept))
+    return found.pooled()
 
 
 def _reranked(query: Embeddings, gallery: Embeddings) -> NDArray[np.float32]:
@@ -160,3 +178,74 @@ def _left_out(report: Report) -> list[str]:
             shown = ", ".join(images[:3]) + (", …" if len(images) > 3 else "")
             notes.append(f"{len(images)} {what}: {shown}.")
     return notes
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores over the random splits of a protocol.
+
+    Attributes:
+        reports: One for each split.
+        mean, spread: Figure -> its mean and standard deviation (of a sample) over the splits, for
+            mAP, mINP, rank1, rank5 and rank10.
+    """
+
+    reports: tuple[Report, ...]
+    mean: dict[str, float]
+    spread: dict[str, float]
+
+
+def evaluate_splits(
+    embedder: Embedder, datasets: Iterable[ReIDDataset], **options: Any
+) -> SplitScores:
+    """Evaluate several random splits of one set, embedding each image once.
+
+    Args:
+        embedder: The model.
+        datasets: The splits, as `read_dataset` reads them with ``split=0``, 1, ….
+        options: Of `evaluate`.
+
+    Raises:
+        DatasetError, ImageError, EmbeddingError: As `evaluate`.
+    """
+    once = cast(Embedder, _EachOnce(embedder))
+    reports = tuple(evaluate(once, dataset, **options) for dataset in datasets)
+    figures = {
+        "mAP": [report.mAP for report in reports],
+        "mINP": [report.mINP for report in reports],
+        **{f"rank{k}": [report.metrics.rank(k) for report in reports] for k in (1, 5, 10)},
+    }
+    degrees = min(1, len(reports) - 1)
+    return SplitScores(
+        reports,
+        {name: float(np.mean(values)) for name, values in figures.items()},
+        {name: float(np.std(values, ddof=degrees)) for name, values in figures.items()},
+    )
+
+
+class _EachOnce:
+    """An `Embedder` that keeps the embedding of every path it has seen."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._rows: dict[Path, NDArray[np.float32]] = {}
+        self._skipped: dict[Path, Skipped] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._embedder, name)
+
+    def embed(self, paths: Sequence[Path], **options: Any) -> Embedded:
+        new = [path for path in paths if path not in self._rows and path not in self._skipped]
+        if new:
+            done = self._embedder.embed(new, **options)
+            kept = [new[index] for index in done.indices]
+            self._rows |= dict(zip(kept, done.embeddings, strict=True))
+            left = [path for path in new if path not in self._rows]
+            self._skipped |= dict(zip(left, done.skipped, strict=True))
+        indices = [n for n, path in enumerate(paths) if path in self._rows]
+        empty = np.empty((0, self._embedder.dim), np.float32)
+        return Embedded(
+            np.stack([self._rows[paths[n]] for n in indices]) if indices else empty,
+            np.array(indices, np.int64),
+            tuple(self._skipped[path] for path in paths if path in self._skipped),
+        )

@@ -34,6 +34,7 @@ F64 = NDArray[np.float64]
 
 JUNK = -1
 UNKNOWN_CAMERA = -1
+UNKNOWN_CLOTHES = -1
 
 
 class Labels:
@@ -49,6 +50,9 @@ class Labels:
         query_camids: (Q,) integers, -1 = unknown, which equals no other; None = all unknown.
         gallery_camids: (G,) integers, given together with `query_camids` or not at all.
         camera_filter: False counts the query's own camera too.
+        query_clothids: (Q,) integers, what each person wears, -1 = unknown; where given, gallery
+            images of the query's person in the same clothes do not count for that query either.
+        gallery_clothids: (G,) integers, given together with `query_clothids` or not at all.
         people: pid -> the name to call it by in messages; a pid without one is its number.
 
     Raises:
@@ -63,6 +67,8 @@ class Labels:
         query_camids: ArrayLike | None = None,
         gallery_camids: ArrayLike | None = None,
         camera_filter: bool = True,
+        query_clothids: ArrayLike | None = None,
+        gallery_clothids: ArrayLike | None = None,
         people: Mapping[int, str] | None = None,
     ) -> None:
         if (query_camids is None) != (gallery_camids is None):
@@ -72,6 +78,8 @@ class Labels:
         self.query_camids = _integers("query_camids", query_camids, self.query_pids)
         self.gallery_camids = _integers("gallery_camids", gallery_camids, self.gallery_pids)
         self.camera_filter = camera_filter
+        self.query_clothids = _integers("query_clothids", query_clothids, self.query_pids)
+        self.gallery_clothids = _integers("gallery_clothids", gallery_clothids, self.gallery_pids)
         self.people = dict(people or {})
 
     def check(self, queries: int, gallery: int) -> None:
@@ -90,6 +98,9 @@ class Labels:
         camera = self.query_camids[query]
         if self.camera_filter and camera != UNKNOWN_CAMERA:
             ignored |= same & (self.gallery_camids == camera)
+        clothes = self.query_clothids[query]
+        if clothes != UNKNOWN_CLOTHES:
+            ignored |= same & (self.gallery_clothids == clothes)
         return same & ~ignored, ignored
 
 
@@ -311,6 +322,11 @@ def _nothing_to_find(labels: Labels) -> str:
         return (
             f"No query (pids {named}) has a picture of its person by another camera in the "
             "gallery: pass camera_filter=False (--no-camera-filter) to count its own camera."
+            + (
+                " Pictures in the query's clothes are left out, too."
+                if (labels.query_clothids != UNKNOWN_CLOTHES).any()
+                else ""
+            )
         )
     return (
         f"None of the {len(people)} people of the queries (pids {named}) is in the gallery: check "
@@ -323,8 +339,10 @@ def _integers(name: str, values: ArrayLike | None, like: I64 | None = None) -> I
     if values is None and like is not None:
         return np.full(len(like), UNKNOWN_CAMERA)
     array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DatasetError(f"{name} must be a list of integers, one for each image.")
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.max(initial=0) >= 2**63:
+        raise DatasetError(
+            f"{name} must be a list of integers of at most 64 bits, one for each image."
+        )
     if like is not None and len(array) != len(like):
         raise DatasetError(f"{name} has {len(array)} entries for {len(like)} pids.")
     return array.astype(np.int64)

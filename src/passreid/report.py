@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Embeddings:
         skipped: Images that could not be read.
         seconds: How long reading and embedding took.
         digests: Hash of each image's file, by which copies are found; empty where not taken.
+        images: How many images were embedded; more than N where they are frames of tracklets.
     """
 
     samples: tuple[Sample, ...]
@@ -49,6 +50,7 @@ class Embeddings:
     skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0
     digests: tuple[str, ...] = ()
+    images: int = 0
 
     @property
     def pids(self) -> NDArray[np.int64]:
@@ -59,6 +61,28 @@ class Embeddings:
     def camids(self) -> NDArray[np.int64]:
         """(N,) cameras, -1 where unknown."""
         return np.array([sample.camid for sample in self.samples], np.int64)
+
+    @property
+    def clothids(self) -> NDArray[np.int64]:
+        """(N,) clothes, -1 where unknown."""
+        return np.array([sample.clothid for sample in self.samples], np.int64)
+
+    def pooled(self) -> Embeddings:
+        """Average the embeddings of each tracklet's frames; its first frame stands for it."""
+        if all(sample.tracklet < 0 for sample in self.samples):
+            return self
+        frames: dict[int, list[int]] = {}
+        for index, sample in enumerate(self.samples):
+            frames.setdefault(-1 - index if sample.tracklet < 0 else sample.tracklet, []).append(
+                index
+            )
+        kept = list(frames.values())
+        return replace(
+            self,
+            samples=tuple(self.samples[group[0]] for group in kept),
+            rows=np.stack([self.rows[group].mean(axis=0) for group in kept]),
+            digests=tuple(" ".join(self.digests[i] for i in group) for group in kept),
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,7 +135,7 @@ class Report:
     @property
     def images_per_second(self) -> float:
         """Speed of reading and embedding both sides."""
-        images = len(self.query.samples) + len(self.gallery.samples)
+        images = self.query.images + self.gallery.images
         return images / max(self.query.seconds + self.gallery.seconds, 1e-9)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -49,6 +49,9 @@ def evaluate(
     kind: Kind = "auto",
     rerank: bool = False,
     camera_filter: bool = True,
+    clothes_changing: bool = False,
+    multi_query: bool = False,
+    splits: int = 1,
     camera_pairs: bool = False,
     sheet: Path | None = None,
     worst: bool = False,
@@ -61,37 +64,56 @@ def evaluate(
     Example: passreid evaluate Market-1501-v15.09.15 --flip
 
     Args:
-        root: A data set: Market-1501, MSMT17, CUHK03-NP, DukeMTMC layout, Occluded-Duke, a folder
-            of people, or a CSV file.
+        root: A data set: a published one in its own layout, a folder of people, or a CSV file.
         rerank: Score the order after k-reciprocal re-ranking, in place of that by cosine.
         camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
+        clothes_changing: Leave out a person's pictures in the query's clothes; needs a set that
+            says what people wear, as LTCC, PRCC, or a CSV file with a column clothid.
+        multi_query: Average the query pictures of each person by each camera, and Market-1501's
+            gt_bbox, to one query.
+        splits: Average over so many random splits of VIPeR, PRID, GRID, i-LIDS, CUHK01 or PRCC,
+            whose protocols do over 10.
         camera_pairs: Also score each camera's queries among each other camera's pictures alone;
             cameras go by the names or numbers that the set's files give them.
         sheet: A .png of queries spread over the set, right and wrong answers marked.
         worst: Show the queries with the lowest average precision on the sheet instead.
         json: One object with mAP, mINP, rank1, rank5, rank10 (fractions) and counts.
     """
-    from passreid.evaluation import evaluate as score
+    from passreid.data.protocols import multi_query as pool_queries
+    from passreid.evaluation import evaluate_splits
 
     if worst and sheet is None:
         raise UsageError("--worst says what a sheet shows: add --sheet FILE.png.")
+    if splits < 1:
+        raise UsageError(f"--splits is {splits}; give 1 or more.")
     check_writable(sheet, suffix=".png")
-    dataset = read(root, kind, quiet=json)
+    datasets = [read(root, kind, split=split, quiet=json or split > 0) for split in range(splits)]
+    if multi_query:
+        datasets = [pool_queries(each) for each in datasets]
+    dataset = datasets[0]
     embedder = options.load()
     with skippable(many=True):
-        report = score(
+        scores = evaluate_splits(
             embedder,
-            dataset,
+            datasets,
             rerank=rerank,
             camera_filter=camera_filter,
+            clothes_changing=clothes_changing,
             on_error=on_error,
             progress=not json,
         )
+    report = scores.reports[0]
     pairs = report.camera_pairs() if camera_pairs else []
     if json:
         listed = {"camera_pairs": [asdict(pair) for pair in pairs]} if camera_pairs else {}
-        say_json(report.to_json() | listed)
+        values = report.to_json() | listed | {"dataset": plain_summary(dataset)}
+        if splits > 1:
+            values |= scores.mean | {"splits": splits, "spread": scores.spread}
+        say_json(values)
     else:
+        if splits > 1:
+            shown = (f"{k} {scores.mean[k]:.2%} ± {scores.spread[k]:.2%}" for k in scores.mean)
+            say(f"Mean over {splits} random splits: {', '.join(shown)}. Of the first:")
         console.print(report.table())
         if camera_pairs:
             _print_whole(_draw_pairs(pairs))
@@ -234,20 +256,22 @@ def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
     storage.write(output / CARD, card.to_json().encode())
 
 
-def read(root: Path, kind: str, *, quiet: bool = False) -> ReIDDataset:
+def read(root: Path, kind: str, *, split: int = 0, quiet: bool = False) -> ReIDDataset:
     """Read a data set and say what is in it."""
     from passreid.data import read_dataset
 
-    dataset = read_dataset(root, kind)
-    if not quiet:
-        note(f"{dataset.name} ({dataset.kind})")
-        for subset, people, images, cameras in dataset.summary():
-            if images:
-                seen = f"{cameras} cameras" if cameras else "cameras unknown"
-                note(f"  {subset:<8} {images:>7,} pictures  {people:>6,} people  {seen}")
-    for line in dataset.notes:
+    dataset = read_dataset(root, kind, split=split)
+    for line in () if quiet else dataset.describe():
+        note(line)
+    for line in dataset.notes if split == 0 else ():
         note(f"  {line}")
     return dataset
+
+
+def plain_summary(dataset: ReIDDataset) -> dict[str, Any]:
+    """Return what was understood of a set as plain data."""
+    subsets = {row.subset: row._asdict() for row in dataset.summary()}
+    return {"kind": dataset.kind} | subsets
 
 
 def _say_calibration(calibration: Calibration) -> None:

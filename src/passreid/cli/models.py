@@ -210,8 +210,7 @@ def _self_test() -> tuple[float, float]:
     """Embed three drawn crops: one person by two cameras, and another; cosines of the two pairs."""
     import numpy as np
 
-    from passreid.data.people import random_people
-    from passreid.data.street import draw_crop, random_camera
+    from passreid.data.drawing import draw_crop, random_camera, random_people
     from passreid.embed import load
     from passreid.verify import cosine
 
@@ -219,7 +218,7 @@ def _self_test() -> tuple[float, float]:
     people = random_people(3, rng)
     cameras = [random_camera(number, rng) for number in range(2)]
     shots = ((people[0], cameras[0]), (people[0], cameras[1]), (people[2], cameras[1]))
-    one, again, other = load()([draw_crop(*shot, rng, occluded=False) for shot in shots])
+    one, again, other = load()([draw_crop(*shot, rng) for shot in shots])
     return float(cosine(one, again)), float(cosine(one, other))
 
 
