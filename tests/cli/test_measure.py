@@ -221,3 +221,45 @@ def test_evaluate_by_pairs_of_cameras(cli: Cli, people: ReIDDataset) -> None:
     assert pairs[0]["num_query"] > 0
     shown = cli("evaluate", people.root, "--camera-pairs", "--rerank").out
     assert f"({pairs[0]['num_query']})" in shown
+
+
+def test_evaluate_says_what_it_understood(cli: Cli, people: ReIDDataset) -> None:
+    ran = cli("evaluate", people.root)
+    for subset, count, images, cameras in people.summary():
+        (line,) = [line for line in ran.err.splitlines() if line.strip().startswith(subset)]
+        assert [int(n) for n in line.split() if n.isdecimal()] == [images, count, cameras]
+    understood = json.loads(cli("evaluate", people.root, "--json").out)["dataset"]
+    assert understood["kind"] == "market1501"
+    assert understood["query"] == {"subset": "query", "people": 4, "images": 8, "cameras": 2}
+
+
+def test_evaluate_averages_over_random_splits(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "viper"
+    passreid.make_synthetic(root, people=8, cameras=2, kind="viper")
+    assert "random split 1 of 10" in cli("evaluate", root).err
+    ran = cli("evaluate", root, "--splits", "3", "--json")
+    values = json.loads(ran.out)
+    assert values["splits"] == 3
+    single = [
+        passreid.evaluate(passreid.load(), passreid.read_dataset(root, split=k)).mAP
+        for k in range(3)
+    ]
+    assert values["mAP"] == pytest.approx(sum(single) / 3, abs=1e-6)
+    assert set(values["spread"]) == {"mAP", "mINP", "rank1", "rank5", "rank10"}
+    assert "±" in cli("evaluate", root, "--splits", "2").out
+    refused = cli("evaluate", root, "--splits", "11")
+    assert refused.code == 2 and "no random split 10" in refused.err
+    assert cli("evaluate", root, "--splits", "0").code == 2
+
+
+def test_evaluate_pools_queries_and_leaves_out_clothes(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "ltcc"
+    made = passreid.make_synthetic(root, people=4, cameras=3, kind="ltcc", train_fraction=0)
+    values = json.loads(cli("evaluate", root, "--multi-query", "--json").out)
+    assert values["num_query"] == len({(s.pid, s.camid) for s in made.query})
+    assert any("multi-query" in line for line in values["notes"])
+    changing = json.loads(cli("evaluate", root, "--clothes-changing", "--json").out)
+    assert changing["mAP"] < json.loads(cli("evaluate", root, "--json").out)["mAP"]
+    plain = passreid.make_synthetic(tmp_path / "m", people=2, train_fraction=0)
+    refused = cli("evaluate", plain.root, "--clothes-changing")
+    assert refused.code == 1 and "clothid" in refused.err

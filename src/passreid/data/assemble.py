@@ -107,7 +107,8 @@ def number_names(names: Iterable[str], *, first: int) -> tuple[dict[str, int], d
     """
     distinct = sorted(set(names) - {str(JUNK)})
     own = {name: int(name) for name in distinct if name.isdecimal() and len(name) < 4000}
-    fits = all(number < 2**63 for number in own.values())
+    # Half of 64 bits' range: such numbers are still to be added to.
+    fits = all(number < 2**62 for number in own.values())
     if fits and len(own) == len(distinct) and len(set(own.values())) == len(own):
         return {**own, str(JUNK): JUNK}, {}
     zeros = [name for name in distinct if first > DISTRACTOR and own.get(name) == DISTRACTOR]

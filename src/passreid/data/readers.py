@@ -191,7 +191,10 @@ def _read(kind: str, layout: Layout, root: Path, split: int) -> ReIDDataset:
         rows = _with_mars_queries(root, rows)
     if layout.splits > 1:
         rows = random_split(rows, split, halves=layout.halves)
-        notes.append(f"random split {split + 1} of {layout.splits} ({layout.source})")
+        notes.append(
+            f"random split {split + 1} of {layout.splits} ({layout.source}); --splits "
+            f"{layout.splits} gives mean and spread"
+        )
     whole = root.resolve()
     return assemble(
         root,
