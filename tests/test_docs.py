@@ -96,3 +96,19 @@ def test_recipes_can_be_run(path: Path) -> None:
         assert build(PretrainRecipe, values, where=path.name).preset == "tiny"
     else:
         assert build(FinetuneRecipe, values, where=path.name).preset == "tiny"
+
+
+def test_the_page_of_data_sets_states_the_sizes_that_are_checked() -> None:
+    from passreid.data.layouts import LAYOUTS, VARIANTS
+
+    page = (ROOT / "docs" / "datasets.md").read_text()
+    rows = {row[0].strip("` "): row for line in page.splitlines() if (row := line.split("|")[1:-1])}
+    named = {kind: layout.counts for kind, layout in LAYOUTS.items()} | dict(VARIANTS)
+    for kind, counts in named.items():
+        if kind == "cuhk03-np":  # its two variants have the sizes
+            continue
+        cells = [cell.strip() for cell in rows[kind][3:]]
+        for cell, subset in zip(cells, ("train", "query", "gallery"), strict=True):
+            people, images = counts.get(subset, (0, 0))
+            stated = f"{people:,} / {images:,}" if people else f"– / {images:,}"
+            assert cell == (stated if images else "–"), (kind, subset)

@@ -87,7 +87,7 @@ def find_files(
         return taken
 
     try:
-        found = sorted(_walk(Path(folder), counted, recursive))
+        found = sorted(walk_files(Path(folder), counted, recursive=recursive))
     except FileNotFoundError:
         raise UsageError(f"{_named(folder)}: there is no such folder") from None
     except NotADirectoryError:
@@ -112,7 +112,15 @@ def _named(path: str | os.PathLike[str]) -> str:
     return printable(os.fsdecode(path))
 
 
-def _walk(root: Path, wanted: Callable[[str], bool], recursive: bool) -> Iterator[Path]:
+def walk_files(
+    root: Path, wanted: Callable[[str], bool], *, recursive: bool = True
+) -> Iterator[Path]:
+    """Yield the files of `find_files` one folder after the other, without listing all of them.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+
     def fail(error: OSError) -> None:
         raise error  # os.walk would skip a folder it cannot list
 
@@ -126,6 +134,6 @@ def _walk(root: Path, wanted: Callable[[str], bool], recursive: bool) -> Iterato
         kept = [folder for folder in folders if recursive and not folder.startswith(".")]
         # A real folder comes before a link to it, so its pictures carry the real path.
         folders[:] = sorted(kept, key=lambda each: (Path(here, each).is_symlink(), each))
-        for file in files:
+        for file in sorted(files):
             if wanted(file):
                 yield Path(here, file)

@@ -6,13 +6,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from passreid.data.dataset import DISTRACTOR, SUBSETS, UNKNOWN_CAMERA, ReIDDataset, Sample
 from passreid.data.layouts import LAYOUTS, VARIANTS
 from passreid.errors import DatasetError
-from passreid.listing import find_files, is_image
+from passreid.listing import find_files, is_image, walk_files
 
 JUNK = -1
 _SHOWN = 3
@@ -59,6 +60,11 @@ def images_below(folder: Path, passed_over: Counter[str] | None = None) -> list[
     """
     passed_over = Counter() if passed_over is None else passed_over
     return find_files(folder, is_image, passed_over=passed_over)
+
+
+def first_images(folder: Path, count: int = 1) -> list[Path]:
+    """List the first few image files in a folder and all visible folders below it."""
+    return list(islice(walk_files(folder, is_image), count))
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -116,12 +116,12 @@ LAYOUTS: Mapping[str, Layout] = {
         drawn="{folder}/{pid:04d}_c{cam}s1_{n:06d}_00.jpg",
     ),
     "veri": Layout(
-        source="VeRi-776, Liu et al. 2016",
+        source="VeRi-776, Liu et al. 2016, counted as in its readme",
         folders={"image_train": "train", "image_query": "query", "image_test": "gallery"},
         name=_MARKET_NAME,
         drawn="{folder}/{pid:04d}_c{cam:03d}_{n:08d}_0.jpg",
         certain=("image_train", "image_query", "image_test"),
-        counts={"train": (576, 37746), "query": (200, 1678), "gallery": (200, 11579)},
+        counts={"train": (576, 37778), "query": (200, 1678), "gallery": (200, 11579)},
         notes=("VeRi-776 shows vehicles, not people",),
     ),
     "sensereid": Layout(

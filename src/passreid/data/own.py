@@ -23,6 +23,7 @@ from passreid.data.assemble import (
     Row,
     assemble,
     few,
+    first_images,
     folders_in,
     images_below,
     images_in,
@@ -112,13 +113,13 @@ def _splits(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield (folder, split) of splits that hold folders of images, in any case."""
     for folder in folders_in(root):
         split = "query" if folder.name.lower() == "probe" else folder.name.lower()
-        if split in _SPLITS and any(map(images_below, folders_in(folder))):
+        if split in _SPLITS and any(map(first_images, folders_in(folder))):
             yield folder, split
 
 
 def _people(root: Path, split: str) -> Iterator[Row]:
     """Yield the images of a folder of people, of people by camera, or of cameras with people."""
-    folders = [folder for folder in folders_in(root) if images_below(folder)]
+    folders = [folder for folder in folders_in(root) if first_images(folder)]
     parts = [folder.name for folder in folders if _PART.fullmatch(folder.name)]
     if parts:
         raise DatasetError(
@@ -145,7 +146,7 @@ def _people(root: Path, split: str) -> Iterator[Row]:
 def _person(person: Path, split: str, camera: str) -> Iterator[Row]:
     """Yield one person's images."""
     inside = folders_in(person)
-    nested = [f.name for f in inside if images_below(f) and not _folders_camera(f.name)]
+    nested = [f.name for f in inside if first_images(f) and not _folders_camera(f.name)]
     tracks = [name for name in nested if _TRACK_FOLDER.fullmatch(name)]
     if nested and len(tracks) < len(nested) and not images_in(person):
         raise DatasetError(

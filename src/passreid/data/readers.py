@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from passreid.data import own
@@ -19,6 +18,7 @@ from passreid.data.assemble import (
     Row,
     assemble,
     few,
+    first_images,
     folders_in,
     images_below,
     read_text,
@@ -166,7 +166,7 @@ def _recognises(layout: Layout, root: Path) -> bool:
     names = [
         f"{name}/{path.relative_to(folder).as_posix()}"
         for name, folder in folders.items()
-        for path in islice(images_below(folder), _SAMPLED)
+        for path in first_images(folder, _SAMPLED)
     ]
     known = sum(layout.parse(name) is not None for name in names)
     enough = len(folders) > 1 or next(iter(layout.folders)) in folders
