@@ -167,3 +167,11 @@ def test_a_card_with_a_number_that_is_none_is_refused(constant: float, tmp_path:
     path.write_text(ModelCard(name="x", calibration=replace(CALIBRATION, slope=constant)).to_json())
     with pytest.raises(ConfigError, match=r"model\.json: not valid JSON: .* is no number"):
         ModelCard.read(path)
+
+
+def test_identical_rows_have_identical_cosines() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((67, 384)).astype(np.float32)
+    rows[[3, 30, 66]] = rows[7]
+    for table in (cosine(rows[7] + 0.5, rows), cosine(rows, rows[7] + 0.5)):
+        assert len({*table[[3, 7, 30, 66]].tolist()}) == 1

@@ -266,11 +266,11 @@ def copy_notes(parts: list[Embeddings]) -> list[str]:
         else:
             repeated.append(named)
     return [
-        f"{len(found)} {what}: {few(found)}."
+        f"{what}: {len(found)} ({few(found)})."
         for found, what in (
-            (contradictory, "files are labelled as different people, so one label is wrong"),
-            (leaked, "queries are copied from the gallery, so they find themselves"),
-            (repeated, "files are in the set more than once"),
+            (contradictory, "Files labelled as different people, so one label is wrong"),
+            (leaked, "Queries copied from the gallery, which find themselves"),
+            (repeated, "Files that are in the set more than once"),
         )
         if found
     ]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passreid.errors import CalibrationError, EmbeddingError
-from passreid.similarity import unit_rows
+from passreid.similarity import product_blocks, unit_rows
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -151,7 +151,8 @@ def cosine(a: ArrayLike, b: ArrayLike) -> Any:
 
     Each side is one vector (D,) or rows (N, D); the result has one axis for each side that has
     rows, as with `numpy.inner`: a float for two vectors, (N,) for rows and a vector, (N, M) float32
-    for rows and rows. A vector of zeros has a cosine of 0 with everything.
+    for rows and rows. A vector of zeros has a cosine of 0 with everything; identical rows have
+    identical cosines.
 
     Raises:
         EmbeddingError: Not one or two axes of numbers, two widths, NaN or infinity.
@@ -162,7 +163,11 @@ def cosine(a: ArrayLike, b: ArrayLike) -> Any:
             f"Embeddings of {left.shape[-1]} and {right.shape[-1]} numbers cannot be compared: "
             "embed both with the same model."
         )
-    table = np.clip(np.inner(left, right), -1, 1)
+    rows, columns = np.atleast_2d(left), np.atleast_2d(right)
+    table = np.empty((len(rows), len(columns)), np.float32)
+    for start, block in product_blocks(rows, columns):
+        np.clip(block, -1, 1, out=table[start : start + len(block)])
+    table = table.reshape(left.shape[:-1] + right.shape[:-1])
     return table if table.ndim else float(table)
 
 

@@ -144,6 +144,21 @@ def test_long_numbers_in_file_and_folder_names_are_names(tmp_path: Path) -> None
     assert sorted(read_dataset(folders).people.values()) == sorted([long, "7"])
 
 
+def test_cameras_of_two_pairs_of_cuhk02_number_their_people_anew(tmp_path: Path) -> None:
+    names = [f"P{pair}/cam{c}/001_{c}.png" for pair in (1, 2, 5) for c in (1, 2)]
+    dataset = read_dataset(touch(tmp_path, *names))
+    assert dataset.kind == "cuhk02"
+    assert sorted(dataset.people.values()) == ["P1-001", "P2-001", "P5-001"]
+    assert len(dataset.cameras) == 6
+
+
+def test_two_unicode_forms_of_a_name_are_one_person(tmp_path: Path) -> None:
+    root = touch(tmp_path, "query/Jose\u0301/1.jpg", "gallery/Jos\u00e9/2.jpg", "gallery/b/1.jpg")
+    dataset = read_dataset(root)
+    assert set(dataset.people.values()) == {"Jos\u00e9", "b"}
+    assert dataset.query[0].pid == next(s.pid for s in dataset.gallery if s.path.name == "2.jpg")
+
+
 def test_files_passed_over_by_their_endings_are_noted(tmp_path: Path) -> None:
     market = touch(
         tmp_path / "m", "query/0001_c1s1_1.jpg", "bounding_box_test/0001_c2s1_1.jpg",
@@ -164,7 +179,7 @@ def test_columns_that_are_not_understood_are_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [k for k in DRAWN if k not in ("csv", "folders", "msmt17", "msmt17-v2")]
+    "kind", [k for k in DRAWN if k not in ("csv", "folders", "msmt17", "msmt17-v2", "cuhk02")]
 )
 def test_a_published_layout_read_as_folders_is_never_taken_for_people(
     tmp_path: Path, kind: str

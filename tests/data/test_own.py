@@ -230,6 +230,8 @@ def test_csv_paths_may_be_absolute(tmp_path: Path) -> None:
         ("path,person\nimg/a.jpg,1\n", "no column 'pid'"),
         ("", "no column 'path'"),
         ("path,pid\n", "lists no images"),
+        ("path,pid,PID\nimg/a.jpg,1,2\n", "two columns 'pid'"),
+        ("path,pid\nimg/a.jpg,1\nimg/b,c.jpg,1\n", "line 3: 3 fields for 2 columns"),
         ("path,pid\nimg/a.jpg,1\nimg/b.jpg\n", "line 3: pid is empty"),
         ("path,pid\n\n,1\n", "line 3: path is empty"),
         ("path,pid\nimg/a.jpg,1\nimg/b.jpg,-1\nimg/c.jpg,-1\n", "no person has two images"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from passreid.data.dataset import DISTRACTOR, SUBSETS, UNKNOWN_CAMERA, ReIDDataset, Sample
 from passreid.data.layouts import LAYOUTS, VARIANTS
@@ -176,7 +177,8 @@ def assemble(
     Raises:
         DatasetError: From `ReIDDataset`, or no person has the two images a search needs.
     """
-    rows = list(rows)
+    # Two spellings of one name in Unicode are one name.
+    rows = [row._replace(person=normalize("NFC", row.person.strip())) for row in rows]
     said = list(notes)
     if any(row.subset == "test" for row in rows):
         rows = split_query(rows)

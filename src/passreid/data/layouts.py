@@ -40,6 +40,11 @@ def _cuhk01(labels: Groups) -> Groups:
     return labels | {"cam": "1" if first else "2", "subset": "query" if first else "gallery"}
 
 
+def _cuhk02(labels: Groups) -> Groups:
+    # Each pair of cameras numbers its people and its two cameras anew.
+    return labels | {key: f"{labels['pair']}-{labels[key]}" for key in ("pid", "cam")}
+
+
 def _prcc(labels: Groups) -> Groups:
     return labels | {"clothes": "other" if labels["cam"] == "C" else "usual"}
 
@@ -165,6 +170,31 @@ LAYOUTS: Mapping[str, Layout] = {
         halves=True,
         counts={"train": (100, 200), "query": (100, 100), "gallery": (649, 649)},
     ),
+    "prid-video": Layout(
+        source="PRID 2011 multi-shot, Hirzer et al. 2011, tracklets; half of the 200 pairs for "
+        "training, 10 random splits (papers leave out short tracklets)",
+        folders={"cam_a": "query", "cam_b": "gallery"},
+        name=r"cam_(?P<cam>[ab])/(?P<tracklet>person_(?P<pid>\d+))/\d+\.",
+        drawn="{side}/person_{pid:04d}/{frame:04d}.png",
+        cameras=(2, 2),
+        pictures=1,
+        frames=2,
+        derive=_prid,
+        halves=True,
+        counts={"train": (100, 200), "query": (100, 100), "gallery": (649, 649)},
+    ),
+    "ilids-vid": Layout(
+        source="iLIDS-VID, Wang et al. 2014, tracklets; half of the 300 people for training, "
+        "10 random splits",
+        folders={"sequences/cam1": "query", "sequences/cam2": "gallery"},
+        name=r"cam(?P<cam>\d)/(?P<tracklet>person(?P<pid>\d+))/",
+        drawn="{side}/person{pid:03d}/cam{cam}_person{pid:03d}_{frame:05d}.png",
+        cameras=(2, 2),
+        pictures=1,
+        frames=2,
+        halves=True,
+        counts={"train": (150, 300), "query": (150, 150), "gallery": (150, 150)},
+    ),
     "ilids": Layout(
         source="i-LIDS MCTS, Zheng et al. 2009; half of the 119 people for training, one image of "
         "each other person in the gallery, 10 random splits",
@@ -184,6 +214,21 @@ LAYOUTS: Mapping[str, Layout] = {
         derive=_cuhk01,
         halves=True,
         counts={"train": (485, 1940), "query": (486, 972), "gallery": (486, 972)},
+    ),
+    "cuhk02": Layout(
+        source="CUHK02, Li and Wang 2013; camera pairs P1 to P4 for training, P5 for the test",
+        folders={
+            **{f"P{pair}": "train" for pair in range(1, 5)},
+            "P5/cam1": "query",
+            "P5/cam2": "gallery",
+        },
+        name=r"(?P<pair>P\d)/cam(?P<cam>\d)/(?P<pid>\d+)_\d+",
+        drawn="P5/cam{cam}/{pid:03d}_{n:03d}.png",
+        drawn_train="P1/cam{cam}/{pid:03d}_{n:03d}.png",
+        cameras=(2, 2),
+        certain=("P5/cam1",),
+        derive=_cuhk02,
+        counts={"train": (1577, 6308), "query": (239, 478), "gallery": (239, 478)},
     ),
     "partial-reid": Layout(
         source="Partial-REID, Zheng et al. 2015",

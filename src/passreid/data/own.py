@@ -145,17 +145,18 @@ def _people(root: Path, split: str) -> Iterator[Row]:
 
 def _person(person: Path, split: str, camera: str) -> Iterator[Row]:
     """Yield one person's images."""
-    inside = folders_in(person)
-    nested = [f.name for f in inside if first_images(f) and not _folders_camera(f.name)]
-    tracks = [name for name in nested if _TRACK_FOLDER.fullmatch(name)]
-    if nested and len(tracks) < len(nested) and not images_in(person):
+    below = [(path, path.relative_to(person).parts[:-1]) for path in images_below(person)]
+    inside = sorted({name for _, between in below for name in between})
+    tracks = {name for name in inside if _TRACK_FOLDER.fullmatch(name)}
+    cameras = {name: found for name in inside if (found := _folders_camera(name))}
+    unknown = [name for name in inside if name not in tracks and name not in cameras]
+    if unknown and not images_in(person):
         raise DatasetError(
-            f"{person} holds no images but folders ({few(nested)}), and nothing says whether the "
+            f"{person} holds no images but folders ({few(unknown)}), and nothing says whether the "
             f"outer or the inner folders are people.{NESTED}"
         )
-    for path in images_below(person):
-        between = path.relative_to(person).parts[:-1]
-        seen = [_folders_camera(name) for name in between if _folders_camera(name)] or [camera]
+    for path, between in below:
+        seen = [cameras[name] for name in between if name in cameras] or [camera]
         track = "/".join(name for name in between if name in tracks)
         yield Row(path, person.name, split, seen[0] or camera_of(path) or "", track)
 
@@ -248,9 +249,16 @@ def _csv_rows(file: Path, text: str, header: list[str], delimiter: str) -> Itera
                 f"{file} has no column {needed!r}: its first line must name the columns "
                 f"path,pid[,camid][,split][,tracklet][,clothid], and it names {header}."
             )
+    if twice := [name for name in _COLUMNS if header.count(name) > 1]:
+        raise DatasetError(f"{file} has two columns {twice[0]!r}: remove one.")
     lines: dict[tuple[Path, str], int] = {}
     for fields in _checked(table, file):
         if any(fields):
+            if any(fields[len(header) :]):
+                raise DatasetError(
+                    f"{file}, line {table.line_num}: {len(fields)} fields for {len(header)} "
+                    "columns; quote fields that hold the separator."
+                )
             values = dict(zip_longest(header, (field.strip() for field in fields), fillvalue=""))
             row = _csv_row(file, table.line_num, values)
             line = table.line_num
