@@ -101,7 +101,7 @@ def evaluate(
     if clothes_changing:
         notes.append("Pictures of the query's person in the query's clothes do not count.")
     elif any(sample.clothid >= 0 for sample in dataset.query):
-        notes.append("Pictures in the query's clothes count; clothes_changing leaves them out.")
+        notes.append("Pictures in the query's clothes count; --clothes-changing leaves them out.")
     return replace(report, notes=tuple(notes))
 
 

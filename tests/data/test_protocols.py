@@ -209,7 +209,7 @@ def test_clothes_changing_leaves_out_the_querys_clothes(tmp_path: Path) -> None:
     assert changing.labels.split(0)[0].tolist() == [False, True, False]
     assert changing.labels.split(0)[1].tolist() == [True, False, False]
     assert changing.ranking(top_k=3).hits(0)[-1][0] != 0
-    assert [n for n in standard.notes if "clothes_changing leaves them out" in n]
+    assert [n for n in standard.notes if "--clothes-changing leaves them out" in n]
     assert [n for n in changing.notes if "do not count" in n]
     assert {p.gallery for p in changing.camera_pairs()} == {"2"}
     same = replace(dataset, gallery=(dataset.gallery[0], dataset.gallery[2]))
