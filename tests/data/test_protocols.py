@@ -14,8 +14,9 @@ from passreid.data import ReIDDataset, Sample, make_synthetic, read_dataset
 from passreid.data.assemble import Row
 from passreid.data.protocols import multi_query, random_split
 from passreid.errors import DatasetError
-from passreid.evaluation import evaluate, evaluate_splits
+from passreid.evaluation import evaluate
 from passreid.ranking import Labels, measure
+from passreid.splits import evaluate_splits
 from tests import small
 from tests.data.trees import labels, note, touch
 

@@ -80,7 +80,7 @@ def evaluate(
         json: One object with mAP, mINP, rank1, rank5, rank10 (fractions) and counts.
     """
     from passreid.data.protocols import multi_query as pool_queries
-    from passreid.evaluation import evaluate_splits
+    from passreid.splits import evaluate_splits
 
     if worst and sheet is None:
         raise UsageError("--worst says what a sheet shows: add --sheet FILE.png.")
