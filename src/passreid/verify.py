@@ -167,8 +167,8 @@ def cosine(a: ArrayLike, b: ArrayLike) -> Any:
     table = np.empty((len(rows), len(columns)), np.float32)
     for start, block in product_blocks(rows, columns):
         np.clip(block, -1, 1, out=table[start : start + len(block)])
-    table = table.reshape(left.shape[:-1] + right.shape[:-1])
-    return table if table.ndim else float(table)
+    shaped = table.reshape(left.shape[:-1] + right.shape[:-1])
+    return shaped if shaped.ndim else float(shaped)
 
 
 def _unit(embeddings: ArrayLike, name: str) -> F32:
