@@ -58,6 +58,12 @@ class _Numbered(NamedTuple):
     cameras: dict[int, str]
 
 
+def camera_of(path: Path) -> str | None:
+    """Read the camera from a file's name, ``_c3`` or ``_cam3``; None if it says none."""
+    match = _CAMERA.search(path.stem)
+    return match[1] if match else None
+
+
 def is_folders(root: Path) -> bool:
     """Folders that hold images directly: people, or a split whose folders are people."""
     return any(map(images_in, folders_in(root))) or any(_split_folders(root))
@@ -80,11 +86,10 @@ def read_folders(root: Path) -> ReIDDataset:
                 f"images into a folder, {root / split / 'PERSON'}."
             )
     rows = [
-        _Row(path, person.name, match[1] if match else "", split)
+        _Row(path, person.name, camera_of(path) or "", split)
         for folder, split in splits
         for person in folders_in(folder)
         for path in images_below(person)
-        for match in [_CAMERA.search(path.stem)]
     ]
     numbered = _number(rows)
     if not rows:
