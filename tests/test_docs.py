@@ -97,4 +97,5 @@ def test_recipes_can_be_run(path: Path) -> None:
     elif "pretrain" in path.stem:
         assert build(PretrainRecipe, values, where=path.name).preset == "tiny"
     else:
-        assert build(FinetuneRecipe, values, where=path.name).preset == "tiny"
+        preset = "hybrid" if "hybrid" in path.stem else "tiny"
+        assert build(FinetuneRecipe, values, where=path.name).preset == preset
