@@ -14,7 +14,7 @@ from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import save_folder
 from passreid.embed import Embedder
 from passreid.model import PartViT
-from passreid.verify import Calibration
+from passreid.openset import Calibration
 
 SIZE = (64, 32)
 GRID = (4, 2)

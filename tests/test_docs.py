@@ -48,7 +48,9 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         run([sys.executable, "-W", "error", "-c", body], tmp_path)
 
 
-@pytest.mark.parametrize(("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes(")])
+@pytest.mark.parametrize(
+    ("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes("), ("scores.md", "")]
+)
 def test_the_python_of_a_page_runs(page: str, part: str, tmp_path: Path) -> None:
     pytest.importorskip("qdrant_edge")
     found = FENCE.findall((ROOT / "docs" / page).read_text())
@@ -95,7 +97,8 @@ def test_recipes_can_be_run(path: Path) -> None:
     elif "pretrain" in path.stem:
         assert build(PretrainRecipe, values, where=path.name).preset == "tiny"
     else:
-        assert build(FinetuneRecipe, values, where=path.name).preset == "tiny"
+        preset = "hybrid" if "hybrid" in path.stem else "tiny"
+        assert build(FinetuneRecipe, values, where=path.name).preset == preset
 
 
 def test_the_page_of_data_sets_states_the_sizes_that_are_checked() -> None:

@@ -16,7 +16,9 @@ from hypothesis.extra import numpy as hnp
 
 from passreid.card import Architecture, ModelCard
 from passreid.errors import CalibrationError, ConfigError, EmbeddingError
-from passreid.verify import Calibration, OperatingPoint, cosine, same_person
+from passreid.hub import MODELS
+from passreid.openset import Calibration, OperatingPoint
+from passreid.verify import cosine, same_person
 from tests import small
 
 CALIBRATION = Calibration(
@@ -154,6 +156,12 @@ def test_flip_must_be_that_of_the_calibration() -> None:
     card = replace(small.colours().card, calibration=CALIBRATION)
     with pytest.raises(CalibrationError, match="flip=False and the embedder runs with flip=True"):
         same_person("a", "b", small.colours(card=card, flip=True))
+
+
+def test_the_bundled_calibration_is_marked_as_the_models() -> None:
+    for folder in MODELS.iterdir():
+        card = ModelCard.read(folder / "model.json")
+        assert card.calibration is None or card.calibration.origin == "model"
 
 
 def test_a_calibration_survives_the_card() -> None:

@@ -1,4 +1,4 @@
-"""Which camera finds people of which: the same measures, one pair of cameras at a time."""
+"""Retrieval figures for each ordered pair of cameras."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CameraPair:
-    """How well one camera's queries find their people among another camera's pictures.
+    """Figures of one camera's queries among another camera's pictures.
 
     Attributes:
         query, gallery: The cameras, as the data set's files call them.
-        num_query: Queries whose person the other camera saw; the others do not count.
+        num_query: Queries whose person the other camera saw; only these count.
         mAP, rank1: Fractions.
     """
 
@@ -36,11 +36,11 @@ def measure_camera_pairs(
     *,
     names: Mapping[int, str],
 ) -> list[CameraPair]:
-    """Measure every ordered pair of two known cameras that saw a person both.
+    """Measure each ordered pair of known cameras that share a person.
 
     Args:
         labels: People and cameras of all queries and gallery images.
-        measure_part: Measures the queries and gallery images of these indices, with their labels.
+        measure_part: Measures these query and gallery indices, given their labels.
         names: camid -> name of cameras that are not called by that number.
     """
     pairs = []

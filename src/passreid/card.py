@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from passreid.config import build, plain, read_json
 from passreid.errors import CheckpointError, ConfigError
+from passreid.openset import Calibration
 from passreid.storage import sha256
-from passreid.verify import Calibration
 
 FORMAT = 1
 HALF = (0.5, 0.5, 0.5)

@@ -161,6 +161,9 @@ class Metrics:
         average_precision: (Q,) non-interpolated: the mean over a query's positives of
             (positives up to it) / (its rank). NaN without a positive.
         first_hit: (Q,) rank of the first positive, from 1; 0 without a positive.
+        best_mate: (Q,) float32 highest score of a positive; -inf without one.
+        best_stranger: (Q,) float32 highest score of what counts and is no positive: the first hit
+            of a search whose person is absent; -inf where there is none.
     """
 
     cmc: F64
@@ -168,6 +171,8 @@ class Metrics:
     mINP: float  # noqa: N815 - the field's own spelling
     average_precision: F64
     first_hit: I64
+    best_mate: F32
+    best_stranger: F32
 
     @property
     def valid(self) -> Bool:
@@ -277,7 +282,8 @@ def _rank(
 
 
 def _measure(blocks: Iterator[tuple[int, F32]], labels: Labels, max_rank: int) -> Metrics:
-    ranks = [r for start, scores in blocks for r in _positive_ranks(scores, start, labels)]
+    found = [f for start, scores in blocks for f in _measure_rows(scores, start, labels)]
+    ranks = [f[0] for f in found]
     counted = [r for r in ranks if len(r)]
     if not counted:
         raise DatasetError(_nothing_to_find(labels))
@@ -289,19 +295,23 @@ def _measure(blocks: Iterator[tuple[int, F32]], labels: Labels, max_rank: int) -
         mINP=float(np.mean([len(r) / r[-1] for r in counted])),
         average_precision=np.array(precision),
         first_hit=first,
+        best_mate=np.array([f[1] for f in found], np.float32),
+        best_stranger=np.array([f[2] for f in found], np.float32),
     )
 
 
-def _positive_ranks(scores: F32, start: int, labels: Labels) -> Iterator[I64]:
-    """The ranks, from 1 and rising, of each row's positives among what counts for it."""
+def _measure_rows(
+    scores: F32, start: int, labels: Labels
+) -> Iterator[tuple[I64, np.float32, np.float32]]:
+    """Yield each row's ranks of positives, and the best scores of positives and of strangers."""
 
-    def work(part: range) -> list[I64]:
-        return [_ranks(scores[row], *labels.split(start + row)) for row in part]
+    def work(part: range) -> list[tuple[I64, np.float32, np.float32]]:
+        return [_measure_row(scores[row], *labels.split(start + row)) for row in part]
 
     return chain.from_iterable(in_threads(work, len(scores)))
 
 
-def _ranks(scores: F32, positive: Bool, ignored: Bool) -> I64:
+def _measure_row(scores: F32, positive: Bool, ignored: Bool) -> tuple[I64, np.float32, np.float32]:
     """Count instead of sorting indices: a rank is 1 + the scores above + equal ones before."""
     places = np.flatnonzero(positive)
     scores[ignored] = -np.inf
@@ -310,7 +320,8 @@ def _ranks(scores: F32, positive: Bool, ignored: Bool) -> I64:
     ranks = len(scores) - upto + 1
     for tie in np.flatnonzero(upto - np.searchsorted(ordered, values, side="left") > 1):
         ranks[tie] += np.count_nonzero(scores[: places[tie]] == values[tie])
-    return np.sort(ranks)
+    scores[places] = -np.inf
+    return np.sort(ranks), values.max(initial=-np.inf), scores.max()
 
 
 def _nothing_to_find(labels: Labels) -> str:

@@ -73,6 +73,7 @@ def _register() -> None:
     """Import the verbs, which register themselves with the app."""
     from passreid.cli import (  # noqa: F401
         bench,
+        calibration,
         data,
         demo,
         embedding,

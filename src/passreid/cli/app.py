@@ -17,14 +17,15 @@ from cyclopts.config import Dict
 from rich.console import Console
 
 from passreid.config import build, read_toml
-from passreid.errors import ImageError, UsageError
+from passreid.errors import CalibrationError, ImageError, UsageError
 from passreid.listing import escape_controls
+from passreid.verify import usable_calibration
 
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
     from passreid.embed import Embedder
-    from passreid.verify import Calibration
+    from passreid.openset import Calibration
 
 DEFAULT_MODEL = "passreid-tiny"
 """The bundled model every verb uses unless told otherwise."""
@@ -210,11 +211,18 @@ def check_folder(path: Path) -> None:
         raise UsageError(f"{path}: cannot be a folder to write to; choose another output.")
 
 
-def calibration_of(embedder: Embedder) -> Calibration | None:
-    """Return the model's calibration, unless it was fitted for embeddings of another kind."""
-    calibration = embedder.calibration
-    if calibration is not None and calibration.flip != embedder.flip:
-        how = "with" if calibration.flip else "without"
-        note(f"The calibration was fitted {how} --flip; probabilities are left out.")
+def calibration_of(embedder: Embedder, *, centred: bool = False) -> Calibration | None:
+    """Return the model's calibration, and note why where it cannot be used or is not the user's."""
+    if embedder.calibration is None:
         return None
+    try:
+        calibration = usable_calibration(embedder, centred=centred)
+    except CalibrationError as error:
+        note(f"{error} Probabilities and false match rates are left out.")
+        return None
+    if calibration.origin == "model":
+        note(
+            f"Error rates are those of the model on {calibration.data}; on other cameras they are "
+            "higher. `passreid calibrate` on your own crops, labelled or not, gives yours."
+        )
     return calibration

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,8 @@ from rich.markup import escape
 from passreid import storage
 from passreid.cli.app import ModelOptions, app, calibration_of, note, say
 from passreid.cli.measure import draw_sheet
-from passreid.errors import CalibrationError, UsageError
+from passreid.errors import UsageError
+from passreid.formats import show_cosine, show_probability
 from passreid.verify import cosine
 
 if TYPE_CHECKING:
@@ -148,16 +148,19 @@ def _say_compared(report: Report, embedder: Embedder) -> None:
     hits = [index for index, _ in report.ranking(top_k=len(gallery.samples)).hits(0)]
     again = next(i for i in hits if gallery.pids[i] == query.pids[0])
     other = next(i for i in reversed(hits) if gallery.pids[i] != query.pids[0])
-    say("4. Compared it with two of them, allowing one false accept in 1,000:")
+    say("4. Compared it with two of them, at a false match rate of 0.001:")
     calibration = calibration_of(embedder)
     for truth, index in (("the same", again), ("another", other)):
         similarity = float(cosine(query.rows[0], gallery.rows[index]))
-        text = f"cosine {similarity:.3f}"
+        text = f"cosine {show_cosine(similarity)}"
         if calibration is not None:
-            text += f", probability {calibration.probability(similarity):.3f}"
-            with suppress(CalibrationError):  # fitted on too few people for this rate
-                same = calibration.judge(similarity, false_accept_rate=1e-3).same_person
-                text += ": same person" if same else ": not the same person"
+            found = calibration.judge(similarity, false_accept_rate=None)
+            if found.probability is not None:
+                text += f", probability {show_probability(found.probability)} (prior 0.5)"
+            # None where it was fitted on too few people for this rate.
+            text += {True: ": same person", False: ": not the same person", None: ""}[
+                found.same_person
+            ]
         say(f"     {escape(_label(gallery.samples[index]))}, truly {truth} person: {text}")
 
 

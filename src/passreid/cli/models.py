@@ -14,6 +14,7 @@ from rich.table import Table
 
 from passreid.cli.app import app, check_folder, console, note, say, say_json
 from passreid.errors import MissingExtraError, PassreidError, UsageError
+from passreid.formats import show_rate
 
 if TYPE_CHECKING:
     from passreid.card import ModelCard
@@ -255,5 +256,6 @@ def _say_card(card: ModelCard) -> None:
     if card.calibration is None:
         say("  calibration   none; fit one with `passreid calibrate`")
     else:
-        c = card.calibration
-        say(f"  calibration   {escape(c.data)}, equal error rate {c.equal_error_rate:.2%}")
+        rate = card.calibration.equal_error_rate
+        known = "without labels" if rate is None else f"equal error rate {show_rate(rate)}"
+        say(f"  calibration   {escape(card.calibration.data)}, {known}")

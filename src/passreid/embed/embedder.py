@@ -20,7 +20,7 @@ from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
 from passreid.inputs import is_one_image
-from passreid.verify import Calibration
+from passreid.openset import Calibration
 
 OnError = Literal["raise", "skip"]
 _Pixels = NDArray[np.uint8]

@@ -16,7 +16,9 @@ import numpy as np
 from passreid.backends import F32
 from passreid.embed import Embedder
 from passreid.embed.boxes import BoxFormat
+from passreid.errors import CalibrationError
 from passreid.gallery.base import Gallery, Where, identity
+from passreid.openset import Calibration
 from passreid.server.audit import Audit
 from passreid.server.batching import Batcher
 from passreid.server.guard import Room
@@ -24,7 +26,7 @@ from passreid.server.metrics import Metrics
 from passreid.server.pictures import Box, Crop, Readers, read_crops
 from passreid.server.problems import Refusal
 from passreid.server.settings import Settings
-from passreid.verify import Calibration
+from passreid.verify import usable_calibration
 
 log = logging.getLogger("passreid.server")
 
@@ -79,8 +81,9 @@ class Engine:
     @property
     def calibration(self) -> Calibration | None:
         """What cosines mean; None when unknown, or known for other embeddings than these."""
-        calibration = self.embedder.calibration
-        return calibration if calibration and calibration.flip == self.embedder.flip else None
+        with suppress(CalibrationError):
+            return usable_calibration(self.embedder)
+        return None
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""

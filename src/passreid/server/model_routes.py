@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 
-from passreid.errors import CalibrationError
+from passreid.openset import Verdict
 from passreid.server.engine import Engine
 from passreid.server.forms import FORM, BoxUnit, Upload, Uploads, name_of, parse_boxes
 from passreid.server.pictures import Crop
@@ -69,21 +69,13 @@ async def compare(
 ) -> Any:
     """Say how alike two crops are, and what that means where the model is calibrated."""
     engine: Engine = request.app.state.engine
-    known, asked = engine.calibration, {}
-    if false_accept_rate is not None:
-        asked = {"false_accept_rate": false_accept_rate}
     crops = await engine.read(a.file, name_of(a, 0)) + await engine.read(b.file, name_of(b, 1))
     first, second = await engine.embed(crops)
-    answer: dict[str, Any] = dict.fromkeys(CompareAnswer.model_fields)
-    answer["cosine"] = float(cosine(first, second))
+    similarity, known = float(cosine(first, second)), engine.calibration
+    verdict = Verdict(cosine=similarity)
     if known is not None:
-        answer["probability"] = known.probability(answer["cosine"])
-        try:
-            answer = vars(known.judge(answer["cosine"], **asked))
-        except CalibrationError:
-            if asked:
-                raise
-    return answer
+        verdict = known.judge(similarity, false_accept_rate=false_accept_rate)
+    return {name: getattr(verdict, name) for name in CompareAnswer.model_fields}
 
 
 @router.get("/info", response_model=ServiceInfo, summary="Model, gallery, calibration and limits")
@@ -94,6 +86,8 @@ async def info(request: Request) -> Any:
     gallery = await engine.ask(engine.gallery.info)
     height, width = card.architecture.image_size
     known = engine.calibration
+    if known is not None and not known.labelled:
+        known = None  # the page needs the logistic
     return {
         "version": importlib.metadata.version("passreid"),
         "model": {

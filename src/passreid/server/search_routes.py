@@ -105,7 +105,7 @@ def _shown(engine: Engine, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     known = engine.calibration
     shown = []
     for rank, hit in enumerate(hits, start=1):
-        chance = known.probability(hit.score) if known else None
+        chance = known.probability(hit.score) if known and known.labelled else None
         extra = {"rank": rank, "cosine": hit.score, "probability": chance, "group": hit.group}
         shown.append(stored(hit.entry) | extra)
     return shown
