@@ -95,6 +95,12 @@ def test_splits_may_be_in_any_case(tmp_path: Path) -> None:
     assert [len(dataset.subset(s)) for s in ("train", "query", "gallery")] == [1, 1, 1]
 
 
+def test_padded_numbers_are_not_those_of_celeb_reid(tmp_path: Path) -> None:
+    names = [f"{f}/0001_{c}_000123.jpg" for f, c in (("query", 1), ("gallery", 2))]
+    with pytest.raises(DatasetError, match="nothing says who is on them"):
+        read_dataset(touch(tmp_path, *names))
+
+
 def test_a_single_person_is_said(tmp_path: Path) -> None:
     root = touch(tmp_path, "ada/1_c1.jpg", "ada/2_c1.jpg", "ada/3_c2.jpg")
     assert note(read_dataset(root), "show one person (ada): every answer is right")

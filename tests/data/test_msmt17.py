@@ -107,6 +107,11 @@ def test_a_named_kind_without_lists_says_which_it_looks_for(tmp_path: Path) -> N
         read_dataset(tmp_path, "msmt17")
 
 
+def test_folders_may_be_in_another_case(tmp_path: Path) -> None:
+    root = msmt17(tmp_path, "mask_train_V2", "mask_test_V2")
+    assert (read_dataset(root).kind, len(read_dataset(root).query)) == ("msmt17-v2", 1)
+
+
 def test_lists_written_with_backslashes_are_read(tmp_path: Path) -> None:
     expected = read_dataset(msmt17(tmp_path))
     for listing in tmp_path.glob("list_*.txt"):

@@ -294,7 +294,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "celeb-reid": Layout(
         source="Celeb-reID, Huang et al. 2019",
         folders={"train": "train", "query": "query", "gallery": "gallery"},
-        name=r"^\w+/(?P<pid>\d+)_\d+_\d+\.",
+        name=r"^\w+/(?P<pid>[1-9]\d*)_[1-9]\d*_\d+\.",
         drawn="{folder}/{pid}_{every}_0.jpg",
         outfits=(0, 1, 2),
         counts={"train": (632, 20208), "query": (420, 2972), "gallery": (420, 11006)},

@@ -231,9 +231,9 @@ def _rows(
         wanted = [name for name, meant in layout.folders.items() if meant == subset]
         name = wanted[0] if wanted else [*layout.folders][-1]
         for file in files:
-            for row in _listed(file, layout, root / name, subset):
-                read += 1
-                yield row
+            listed = _listed(file, layout, folders.get(name, root / name), subset)
+            read += len(listed)
+            yield from listed
     for name, folder in folders.items():
         if layout.lists_name_people or layout.folders[name] in lists:
             continue
