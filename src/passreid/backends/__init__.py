@@ -10,15 +10,16 @@ None is imported before it is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.card import ModelCard
+from passreid.card import Architecture, ModelCard
 from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
 from passreid.hub import MODELS
 
@@ -33,7 +34,11 @@ _WITH_WEIGHTS = ("float16", "int8")
 
 
 class Backend(Protocol):
-    """A loaded network."""
+    """A loaded network.
+
+    A backend may also have `weights_digest`, a text that tells its weights from any others
+    (`digest_tensors`); for one without it, `Embedder.identity` hashes what it makes of an image.
+    """
 
     @property
     def name(self) -> str:
@@ -60,6 +65,27 @@ class Backend(Protocol):
 
     def attend(self, pixels: F32) -> F32:
         """Return where CLS and parts look, (B, 1 + P, rows, columns); see `PartViT.attend`."""
+
+
+def embedding_tensors(a: Architecture, names: Iterable[str]) -> list[str]:
+    """List the tensors of a model folder that its embedding depends on, in their order."""
+    idle = ("classifier.", "neck.") if a.feature == "before" else ("classifier.",)
+    return [n for n in names if not (n.startswith(idle) or n.endswith("num_batches_tracked"))]
+
+
+def digest_tensors(a: Architecture, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of the weights a model's embedding depends on, as hex.
+
+    Args:
+        a: The network; its feature decides whether the neck counts.
+        tensors: By the names of a model folder; compared as float32.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(embedding_tensors(a, tensors)):
+        values = np.ascontiguousarray(tensors[name], np.float32)
+        digest.update(f"{name} {values.shape} ".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
 
 
 def variant(precision: str, engine: str) -> str:

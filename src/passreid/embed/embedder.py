@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +19,7 @@ from PIL import Image
 
 from passreid.backends import F32, Backend
 from passreid.card import ModelCard
+from passreid.config import plain
 from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
@@ -98,6 +102,27 @@ class Embedder:
     def attends(self) -> bool:
         """Whether `attend` can show where the model looks."""
         return self.network.attends
+
+    @cached_property
+    def identity(self) -> str:
+        """Name of the model that tells its vectors from those of any other.
+
+        It covers what runs: the weights, the architecture, the preprocessing, and "+flip" where
+        embeddings are averaged with mirrored ones. Backend, precision and the file that the weights
+        came from do not count: they change cosines in the third digit at most.
+        """
+        weights = getattr(self.network, "weights_digest", None) or self._probe()
+        card = self.card
+        a = replace(card.architecture, num_classes=0)
+        covered = [weights, plain(a), card.mean, card.std, card.interpolation]
+        digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{card.name}@{digest}{'+flip' if self.flip else ''}"
+
+    def _probe(self) -> str:
+        """Hash what a network that names no weights makes of an image of noise."""
+        size = (1, *self.card.architecture.image_size, 3)
+        noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        return hashlib.sha256(self._run_network(noise).tobytes()).hexdigest()
 
     @property
     def calibration(self) -> Calibration | None:
@@ -293,15 +318,27 @@ class Embedder:
         return Embedded(rows, np.array(indices, np.int64), tuple(skipped))
 
     def _forward(self, batch: NDArray[np.uint8]) -> F32:
-        rows = self._see(batch)
+        rows = self._run_network(batch)
         if self.flip:
-            rows = (rows + self._see(np.ascontiguousarray(batch[:, :, ::-1]))) / np.float32(2)
+            mirrored = np.ascontiguousarray(batch[:, :, ::-1])
+            rows = (rows + self._run_network(mirrored)) / np.float32(2)
         return rows
 
-    def _see(self, batch: NDArray[np.uint8]) -> F32:
-        if self.network.normalises:
-            return self.network.run(batch)
-        return self.network.run(normalise(batch, self.card.mean, self.card.std))
+    def _run_network(self, batch: NDArray[np.uint8]) -> F32:
+        """Normalise pixels (B, H, W, 3) if the network does not, and embed them.
+
+        Raises:
+            EmbeddingError: The network's rows are not as wide as the card says.
+        """
+        card = self.card
+        pixels = batch if self.network.normalises else normalise(batch, card.mean, card.std)
+        rows = self.network.run(pixels)
+        if rows.shape != (len(batch), self.dim):
+            raise EmbeddingError(
+                f"The card '{card.name}' says {self.dim} dimensions, but its network returned "
+                f"{rows.shape[-1]}; load the weights with the card that was saved with them."
+            )
+        return rows
 
 
 def read_crop(
