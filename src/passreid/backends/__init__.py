@@ -127,6 +127,7 @@ def open_network(
     device: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> tuple[ModelCard, Backend]:
     """Load a folder or weight file on the engine that suits it; `embed.load` tells the options.
 
@@ -136,6 +137,13 @@ def open_network(
     """
     if backend not in ("auto", "onnx", "openvino", "torch"):
         raise UsageError(f"Unknown backend '{backend}'; use auto, onnx, openvino or torch.")
+    if overrides:
+        if backend not in ("auto", "torch"):
+            raise UsageError(
+                f"The {backend} backend runs a model as it was exported; leave out "
+                f"{', '.join(overrides)}, or use backend='torch'."
+            )
+        backend = "torch"
     folder = path.parent if path.name == WEIGHTS else path
     if backend == "auto" and precision == "int8":
         backend = _quantised(folder)
@@ -146,7 +154,7 @@ def open_network(
         return _open_onnx(folder, device, precision, threads)
     if backend == "openvino":
         return _open_openvino(folder, device, precision, threads)
-    return _open_torch(path, device, precision, threads)
+    return _open_torch(path, device, precision, threads, overrides or {})
 
 
 def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]:
@@ -244,7 +252,7 @@ def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
 
 
 def _open_torch(
-    path: Path, device: str, precision: str, threads: int | None
+    path: Path, device: str, precision: str, threads: int | None, overrides: Mapping[str, Any]
 ) -> tuple[ModelCard, Backend]:
     try:
         from passreid.backends.pytorch import TorchBackend
@@ -257,7 +265,7 @@ def _open_torch(
         if written:
             feature = f"The torch backend (device {device}, precision {precision})"
         raise MissingExtraError(feature, "torch") from None
-    model, card, _ = load_checkpoint(path)
+    model, card, _ = load_checkpoint(path, **overrides)
     return card, TorchBackend(model, device=device, precision=precision, threads=threads)
 
 

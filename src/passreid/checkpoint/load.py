@@ -1,39 +1,99 @@
-"""Any published weights -> a PartViT."""
+"""Any published weights -> a PartViT, strictly.
+
+Strict: every tensor the network needs is in the file with its exact shape, and every tensor of the
+file is used or belongs to a part that is known not to matter (an identity classifier, a projection
+head, the original's never trained `fc`). Anything else is one error that lists the names.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
-from passreid.card import ModelCard
-from passreid.checkpoint.files import Role
-from passreid.checkpoint.positions import parts_from_cls, resize_positions
-from passreid.checkpoint.report import LoadReport
-from passreid.checkpoint.stored import NATIVE_CARD, Options, blank, locate, read
+import torch
+from torch import Tensor, nn
+
+from passreid.card import Architecture, ModelCard, Pooling
+from passreid.checkpoint import layouts
+from passreid.checkpoint.files import Role, is_finite, read_tensors
+from passreid.checkpoint.layouts import Layout
+from passreid.checkpoint.positions import add_camera, parts_from_cls, resize_positions
+from passreid.checkpoint.reading import (
+    PREPROCESSING,
+    SIE_WEIGHT,
+    Reading,
+    interpret,
+    read_card,
+)
+from passreid.checkpoint.report import LoadReport, spell_options, spell_out
+from passreid.checkpoint.sources import NATIVE_CARD, locate
 from passreid.errors import CheckpointError, ModelNotFoundError
 from passreid.model import PartViT
+from passreid.storage import sha256
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+log = logging.getLogger(__name__)
+
+_UNUSED = {
+    "classifier": "identity classifier",
+    "fc.": "never used by the original",
+    "head.": "projection or classification head of pre-training",
+    "fc_norm.": "pooling of a classification head",
+    "masked_embed": "mask token of pre-training",
+    "mask_token": "mask token of pre-training",
+    "sie_embed": "side information of cameras, added to the positions",
+}
+_OTHERS = "other entries of the file"
+_HEADS = ("bottleneck", "classifier.")
+
 
 class Overrides(TypedDict, total=False):
-    """What a caller may say of a foreign file's architecture, over what its shapes tell."""
+    """What a caller may say of a model, over what the file and its configuration say.
 
-    image_size: tuple[int, int]
-    stride: tuple[int, int]
-    heads: int
-    neck: Literal["multi", "single"]
-    fusion: Literal["cat", "mean"]
-    feature: Literal["before", "after", "normalized"]
-    merge: int
+    Attributes:
+        image_size: Input (height, width). Where the file's positions fit it, it is the file's own;
+            else they are resampled to it.
+        stride: Step between patches, likewise.
+        heads, neck, fusion, feature, pooling, merge: As in `Architecture`.
+        mean, std, interpolation: As in `ModelCard`.
+        sie_camera: Whose embedding a TransReID model with side information (SIE) adds, from 0.
+        sie_weight: Its factor; 3.0 in the published runs.
+    """
+
+    image_size: tuple[int, int] | None
+    stride: tuple[int, int] | None
+    heads: int | None
+    neck: Literal["multi", "single"] | None
+    fusion: Literal["cat", "mean"] | None
+    feature: Literal["before", "after", "normalized"] | None
+    pooling: Pooling | None
+    merge: int | None
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+    interpolation: Literal["bilinear", "bicubic"] | None
+    sie_camera: int | None
+    sie_weight: float | None
 
 
 class Loaded(NamedTuple):
     """A model in evaluation mode, its card, and how it was read."""
 
     model: PartViT
+    card: ModelCard
+    report: LoadReport
+
+
+class _Stored(NamedTuple):
+    """A file in our names: float32 tensors, positions on the grid of `architecture`."""
+
+    state: dict[str, Tensor]
+    architecture: Architecture
     card: ModelCard
     report: LoadReport
 
@@ -48,32 +108,33 @@ def load_checkpoint(
 ) -> Loaded:
     """Load a model folder or a weight file of any layout passreid knows.
 
+    What a foreign file does not show and nobody says is assumed, logged as a warning, and listed in
+    the report and the card's description.
+
     Args:
         path: A passreid or ModelScope folder, a folder with one weight file, or a weight file.
         role: Which network of a self-supervised checkpoint; "auto" prefers the teacher.
         keep_classifier: Keep the identity classifier; embedding does not need it.
-        hw_ratio: Height over width of the file's patch grid where 2, 3 and 1 do not fit it.
-        overrides: Parts of the architecture. Another `image_size` or `stride` than the file's
-            resamples the position table.
+        hw_ratio: Height over width of the file's patch grid where it cannot be told.
+        overrides: See `Overrides`; None is as if it were not given.
 
     Raises:
         ModelNotFoundError: Nothing is there.
-        CheckpointError: The file is damaged, not safe to read, or does not fit.
+        CheckpointError: The file is damaged, not safe to read, does not fit, or fits in several
+            ways; the message lists them.
         ConfigError: A model.json that is not valid.
     """
-    stored = read(
-        locate(Path(path)),
-        Options(role=role, keep_classifier=keep_classifier, hw_ratio=hw_ratio, overrides=overrides),
-    )
+    given = {key: value for key, value in overrides.items() if value is not None}
+    stored = _read(Path(path), given, role=role, hw_ratio=hw_ratio, keep=keep_classifier)
+    report = stored.report
+    if report.assumed:
+        log.warning("%s does not say, so assumed: %s", report.source, report.assumptions)
     a, final = stored.architecture, stored.card.architecture
-    state = dict(stored.state)
-    prefix = 1 + a.parts
-    state["vit.pos_embed"] = resize_positions(state["vit.pos_embed"], a.grid, final.grid, prefix)
-    model = blank(final)
-    model.to_empty(device="cpu")
-    model.load_state_dict(state, strict=True)
+    table = resize_positions(stored.state["vit.pos_embed"], a.grid, final.grid, 1 + a.parts)
+    model = _blank(final).to_empty(device="cpu")
+    model.load_state_dict({**stored.state, "vit.pos_embed": table}, strict=True)
     resized = None if a.grid == final.grid else (a.grid, final.grid)
-    return Loaded(model.eval(), stored.card, replace(stored.report, resized=resized))
+    return Loaded(model.eval(), stored.card, replace(report, resized=resized))
 
 
 def load_folder(folder: str | Path) -> tuple[PartViT, ModelCard]:
@@ -109,30 +170,178 @@ def initialise(
             file's network has another width, depth, patch, stem or number of parts.
     """
     a = model.architecture
-    source = locate(Path(path))
-    # Heads cannot be seen in shapes; a passreid folder says its own.
-    given = {} if source.card else {"heads": a.heads}
-    stored = read(source, Options(role=role, hw_ratio=hw_ratio, overrides=given))
+    hint = {"heads": a.heads, "image_size": a.image_size, "stride": a.stride}
+    stored = _read(Path(path), {}, role=role, hw_ratio=hw_ratio, hint=hint)
     b = stored.architecture
     for name in ("width", "depth", "heads", "mlp_ratio", "patch_size", "stem"):
         if getattr(a, name) != getattr(b, name):
             theirs, ours = getattr(b, name), getattr(a, name)
-            raise CheckpointError(f"{source.weights}: {name} is {theirs}, the model's is {ours}.")
-    state = {name: t for name, t in stored.state.items() if name.startswith("vit.")}
+            raise CheckpointError(f"{path}: {name} is {theirs}, the model's is {ours}.")
+    state = {name[4:]: t for name, t in stored.state.items() if name.startswith("vit.")}
     initialised = ["neck and classifier: the model's own, none of the file's"]
     if a.parts != b.parts:
         if b.parts or not a.parts:
-            raise CheckpointError(
-                f"{source.weights}: has {b.parts} part tokens, the model {a.parts}."
-            )
-        state["vit.reg_token"], state["vit.pos_embed"] = parts_from_cls(
-            state["vit.cls_token"], state["vit.pos_embed"], b.grid, a.parts
+            raise CheckpointError(f"{path}: has {b.parts} part tokens, the model {a.parts}.")
+        state["reg_token"], state["pos_embed"] = parts_from_cls(
+            state["cls_token"], state["pos_embed"], b.grid, a.parts
         )
         initialised.append(f"{a.parts} part tokens: CLS, placed in their bands")
-    state["vit.pos_embed"] = resize_positions(state["vit.pos_embed"], b.grid, a.grid, 1 + a.parts)
-    model.vit.load_state_dict({name[4:]: tensor for name, tensor in state.items()}, strict=True)
+    state["pos_embed"] = resize_positions(state["pos_embed"], b.grid, a.grid, 1 + a.parts)
+    model.vit.load_state_dict(state, strict=True)
+    assumed = {"image_size": b.image_size, "stride": b.stride}
     return replace(
         stored.report,
         resized=None if a.grid == b.grid else (b.grid, a.grid),
         initialised=tuple(initialised),
+        assumed=assumed if "image_size" in stored.report.assumed else {},
     )
+
+
+def _read(
+    path: Path,
+    given: Mapping[str, Any],
+    *,
+    role: Role,
+    hw_ratio: int | None,
+    keep: bool = False,
+    hint: Mapping[str, Any] | None = None,
+) -> _Stored:
+    """Read a file or folder strictly; `hint` stands in for a configuration."""
+    source = locate(path)
+    contents = read_tensors(source.weights, role=role)
+    try:
+        names = layouts.strip(contents.tensors)
+        tensors = {bare: contents.tensors[name] for bare, name in names.items()}
+        layout = layouts.recognise(names)
+        if "sie_embed" not in names and (idle := given.keys() & {"sie_camera", "sie_weight"}):
+            raise CheckpointError(f"has no side information (SIE); leave out {', '.join(idle)}.")
+        if layout is layouts.NATIVE:
+            reading = read_card(source.card, given, keep_classifier=keep)
+        else:
+            reading = interpret(
+                names,
+                {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+                layout,
+                said=hint or source.said,
+                given=given,
+                claim=source.format == "modelscope",
+                hw_ratio=hw_ratio,
+                keep_classifier=keep,
+            )
+            table, a = tensors["pos_embed"], reading.stored
+            if "sie_embed" in tensors:
+                weight = given.get("sie_weight", SIE_WEIGHT)
+                table = add_camera(table, tensors["sie_embed"], given.get("sie_camera"), weight)
+            if not layout.split_positions and table.shape[1] == math.prod(a.grid):
+                # Special tokens that are kept out of the table get rows of zeros.
+                table = nn.functional.pad(table, (0, 0, 1 + a.parts, 0))
+            tensors["pos_embed"] = table
+        state, aside = _gather(tensors, names, reading.stored, layout)
+        format = source.format if source.format == "modelscope" else layout.name
+        card = source.card or _describe(source.weights, format, reading)
+        card = replace(card, architecture=reading.wanted, **reading.preprocessing)
+    except (CheckpointError, ValueError) as error:
+        raise CheckpointError(f"{source.weights}: {error}") from None
+    report = LoadReport(
+        source=" ".join([str(source.weights), *contents.chosen]),
+        format=format,
+        sha256=sha256(source.weights),
+        loaded=len(tensors) - sum(len(group) for group in aside.values()),
+        set_aside={**aside, **({_OTHERS: contents.others} if contents.others else {})},
+        assumed=reading.assumed,
+    )
+    return _complete(_Stored(state, reading.stored, card, report), source.card)
+
+
+def _blank(architecture: Architecture) -> PartViT:
+    """Build a network without memory: shapes only, no random numbers drawn."""
+    with torch.device("meta"):
+        return PartViT(architecture)
+
+
+def _gather(
+    tensors: Mapping[str, Tensor], names: Mapping[str, str], a: Architecture, layout: Layout
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """Rename and join, after holding every name and shape against the network's."""
+    wanted = _blank(a).state_dict()
+    headless = layout is not layouts.NATIVE and not any(n.startswith(_HEADS) for n in tensors)
+    if headless or not layout.neck:
+        wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith("neck.")}
+    spelled = {name: layouts.spell(name, tensor, a, layout) for name, tensor in wanted.items()}
+    expected = {bare: tuple(t.shape) for pieces in spelled.values() for bare, t in pieces.items()}
+    unused = dict(_UNUSED)
+    if a.pooling == "jpm":
+        last = "replaced by the jigsaw branches' own"
+        unused |= {f"blocks.{a.depth - 1}.": last, "norm.": last}
+    aside: dict[str, tuple[str, ...]] = {}
+    left = tensors.keys() - expected.keys()
+    for start, why in unused.items():
+        if found := {bare for bare in left if bare.startswith(start)}:
+            aside[why] = (*aside.get(why, ()), *sorted(names[bare] for bare in found))
+            left -= found
+    _check_fit(tensors, names, expected, left)
+    state = {}
+    for name, pieces in spelled.items():
+        value = layouts.join([tensors[bare] for bare in pieces])
+        state[name] = value.float() if value.is_floating_point() else value
+    return state, aside
+
+
+def _check_fit(
+    tensors: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    expected: Mapping[str, tuple[int, ...]],
+    left: Set[str],
+) -> None:
+    """Raise one error with everything that does not fit."""
+    prefix = names["cls_token"].removesuffix("cls_token") if "cls_token" in names else ""
+    there = expected.keys() & tensors.keys()
+    wrong = [bare for bare in there if tuple(tensors[bare].shape) != expected[bare]]
+    problems = {
+        "missing": [
+            names.get(bare, ("" if bare.startswith(_HEADS) else prefix) + bare)
+            for bare in expected.keys() - tensors.keys()
+        ],
+        "left over": [names[bare] for bare in left],
+        "of wrong shape": [
+            f"{names[bare]} (expected {expected[bare]}, found {tuple(tensors[bare].shape)})"
+            for bare in wrong
+        ],
+        "not finite": [names[bare] for bare in there if not is_finite(tensors[bare])],
+    }
+    found = [
+        f"{len(which)} {what}: {spell_out(sorted(which), 10)}"
+        for what, which in problems.items()
+        if which
+    ]
+    if found:
+        raise CheckpointError("does not fit; " + "; ".join(found) + ".")
+
+
+def _complete(stored: _Stored, own: ModelCard | None) -> _Stored:
+    """Add a neck that the file has not, and drop what was measured of another model."""
+    card, fresh = stored.card, []
+    final = card.architecture
+    if "neck.weight" not in stored.state:
+        if final.feature != "before":
+            raise CheckpointError(
+                f"{stored.report.source}: has no neck, so no feature '{final.feature}'."
+            )
+        neck = nn.BatchNorm1d(final.neck_width).state_dict()
+        stored.state.update({f"neck.{name}": tensor for name, tensor in neck.items()})
+        fresh.append("neck: new, the file has none")
+    if own and (card.calibration or card.scores):
+        same = all(getattr(card, key) == getattr(own, key) for key in PREPROCESSING)
+        if final != stored.architecture or not same:
+            card = replace(card, calibration=None, scores={})
+            fresh.append("calibration and scores: none, they are those of the model as stored")
+    return stored._replace(card=card, report=replace(stored.report, initialised=tuple(fresh)))
+
+
+def _describe(weights: Path, format: str, reading: Reading) -> ModelCard:
+    """Describe a foreign file."""
+    description = f"Read from {weights.name} ({format})."
+    if reading.assumed:
+        description += f" Assumed, as the file does not say: {spell_options(reading.assumed)}."
+    name = weights.parent.name if format == "modelscope" else weights.stem
+    return ModelCard(name=name, description=description)

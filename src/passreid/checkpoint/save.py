@@ -13,8 +13,8 @@ from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
 from passreid.checkpoint.files import is_finite, write_tensors
 from passreid.checkpoint.layouts import Layout
-from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, settings_text
-from passreid.checkpoint.stored import NATIVE_CARD, NATIVE_WEIGHTS
+from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, configuration_text
+from passreid.checkpoint.sources import NATIVE_CARD, NATIVE_WEIGHTS
 from passreid.errors import CheckpointError
 from passreid.model import PartViT
 from passreid.storage import replacing, sha256
@@ -78,7 +78,7 @@ def save_as(model: PartViT, card: ModelCard, path: str | Path, *, format: Format
     _check_holds(card.architecture, layout, format)
     tensors = _respell(_state(model, card), card.architecture, layout)
     if format == "modelscope":
-        settings = settings_text(card)
+        settings = configuration_text(card)
         with replacing(path / CONFIGURATION) as text, replacing(path / WEIGHTS) as weights:
             text.write_text(settings, encoding="utf-8")
             write_tensors(weights, tensors, {})

@@ -132,7 +132,7 @@ def calibrate(
     dataset = read(root, kind, quiet=json)
     embedder = options.load()
     calibration = fit(embedder, dataset, progress=not json)
-    _save_calibrated(options.model, embedder.card.with_calibration(calibration), output)
+    _save_calibrated(options, embedder.card.with_calibration(calibration), output)
     if json:
         say_json(plain(calibration))
     else:
@@ -214,19 +214,21 @@ def _print_whole(table: Table) -> None:
     console.print(table, crop=False)
 
 
-def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
-    """Write a model folder with this card; a model folder's weights, and what was exported from
-    them, are copied as they are: no file of them depends on the calibration.
+def _save_calibrated(options: ModelOptions, card: ModelCard, output: Path) -> None:
+    """Write a model folder with this card.
+
+    A model folder's weights, and what was exported from them, are copied as they are: no file of
+    them depends on the calibration.
     """
     from passreid.backends import CARD, WEIGHTS, exported
     from passreid.hub import resolve
 
-    source = resolve(model)
+    source = resolve(options.model)
     folder = source.parent if source.name == WEIGHTS else source
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).is_file() or options.overrides():
         from passreid.checkpoint import load_checkpoint, save_folder
 
-        save_folder(load_checkpoint(source).model, card, output)
+        save_folder(load_checkpoint(source, **options.overrides()).model, card, output)
         return
     for file in (folder / WEIGHTS, *exported(folder)):
         storage.copy(file, output / file.name)

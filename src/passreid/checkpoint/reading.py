@@ -1,0 +1,303 @@
+"""The architecture of a foreign file: from shapes where they show it, else said or assumed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD, STEM_STRIDE, Architecture, ModelCard
+from passreid.checkpoint.layouts import HEAD_WIDTH, HEADS, Layout, is_clustered
+from passreid.checkpoint.positions import RATIOS, Grid, grid_of
+from passreid.checkpoint.report import spell_options
+from passreid.errors import CheckpointError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+PREPROCESSING = ("mean", "std", "interpolation")
+SIE_WEIGHT = 3.0  # of TransReID's published runs
+# Person and vehicle models with overlapping patches were published at these.
+_SIZES = ((256, 128), (384, 128), (256, 192), (384, 192), (256, 256))
+_STRIDES = (14, 12, 10, 8)
+
+
+class Reading(NamedTuple):
+    """How a file is read.
+
+    Attributes:
+        stored: The architecture of the file.
+        wanted: That of the model; it may have another grid.
+        preprocessing: Mean, std and interpolation.
+        assumed: What neither the file nor anybody said -> the value taken.
+    """
+
+    stored: Architecture
+    wanted: Architecture
+    preprocessing: dict[str, Any]
+    assumed: dict[str, Any]
+
+
+class _Input(NamedTuple):
+    """An input size (height, width) and a patch stride."""
+
+    size: Grid
+    stride: Grid
+
+    def grid(self, patch: int) -> Grid:
+        rows, columns = (
+            (side - patch) // step + 1 for side, step in zip(self.size, self.stride, strict=True)
+        )
+        return rows, columns
+
+    def patches(self, patch: int) -> int:
+        """Number of patches; 0 where a side is shorter than one."""
+        return math.prod(max(side, 0) for side in self.grid(patch))
+
+    def __str__(self) -> str:
+        return spell_options({"image_size": self.size, "stride": self.stride})
+
+
+def interpret(
+    names: Mapping[str, str],
+    shapes: Shapes,
+    layout: Layout,
+    *,
+    said: Mapping[str, Any],
+    given: Mapping[str, Any],
+    claim: bool = False,
+    hw_ratio: int | None = None,
+    keep_classifier: bool = False,
+) -> Reading:
+    """Decide what a foreign file's network is.
+
+    Args:
+        names: Bare name -> the file's name.
+        shapes: By bare name.
+        layout: The file's family.
+        said: What a configuration beside the file says, as arguments of `load_checkpoint`.
+        given: What the caller gave; it comes first.
+        claim: Whether the size that the configuration says must be true; else it is a hint.
+        hw_ratio: Height over width of the file's patch grid.
+        keep_classifier: Give the model the file's identity classifier, where it has one.
+
+    Raises:
+        CheckpointError: A tensor that decides is missing or has the wrong number of axes, the
+            configuration is not true, or several inputs fit the position table.
+    """
+    facts = deduce(shapes, layout, keep_classifier=keep_classifier)
+    guesses = _guesses(names, shapes, facts)
+    known = {**said, **given}
+    values = {**guesses, **known, "heads": known.get("heads") or guesses["heads"]}
+    if not values["heads"]:
+        raise CheckpointError(f"width {facts['width']} is no multiple of 64; give heads (--heads).")
+    facts |= {key: values[key] for key in _ARCHITECTURE if key in values}
+    rows = length(shapes, "pos_embed", 3, 1)
+    # timm keeps special tokens out of the table in some models; then it has the patches alone.
+    special = (0,) if layout.split_positions else (1 + facts["parts"], 0)
+    counts = [rows - count for count in special if rows > count]
+    find = _check_claim if claim and "image_size" in said else _find_input
+    stored = find(counts, facts["patch_size"], said, given, hw_ratio)
+    wanted = _Input(given.get("image_size") or stored.size, given.get("stride") or stored.stride)
+    assumed: dict[str, Any] = {}
+    if wanted.size not in (given.get("image_size"), said.get("image_size")):
+        assumed["image_size"] = wanted.size
+    if "stride" not in known:
+        assumed["stride"] = wanted.stride
+    final = Architecture(**facts, image_size=wanted.size, stride=wanted.stride)
+    return Reading(
+        stored=replace(final, image_size=stored.size, stride=stored.stride),
+        wanted=final,
+        preprocessing={key: values[key] for key in PREPROCESSING},
+        assumed=assumed | {key: value for key, value in guesses.items() if key not in known},
+    )
+
+
+def read_card(
+    card: ModelCard | None, given: Mapping[str, Any], *, keep_classifier: bool
+) -> Reading:
+    """Take the architecture of a passreid file from its card, and what the caller wants instead.
+
+    Raises:
+        CheckpointError: There is no card, or the neck cannot be used so.
+    """
+    if card is None:
+        raise CheckpointError("a passreid file; its model.json must lie beside it.")
+    a = card.architecture if keep_classifier else replace(card.architecture, num_classes=0)
+    wanted = replace(a, **{k: v for k, v in given.items() if k not in PREPROCESSING})
+    if wanted.neck_width != a.neck_width:
+        raise CheckpointError(
+            f"its neck does not fit {wanted.neck} neck and {wanted.fusion} fusion."
+        )
+    preprocessing = {key: given.get(key, getattr(card, key)) for key in PREPROCESSING}
+    return Reading(a, wanted, preprocessing, {})
+
+
+_ARCHITECTURE = ("heads", "neck", "fusion", "feature", "pooling", "merge")
+
+
+def deduce(shapes: Shapes, layout: Layout, *, keep_classifier: bool) -> dict[str, Any]:
+    """Read off shapes what they show of an `Architecture`, as its arguments.
+
+    Raises:
+        CheckpointError: A tensor that decides is missing or has the wrong number of axes.
+    """
+    width = length(shapes, "cls_token", 3, 2)
+    hidden = length(shapes, "blocks.0.mlp.fc1.weight", 2, 0)
+    ratio = hidden / max(width, 1)
+    stem = "ics" if "patch_embed.conv.0.weight" in shapes else "none"
+    if layout.split_positions:
+        parts = sum(bool(re.fullmatch(r"part_token\d+", name)) for name in shapes)
+    else:
+        parts = length(shapes, "reg_token", 3, 1) if "reg_token" in shapes else 0
+    facts: dict[str, Any] = {
+        "width": width,
+        "depth": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
+        # The block takes int(width * ratio); half a row guards against rounding down.
+        "mlp_ratio": ratio if int(width * ratio) == hidden else (hidden + 0.5) / width,
+        "parts": parts,
+        "patch_size": length(shapes, "patch_embed.proj.weight", 4, 2) * STEM_STRIDE[stem],
+        "stem": stem,
+    }
+    jpm = "b1.0.norm1.weight" in shapes
+    if jpm:
+        facts["pooling"] = "jpm"
+    rows = length(shapes, "bottleneck.weight", 1, 0) if "bottleneck.weight" in shapes else 0
+    many = jpm or (layout.part_neck and f"{layout.part_neck.format(1)}.weight" in shapes)
+    facts["neck"] = "multi" if many or (not rows and parts) else "single"
+    fused = rows if rows and not many else 0
+    if layout.classifier and "classifier.weight" in shapes:
+        classes, fused = (length(shapes, "classifier.weight", 2, axis) for axis in (0, 1))
+        facts["num_classes"] = classes if keep_classifier else 0
+    if not parts or fused:
+        facts["fusion"] = "mean" if parts and fused == width else "cat"
+    return facts
+
+
+def _guesses(names: Mapping[str, str], shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Guess what shapes do not show, as published files of the family have it.
+
+    "heads" is 0 where no rule is known.
+    """
+    width, tuned, clustered = facts["width"], "bottleneck.weight" in shapes, is_clustered(names)
+    heads = HEADS.get(width, 0 if width % HEAD_WIDTH else width // HEAD_WIDTH)
+    guesses: dict[str, Any] = {"heads": heads}
+    if tuned:
+        guesses["feature"] = "normalized" if clustered else "before"
+    if "fusion" not in facts:
+        guesses["fusion"] = "cat"
+    if not facts["parts"] and "pooling" not in facts:
+        guesses["pooling"] = "cls"
+    if "sie_embed" in shapes:
+        guesses["sie_weight"] = SIE_WEIGHT
+    guesses["mean"], guesses["std"] = (HALF, HALF) if tuned else (IMAGENET_MEAN, IMAGENET_STD)
+    guesses["interpolation"] = "bicubic" if clustered else "bilinear"
+    return guesses
+
+
+def _find_input(
+    counts: Sequence[int],
+    patch: int,
+    said: Mapping[str, Any],
+    given: Mapping[str, Any],
+    hw_ratio: int | None,
+) -> _Input:
+    """Find the one input that gives the file's number of patches.
+
+    What the caller gives is the file's own input where it fits the number, else a wish.
+
+    Args:
+        counts: Patches, in the order in which they are likely.
+        patch, said, given, hw_ratio: As in `interpret`.
+    """
+    fitting = {count: _inputs_of(count, patch, hw_ratio) for count in counts}
+    for hint in (given, said):
+        for count, inputs in fitting.items():
+            agreeing = _agreeing(count, patch, hint, inputs, hw_ratio)
+            if len(agreeing) == 1:
+                return agreeing[0]
+    for count, inputs in fitting.items():
+        if len(inputs) > 1:
+            raise CheckpointError(
+                f"{count} patch positions fit several inputs; say which one it was trained at: "
+                f"{' or '.join(map(str, inputs))}. Convert it so before it is resized."
+            )
+        if inputs:
+            return inputs[0]
+    raise CheckpointError(
+        f"{counts[0] if counts else 0} patch positions form no grid of height 2, 3 or 1 times the "
+        "width; give the input as in training: --image-size H W --stride S S (image_size=, "
+        "stride=, or hw_ratio=)."
+    )
+
+
+def _inputs_of(count: int, patch: int, hw_ratio: int | None) -> list[_Input]:
+    """List the inputs of published models that have so many patches."""
+    ratios = (hw_ratio,) if hw_ratio else RATIOS
+    found = []
+    if grid := grid_of(count, ratios):
+        found.append(_Input((grid[0] * patch, grid[1] * patch), (patch, patch)))
+    if not hw_ratio:
+        steps = (patch, *(step for step in _STRIDES if step < patch))
+        known = [_Input(size, (step, step)) for step in steps for size in _SIZES]
+        found += [each for each in known if each.patches(patch) == count]
+    return list(dict.fromkeys(found))
+
+
+def _agreeing(
+    count: int,
+    patch: int,
+    hint: Mapping[str, Any],
+    inputs: Sequence[_Input],
+    hw_ratio: int | None,
+) -> list[_Input]:
+    """List the inputs that have so many patches and the size and stride of a hint."""
+    size, stride = hint.get("image_size"), hint.get("stride")
+    if not size:
+        return [each for each in inputs if each.stride == stride]
+    steps = [stride] if stride else [(step, step) for step in (patch, *_STRIDES)]
+    found = [each for step in steps if (each := _Input(size, step)).patches(patch) == count]
+    if hw_ratio:
+        found = [each for each in found if (grid := each.grid(patch))[0] == hw_ratio * grid[1]]
+    return found[:1] if found and found[0].stride == (patch, patch) else found
+
+
+def _check_claim(
+    counts: Sequence[int],
+    patch: int,
+    said: Mapping[str, Any],
+    given: Mapping[str, Any],
+    hw_ratio: int | None,
+) -> _Input:
+    """Return the input that ModelScope's configuration says, if the weights have its patches."""
+    size = said["image_size"]
+    if said.get("test_size", size) != size and "image_size" not in given:
+        raise CheckpointError(
+            f"configuration.json: SIZE_TEST is {said['test_size']}, SIZE_TRAIN {size}; say "
+            "image_size, and the positions are resampled."
+        )
+    claimed = _Input(size, said.get("stride") or (patch, patch))
+    if claimed.patches(patch) not in counts:
+        real = _inputs_of(counts[0], patch, hw_ratio)
+        fits = f", {real[0].size[0]}x{real[0].size[1]} pixels" if real else ""
+        raise CheckpointError(
+            f"configuration.json says {size[0]}x{size[1]} pixels, {claimed.patches(patch)} "
+            f"patches, but the weights have {counts[0]} patch positions{fits}; correct "
+            "INPUT.SIZE_TRAIN, or load the weight file alone with image_size."
+        )
+    return claimed
+
+
+def length(shapes: Shapes, name: str, axes: int, axis: int) -> int:
+    """Return one axis of a tensor that must be there with so many axes.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    shape = shapes.get(name)
+    if shape is None:
+        raise CheckpointError(f"no tensor '{name}'.")
+    if len(shape) != axes or min(shape) < 1:
+        raise CheckpointError(f"'{name}' has shape {shape}, expected {axes} axes.")
+    return shape[axis]
