@@ -78,5 +78,5 @@ def test_a_backend_that_names_no_weights_is_told_by_what_it_returns() -> None:
 def test_a_card_of_another_width_is_refused() -> None:
     embedder = by_hand()
     wrong = replace(embedder.card, architecture=small.architecture(fusion="mean"))
-    with pytest.raises(EmbeddingError, match="'mine' says 64 dimensions, but its network .* 128"):
+    with pytest.raises(EmbeddingError, match=r"'mine' says 64 dimensions, but its network .* 128"):
         Embedder(embedder.network, wrong)(small.picture(0), channel_order="rgb")

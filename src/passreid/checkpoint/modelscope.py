@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from passreid.card import ModelCard
+from passreid.card import HALF, ModelCard
 from passreid.config import read_json
 from passreid.errors import CheckpointError, ConfigError
 
@@ -65,7 +65,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     for option in ("MODEL.GEM_POOLING", "MODEL.STEM_CONV"):
         if _look_up(cfg, option):
             raise CheckpointError(f"{path}: {option} is on; no PASS weights exist for it.")
-    said: dict[str, Any] = {"heads": 0, "interpolation": "bilinear", "pooling": "cls"}
+    said: dict[str, Any] = {"heads": 0, "mean": HALF, "std": HALF, "interpolation": "bilinear"}
     said["feature"] = "after" if _look_up(cfg, "TEST.NECK_FEAT") == "after" else "before"
     for key, (argument, holds, rule) in _KEYS.items():
         value = _look_up(cfg, key)

@@ -208,59 +208,39 @@ def _find_input(
     What the caller gives is the file's own input where it fits the number, else a wish.
 
     Args:
-        counts: Patches, in the order in which they are likely.
+        counts: Numbers of patches the table may hold, the likely one first.
         patch, said, given, hw_ratio: As in `interpret`.
     """
-    fitting = {count: _inputs_of(count, patch, hw_ratio) for count in counts}
-    for hint in (given, said):
-        for count, inputs in fitting.items():
-            agreeing = _agreeing(count, patch, hint, inputs, hw_ratio)
-            if len(agreeing) == 1:
-                return agreeing[0]
-    for count, inputs in fitting.items():
-        if len(inputs) > 1:
-            raise CheckpointError(
-                f"{count} patch positions fit several inputs; say which one it was trained at: "
-                f"{' or '.join(map(str, inputs))}. Convert it so before it is resized."
-            )
-        if inputs:
-            return inputs[0]
+    hints = [hint for hint in (given, said) if {"image_size", "stride"} & hint.keys()]
+    sizes = {*_SIZES, *(hint.get("image_size", _SIZES[0]) for hint in hints)}
+    steps = {(step, step) for step in (patch, *_STRIDES) if step <= patch}
+    steps |= {hint["stride"] for hint in hints if "stride" in hint}
+    known = [_Input(size, step) for size in sorted(sizes) for step in sorted(steps, reverse=True)]
+    for hint in (*hints, {}):
+        for count in counts:
+            grid = grid_of(count, (hw_ratio,) if hw_ratio else RATIOS)
+            plain = [_Input((grid[0] * patch, grid[1] * patch), (patch, patch))] if grid else []
+            fitting = [
+                each
+                for each in dict.fromkeys([*plain, *known])
+                if each.patches(patch) == count
+                and hint.get("image_size") in (None, each.size)
+                and hint.get("stride") in (None, each.stride)
+                and hw_ratio in (None, each.grid(patch)[0] / each.grid(patch)[1])
+            ]
+            # Of a small image, steps a little shorter than a patch make the same grid.
+            if len(fitting) == 1 or (fitting and "image_size" in hint):
+                return fitting[0]
+            if fitting:
+                raise CheckpointError(
+                    f"{count} patch positions fit several inputs; say which one it was trained at: "
+                    f"{' or '.join(map(str, fitting))}. Convert it so before it is resized."
+                )
     raise CheckpointError(
         f"{counts[0] if counts else 0} patch positions form no grid of height 2, 3 or 1 times the "
         "width; give the input as in training: --image-size H W --stride S S (image_size=, "
         "stride=, or hw_ratio=)."
     )
-
-
-def _inputs_of(count: int, patch: int, hw_ratio: int | None) -> list[_Input]:
-    """List the inputs of published models that have so many patches."""
-    ratios = (hw_ratio,) if hw_ratio else RATIOS
-    found = []
-    if grid := grid_of(count, ratios):
-        found.append(_Input((grid[0] * patch, grid[1] * patch), (patch, patch)))
-    if not hw_ratio:
-        steps = (patch, *(step for step in _STRIDES if step < patch))
-        known = [_Input(size, (step, step)) for step in steps for size in _SIZES]
-        found += [each for each in known if each.patches(patch) == count]
-    return list(dict.fromkeys(found))
-
-
-def _agreeing(
-    count: int,
-    patch: int,
-    hint: Mapping[str, Any],
-    inputs: Sequence[_Input],
-    hw_ratio: int | None,
-) -> list[_Input]:
-    """List the inputs that have so many patches and the size and stride of a hint."""
-    size, stride = hint.get("image_size"), hint.get("stride")
-    if not size:
-        return [each for each in inputs if each.stride == stride]
-    steps = [stride] if stride else [(step, step) for step in (patch, *_STRIDES)]
-    found = [each for step in steps if (each := _Input(size, step)).patches(patch) == count]
-    if hw_ratio:
-        found = [each for each in found if (grid := each.grid(patch))[0] == hw_ratio * grid[1]]
-    return found[:1] if found and found[0].stride == (patch, patch) else found
 
 
 def _check_claim(
@@ -279,8 +259,8 @@ def _check_claim(
         )
     claimed = _Input(size, said.get("stride") or (patch, patch))
     if claimed.patches(patch) not in counts:
-        real = _inputs_of(counts[0], patch, hw_ratio)
-        fits = f", {real[0].size[0]}x{real[0].size[1]} pixels" if real else ""
+        real = grid_of(counts[0], (hw_ratio,) if hw_ratio else RATIOS)
+        fits = f", {real[0] * patch}x{real[1] * patch} pixels" if real else ""
         raise CheckpointError(
             f"configuration.json says {size[0]}x{size[1]} pixels, {claimed.patches(patch)} "
             f"patches, but the weights have {counts[0]} patch positions{fits}; correct "
