@@ -41,7 +41,7 @@ def test_identity_covers_preprocessing(card: dict[str, Any]) -> None:
 def test_identity_covers_what_shapes_do_not_show() -> None:
     a = small.architecture()
     for change in ({"heads": 4}, {"fusion": "mean"}, {"merge": 1}, {"feature": "normalized"}):
-        other = replace(a, **change)  # type: ignore[arg-type]
+        other = replace(a, **change)
         model = small.network(a) if "fusion" not in change else small.network(other)
         model.architecture = other
         embedder = Embedder(

@@ -155,7 +155,7 @@ def _hugging_face(
         raise MissingExtraError(feature, "hub") from None
     if file:
         beside = [str(PurePosixPath(file).parent / name) for name in HUGGING_FACE_CONFIGS]
-        attempts = [([file, *beside], [])]
+        attempts: list[tuple[list[str], list[str]]] = [([file, *beside], [])]
     else:
         attempts = [
             ([*HUGGING_FACE_FILES, *also], [IN_FOLDERS]),

@@ -211,12 +211,13 @@ def test_poolings_of_personvit(tmp_path: Path, pooling: Any, feature: Any) -> No
     x = plain_vit.everything(bare(tensors), IMAGES, heads=1, stride=(16, 16))
     patches = list(x[:, 1:].unbind(1))
     fours = [torch.stack(patches[i : i + 4]).max(dim=0).values for i in (0, 4)]
-    expected = {
+    by_name: dict[str, Any] = {
         "avg": sum(patches) / 8,
         "max": torch.stack(patches).max(dim=0).values,
         "avg_max": (fours[0] + fours[1]) / 2,
         "gem": x[:, 0] + (sum(p.clamp(min=1e-6) ** 3 for p in patches) / 8) ** (1 / 3),
-    }[pooling]
+    }
+    expected = by_name[pooling]
     if feature == "after":
         expected = plain_vit.batch_norm(tensors, "bottleneck", expected)
     with torch.inference_mode():

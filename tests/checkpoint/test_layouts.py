@@ -42,6 +42,10 @@ WRAPS: dict[str, Callable[[Tensors], Any]] = {
     "compiled": lambda t: prefixed("_orig_mod.module.", t),
     "model": lambda t: {"model": t},
     "state_dict": lambda t: {"state_dict": prefixed("module.", t), "epoch": 3},
+    "model_state_dict": lambda t: {"model_state_dict": t, "optimizer_state_dict": {"state": {}}},
+    "net": lambda t: {"net": prefixed("module.", t), "acc": 0.9},
+    "params": lambda t: {"params": t},
+    "nested": lambda t: {"model": {"state_dict": prefixed("model.", t)}},
 }
 
 
@@ -95,6 +99,15 @@ def test_pre_trained_backbone_under_any_prefix(tmp_path: Path, prefix: str) -> N
     assert report.initialised == ("neck: new, the file has none",)
     assert report.set_aside == {"other entries of the file": ("epoch",)}
     assert torch.equal(model.neck.weight, torch.ones(256)) and not model.neck.bias.requires_grad
+
+
+def test_a_students_mask_token_is_set_aside(tmp_path: Path) -> None:
+    student = plain() | build({"masked_embed": (1, 64)})
+    torch.save(dino(student, plain()), tmp_path / "ibot.pth")
+    model, _, report = load_checkpoint(tmp_path / "ibot.pth", role="student")
+    assert_same_network(model, expected(plain()))
+    name = "module.backbone.masked_embed"
+    assert report.set_aside["mask token of pre-training"] == (name,)
 
 
 def test_self_supervised_checkpoint_prefers_the_teacher(tmp_path: Path) -> None:

@@ -200,13 +200,16 @@ def graph_metadata(
         own: Precision of the weights in the graph; None where it reads the folder's.
         pixels: Whether the graph takes pixels as they are read, and normalises by itself.
     """
+    architecture = plain(card.architecture)
+    if card.architecture.pooling == "cls":  # graphs from before it was a choice do not say it
+        del architecture["pooling"]
     says = {
         "input": _INPUT_PIXELS if pixels else _INPUT,
         "height_width": json.dumps(card.architecture.image_size),
         "mean": json.dumps(card.mean),
         "std": json.dumps(card.std),
         "interpolation": card.interpolation,
-        "architecture": json.dumps(plain(card.architecture), sort_keys=True),
+        "architecture": json.dumps(architecture, sort_keys=True),
         "tensors_sha256": hashlib.sha256(read_header(weights)).hexdigest(),
     }
     return says | ({"weights": own, "weights_of": sha256(weights)[:16]} if own else {})

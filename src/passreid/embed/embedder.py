@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,6 @@ from PIL import Image
 
 from passreid.backends import F32, Backend
 from passreid.card import ModelCard
-from passreid.config import plain
 from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
@@ -114,7 +113,9 @@ class Embedder:
         weights = getattr(self.network, "weights_digest", None) or self._probe()
         card = self.card
         a = replace(card.architecture, num_classes=0)
-        covered = [weights, plain(a), card.mean, card.std, card.interpolation]
+        # Without defaults, a field that is new to cards leaves the identities of old ones alone.
+        changed = {f.name: getattr(a, f.name) for f in fields(a) if getattr(a, f.name) != f.default}
+        covered = [weights, changed, card.mean, card.std, card.interpolation]
         digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
         return f"{card.name}@{digest}{'+flip' if self.flip else ''}"
 
