@@ -222,7 +222,7 @@ def used_tensors(card: ModelCard, names: Iterable[str], output: str) -> list[str
         return used
     last = f"vit.blocks.{card.architecture.depth - 1}."
     behind = tuple(f"{last}{part}." for part in ("attn.proj", "norm2", "mlp"))
-    return [name for name in used if not name.startswith(("neck.", "vit.norm.", *behind))]
+    return [name for name in used if not name.startswith(("neck.", "jpm.", "vit.norm.", *behind))]
 
 
 def read_header(weights: Path) -> bytes:
