@@ -181,16 +181,12 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
         keys = ", ".join(str(key) for key in list(value)[:8]) or "nothing"
         raise CheckpointError(f"{path}: holds no named tensors (found: {keys}).")
     for name, tensor in tensors.items():
-        _check_dense(path, name, tensor)
+        # What claims more numbers than the file holds could ask for all memory.
+        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
+        if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise CheckpointError(f"{path}: '{name}' is not a plain dense tensor.")
     others += [str(key) for key in value if str(key) not in tensors]
     return Contents(tensors, tuple(chosen), tuple(others))
-
-
-def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
-    """Refuse what claims more numbers than the file holds: a few bytes could ask for all memory."""
-    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
-    if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise CheckpointError(f"{path}: '{name}' is not a plain dense tensor.")
 
 
 def is_finite(tensor: Tensor) -> bool:

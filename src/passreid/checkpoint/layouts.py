@@ -21,7 +21,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from passreid.card import Architecture
@@ -86,32 +85,24 @@ _FOREIGN = (
 )  # fmt: skip
 
 
-def strip(names: Iterable[str]) -> dict[str, str]:
-    """Take wrappers' prefixes off: bare name -> the file's name.
+def recognise(tensors: Iterable[str]) -> tuple[dict[str, str], Layout]:
+    """Take wrappers' prefixes off a file's names, and tell its family by tell-tale ones.
+
+    Returns:
+        Bare name -> the file's name, and the family.
 
     Raises:
-        CheckpointError: Two names become one.
+        CheckpointError: Two names become one, or it is none of the families passreid reads; names
+            the family and a way.
     """
-    bare: dict[str, str] = {}
-    for name in names:
-        short = _PREFIX.sub("", name)
-        if short in bare:
-            raise CheckpointError(f"holds two tensors for one: '{bare[short]}' and '{name}'.")
-        bare[short] = name
-    return bare
-
-
-def recognise(names: Mapping[str, str]) -> Layout:
-    """Tell a family by its tell-tale names.
-
-    Args:
-        names: Bare name -> the file's name, from `strip`.
-
-    Raises:
-        CheckpointError: None of the families passreid reads; names the family and a way.
-    """
+    names: dict[str, str] = {}
+    for name in tensors:
+        bare = _PREFIX.sub("", name)
+        if bare in names:
+            raise CheckpointError(f"holds two tensors for one: '{names[bare]}' and '{name}'.")
+        names[bare] = name
     if "vit.cls_token" in names:
-        return NATIVE
+        return names, NATIVE
     for pattern, family in _FOREIGN:
         if any(re.fullmatch(pattern, name) for name in names):
             raise CheckpointError(f"{family[0].upper()}{family[1:]}.")
@@ -131,12 +122,12 @@ def recognise(names: Mapping[str, str]) -> Layout:
             "normalises them, which passreid does not; take the pre-trained weights."
         )
     if "part_token1" in names or "cls_pos" in names:
-        return CLUSTER_CONTRAST if is_clustered(names) else PASS
+        return names, CLUSTER_CONTRAST if is_clustered(names) else PASS
     if "b1.0.norm1.weight" in names:
-        return TRANSREID
+        return names, TRANSREID
     if "bottleneck.weight" in names or "patch_embed.conv.0.weight" in names:
-        return TRANSREID_SSL
-    return TIMM
+        return names, TRANSREID_SSL
+    return names, TIMM
 
 
 def is_clustered(names: Mapping[str, str]) -> bool:
@@ -151,7 +142,7 @@ def is_clustered(names: Mapping[str, str]) -> bool:
 def spell(name: str, value: Tensor, a: Architecture, layout: Layout) -> dict[str, Tensor]:
     """Write one of our tensors as the family's: bare foreign name -> its piece.
 
-    The way back is `join` on the pieces in this order.
+    Joined in this order, along the one axis on which they are shorter, they are the tensor again.
     """
     if layout is NATIVE:
         return {name: value}
@@ -177,11 +168,3 @@ def spell(name: str, value: Tensor, a: Architecture, layout: Layout) -> dict[str
         table = {theirs: value[:, i : i + 1] for i, theirs in enumerate(names)}
         return {**table, "pos_embed": value[:, 1 + a.parts :]}
     return {bare: value}
-
-
-def join(pieces: list[Tensor]) -> Tensor:
-    """Put the pieces of one of our tensors together again."""
-    first = pieces[0]
-    if len(pieces) == 1 or not first.ndim:
-        return first
-    return torch.cat(pieces, dim=1 if first.ndim == 3 else 0)

@@ -22,15 +22,9 @@ from passreid.checkpoint import layouts
 from passreid.checkpoint.files import Role, is_finite, read_tensors
 from passreid.checkpoint.layouts import Layout
 from passreid.checkpoint.positions import add_camera, parts_from_cls, resize_positions
-from passreid.checkpoint.reading import (
-    PREPROCESSING,
-    SIE_WEIGHT,
-    Reading,
-    interpret,
-    read_card,
-)
+from passreid.checkpoint.reading import SIE_WEIGHT, Reading, interpret, read_card
 from passreid.checkpoint.report import LoadReport, spell_options, spell_out
-from passreid.checkpoint.sources import NATIVE_CARD, locate
+from passreid.checkpoint.sources import NATIVE_CARD, Source, locate
 from passreid.errors import CheckpointError, ModelNotFoundError
 from passreid.model import PartViT
 from passreid.storage import sha256
@@ -89,15 +83,6 @@ class Loaded(NamedTuple):
     report: LoadReport
 
 
-class _Stored(NamedTuple):
-    """A file in our names: float32 tensors, positions on the grid of `architecture`."""
-
-    state: dict[str, Tensor]
-    architecture: Architecture
-    card: ModelCard
-    report: LoadReport
-
-
 def load_checkpoint(
     path: str | Path,
     *,
@@ -125,16 +110,12 @@ def load_checkpoint(
         ConfigError: A model.json that is not valid.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
-    stored = _read(Path(path), given, role=role, hw_ratio=hw_ratio, keep=keep_classifier)
-    report = stored.report
-    if report.assumed:
-        log.warning("%s does not say, so assumed: %s", report.source, report.assumptions)
-    a, final = stored.architecture, stored.card.architecture
-    table = resize_positions(stored.state["vit.pos_embed"], a.grid, final.grid, 1 + a.parts)
-    model = _blank(final).to_empty(device="cpu")
-    model.load_state_dict({**stored.state, "vit.pos_embed": table}, strict=True)
-    resized = None if a.grid == final.grid else (a.grid, final.grid)
-    return Loaded(model.eval(), stored.card, replace(report, resized=resized))
+    loaded = _load(Path(path), given, role=role, hw_ratio=hw_ratio, keep_classifier=keep_classifier)
+    if loaded.report.assumed:
+        log.warning(
+            "%s does not say, so assumed: %s", loaded.report.source, loaded.report.assumptions
+        )
+    return loaded
 
 
 def load_folder(folder: str | Path) -> tuple[PartViT, ModelCard]:
@@ -171,13 +152,13 @@ def initialise(
     """
     a = model.architecture
     hint = {"heads": a.heads, "image_size": a.image_size, "stride": a.stride}
-    stored = _read(Path(path), {}, role=role, hw_ratio=hw_ratio, hint=hint)
-    b = stored.architecture
+    start, card, report = _load(Path(path), {}, role=role, hw_ratio=hw_ratio, hint=hint)
+    b = card.architecture
     for name in ("width", "depth", "heads", "mlp_ratio", "patch_size", "stem"):
         if getattr(a, name) != getattr(b, name):
             theirs, ours = getattr(b, name), getattr(a, name)
             raise CheckpointError(f"{path}: {name} is {theirs}, the model's is {ours}.")
-    state = {name[4:]: t for name, t in stored.state.items() if name.startswith("vit.")}
+    state = start.vit.state_dict()
     initialised = ["neck and classifier: the model's own, none of the file's"]
     if a.parts != b.parts:
         if b.parts or not a.parts:
@@ -188,35 +169,34 @@ def initialise(
         initialised.append(f"{a.parts} part tokens: CLS, placed in their bands")
     state["pos_embed"] = resize_positions(state["pos_embed"], b.grid, a.grid, 1 + a.parts)
     model.vit.load_state_dict(state, strict=True)
-    assumed = {"image_size": b.image_size, "stride": b.stride}
+    input_ = {"image_size": b.image_size, "stride": b.stride}
     return replace(
-        stored.report,
+        report,
         resized=None if a.grid == b.grid else (b.grid, a.grid),
         initialised=tuple(initialised),
-        assumed=assumed if "image_size" in stored.report.assumed else {},
+        assumed=input_ if "image_size" in report.assumed else {},
     )
 
 
-def _read(
+def _load(
     path: Path,
     given: Mapping[str, Any],
     *,
     role: Role,
     hw_ratio: int | None,
-    keep: bool = False,
+    keep_classifier: bool = False,
     hint: Mapping[str, Any] | None = None,
-) -> _Stored:
-    """Read a file or folder strictly; `hint` stands in for a configuration."""
+) -> Loaded:
+    """Read a file or folder strictly and build its model; `hint` stands in for a configuration."""
     source = locate(path)
     contents = read_tensors(source.weights, role=role)
     try:
-        names = layouts.strip(contents.tensors)
+        names, layout = layouts.recognise(contents.tensors)
         tensors = {bare: contents.tensors[name] for bare, name in names.items()}
-        layout = layouts.recognise(names)
         if "sie_embed" not in names and (idle := given.keys() & {"sie_camera", "sie_weight"}):
             raise CheckpointError(f"has no side information (SIE); leave out {', '.join(idle)}.")
         if layout is layouts.NATIVE:
-            reading = read_card(source.card, given, keep_classifier=keep)
+            reading = read_card(source.card, given, keep_classifier=keep_classifier)
         else:
             reading = interpret(
                 names,
@@ -224,33 +204,59 @@ def _read(
                 layout,
                 said=hint or source.said,
                 given=given,
-                claim=source.format == "modelscope",
                 hw_ratio=hw_ratio,
-                keep_classifier=keep,
+                keep_classifier=keep_classifier,
             )
-            table, a = tensors["pos_embed"], reading.stored
-            if "sie_embed" in tensors:
-                weight = given.get("sie_weight", SIE_WEIGHT)
-                table = add_camera(table, tensors["sie_embed"], given.get("sie_camera"), weight)
-            if not layout.split_positions and table.shape[1] == math.prod(a.grid):
-                # Special tokens that are kept out of the table get rows of zeros.
-                table = nn.functional.pad(table, (0, 0, 1 + a.parts, 0))
-            tensors["pos_embed"] = table
+            tensors["pos_embed"] = _join_positions(tensors, reading, layout, given)
         state, aside = _gather(tensors, names, reading.stored, layout)
-        format = source.format if source.format == "modelscope" else layout.name
-        card = source.card or _describe(source.weights, format, reading)
-        card = replace(card, architecture=reading.wanted, **reading.preprocessing)
+        fresh = _add_neck(state, reading.wanted)
+        card = source.card or _describe(source, layout, reading)
+        now = replace(card, architecture=reading.wanted, **reading.preprocessing)
+        same = replace(card, architecture=reading.stored) == now
+        if (card.calibration or card.scores) and not same:
+            now = replace(now, calibration=None, scores={})
+            fresh += ("calibration and scores: none, they are those of the model as stored",)
+        a, final = reading.stored, reading.wanted
+        table = resize_positions(state["vit.pos_embed"], a.grid, final.grid, 1 + a.parts)
+        model = _blank(final).to_empty(device="cpu")
+        model.load_state_dict({**state, "vit.pos_embed": table}, strict=True)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{source.weights}: {error}") from None
     report = LoadReport(
         source=" ".join([str(source.weights), *contents.chosen]),
-        format=format,
+        format=source.format if source.format == "modelscope" else layout.name,
         sha256=sha256(source.weights),
         loaded=len(tensors) - sum(len(group) for group in aside.values()),
         set_aside={**aside, **({_OTHERS: contents.others} if contents.others else {})},
+        resized=None if a.grid == final.grid else (a.grid, final.grid),
+        initialised=fresh,
         assumed=reading.assumed,
     )
-    return _complete(_Stored(state, reading.stored, card, report), source.card)
+    return Loaded(model.eval(), now, report)
+
+
+def _join_positions(
+    tensors: Mapping[str, Tensor], reading: Reading, layout: Layout, given: Mapping[str, Any]
+) -> Tensor:
+    """Return the position table with what a file keeps out of it; the network stays the same."""
+    table, a = tensors["pos_embed"], reading.stored
+    if "sie_embed" in tensors:
+        weight = given.get("sie_weight", SIE_WEIGHT)
+        table = add_camera(table, tensors["sie_embed"], given.get("sie_camera"), weight)
+    if not layout.split_positions and table.shape[1] == math.prod(a.grid):
+        table = nn.functional.pad(table, (0, 0, 1 + a.parts, 0))  # rows of the special tokens
+    return table
+
+
+def _add_neck(state: dict[str, Tensor], wanted: Architecture) -> tuple[str, ...]:
+    """Add the neck that a backbone has not, as new; return what to report."""
+    if "neck.weight" in state:
+        return ()
+    if wanted.feature != "before":
+        raise CheckpointError(f"has no neck, so no feature '{wanted.feature}'.")
+    neck = nn.BatchNorm1d(wanted.neck_width).state_dict()
+    state |= {f"neck.{name}": tensor for name, tensor in neck.items()}
+    return ("neck: new, the file has none",)
 
 
 def _blank(architecture: Architecture) -> PartViT:
@@ -282,7 +288,9 @@ def _gather(
     _check_fit(tensors, names, expected, left)
     state = {}
     for name, pieces in spelled.items():
-        value = layouts.join([tensors[bare] for bare in pieces])
+        parts = [tensors[bare] for bare in pieces]
+        axis = 1 if parts[0].ndim == 3 else 0
+        value = torch.cat(parts, dim=axis) if len(parts) > 1 and parts[0].ndim else parts[0]
         state[name] = value.float() if value.is_floating_point() else value
     return state, aside
 
@@ -318,30 +326,10 @@ def _check_fit(
         raise CheckpointError("does not fit; " + "; ".join(found) + ".")
 
 
-def _complete(stored: _Stored, own: ModelCard | None) -> _Stored:
-    """Add a neck that the file has not, and drop what was measured of another model."""
-    card, fresh = stored.card, []
-    final = card.architecture
-    if "neck.weight" not in stored.state:
-        if final.feature != "before":
-            raise CheckpointError(
-                f"{stored.report.source}: has no neck, so no feature '{final.feature}'."
-            )
-        neck = nn.BatchNorm1d(final.neck_width).state_dict()
-        stored.state.update({f"neck.{name}": tensor for name, tensor in neck.items()})
-        fresh.append("neck: new, the file has none")
-    if own and (card.calibration or card.scores):
-        same = all(getattr(card, key) == getattr(own, key) for key in PREPROCESSING)
-        if final != stored.architecture or not same:
-            card = replace(card, calibration=None, scores={})
-            fresh.append("calibration and scores: none, they are those of the model as stored")
-    return stored._replace(card=card, report=replace(stored.report, initialised=tuple(fresh)))
-
-
-def _describe(weights: Path, format: str, reading: Reading) -> ModelCard:
+def _describe(source: Source, layout: Layout, reading: Reading) -> ModelCard:
     """Describe a foreign file."""
-    description = f"Read from {weights.name} ({format})."
+    path, modelscope = source.weights, source.format == "modelscope"
+    description = f"Read from {path.name} ({source.format if modelscope else layout.name})."
     if reading.assumed:
         description += f" Assumed, as the file does not say: {spell_options(reading.assumed)}."
-    name = weights.parent.name if format == "modelscope" else weights.stem
-    return ModelCard(name=name, description=description)
+    return ModelCard(name=path.parent.name if modelscope else path.stem, description=description)

@@ -45,8 +45,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
     """Read a configuration.json.
 
     Returns:
-        What it says, as arguments of `load_checkpoint`; "heads" is 0, for the published rule, and
-        "test_size" is the (height, width) that the pipeline resizes to.
+        What it says, as arguments of `load_checkpoint`. For `reading.interpret` also "claim",
+        "heads" of 0 for the published rule, and "test_size", to which the pipeline resizes.
 
     Raises:
         CheckpointError: Not a PASS model's configuration, or a value that cannot be.
@@ -65,7 +65,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
     for option in ("MODEL.GEM_POOLING", "MODEL.STEM_CONV"):
         if _look_up(cfg, option):
             raise CheckpointError(f"{path}: {option} is on; no PASS weights exist for it.")
-    said: dict[str, Any] = {"heads": 0, "mean": HALF, "std": HALF, "interpolation": "bilinear"}
+    said: dict[str, Any] = {"claim": True, "heads": 0, "mean": HALF, "std": HALF}
+    said["interpolation"] = "bilinear"
     said["feature"] = "after" if _look_up(cfg, "TEST.NECK_FEAT") == "after" else "before"
     for key, (argument, holds, rule) in _KEYS.items():
         value = _look_up(cfg, key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from passreid.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+ARCHITECTURE = ("heads", "neck", "fusion", "feature", "pooling", "merge")
 PREPROCESSING = ("mean", "std", "interpolation")
 SIE_WEIGHT = 3.0  # of TransReID's published runs
 # Person and vehicle models with overlapping patches were published at these.
@@ -39,26 +39,6 @@ class Reading(NamedTuple):
     assumed: dict[str, Any]
 
 
-class _Input(NamedTuple):
-    """An input size (height, width) and a patch stride."""
-
-    size: Grid
-    stride: Grid
-
-    def grid(self, patch: int) -> Grid:
-        rows, columns = (
-            (side - patch) // step + 1 for side, step in zip(self.size, self.stride, strict=True)
-        )
-        return rows, columns
-
-    def patches(self, patch: int) -> int:
-        """Number of patches; 0 where a side is shorter than one."""
-        return math.prod(max(side, 0) for side in self.grid(patch))
-
-    def __str__(self) -> str:
-        return spell_options({"image_size": self.size, "stride": self.stride})
-
-
 def interpret(
     names: Mapping[str, str],
     shapes: Shapes,
@@ -66,7 +46,6 @@ def interpret(
     *,
     said: Mapping[str, Any],
     given: Mapping[str, Any],
-    claim: bool = False,
     hw_ratio: int | None = None,
     keep_classifier: bool = False,
 ) -> Reading:
@@ -76,9 +55,9 @@ def interpret(
         names: Bare name -> the file's name.
         shapes: By bare name.
         layout: The file's family.
-        said: What a configuration beside the file says, as arguments of `load_checkpoint`.
+        said: What a configuration beside the file says, as arguments of `load_checkpoint`; with
+            "claim", its size must be true, else it is a hint.
         given: What the caller gave; it comes first.
-        claim: Whether the size that the configuration says must be true; else it is a hint.
         hw_ratio: Height over width of the file's patch grid.
         keep_classifier: Give the model the file's identity classifier, where it has one.
 
@@ -87,31 +66,28 @@ def interpret(
             configuration is not true, or several inputs fit the position table.
     """
     facts = deduce(shapes, layout, keep_classifier=keep_classifier)
-    guesses = _guesses(names, shapes, facts)
+    guesses = _guess(names, shapes, facts)
     known = {**said, **given}
     values = {**guesses, **known, "heads": known.get("heads") or guesses["heads"]}
     if not values["heads"]:
         raise CheckpointError(f"width {facts['width']} is no multiple of 64; give heads (--heads).")
-    facts |= {key: values[key] for key in _ARCHITECTURE if key in values}
+    facts |= {key: values[key] for key in ARCHITECTURE if key in values}
     rows = length(shapes, "pos_embed", 3, 1)
     # timm keeps special tokens out of the table in some models; then it has the patches alone.
     special = (0,) if layout.split_positions else (1 + facts["parts"], 0)
     counts = [rows - count for count in special if rows > count]
-    find = _check_claim if claim and "image_size" in said else _find_input
-    stored = find(counts, facts["patch_size"], said, given, hw_ratio)
-    wanted = _Input(given.get("image_size") or stored.size, given.get("stride") or stored.stride)
+    size, stride = _find_input(counts, facts["patch_size"], said, given, hw_ratio)
+    stored = Architecture(**facts, image_size=size, stride=stride)
+    wanted = replace(
+        stored, image_size=given.get("image_size", size), stride=given.get("stride", stride)
+    )
     assumed: dict[str, Any] = {}
-    if wanted.size not in (given.get("image_size"), said.get("image_size")):
-        assumed["image_size"] = wanted.size
+    if wanted.image_size not in (given.get("image_size"), said.get("image_size")):
+        assumed["image_size"] = wanted.image_size
     if "stride" not in known:
         assumed["stride"] = wanted.stride
-    final = Architecture(**facts, image_size=wanted.size, stride=wanted.stride)
-    return Reading(
-        stored=replace(final, image_size=stored.size, stride=stored.stride),
-        wanted=final,
-        preprocessing={key: values[key] for key in PREPROCESSING},
-        assumed=assumed | {key: value for key, value in guesses.items() if key not in known},
-    )
+    assumed |= {key: value for key, value in guesses.items() if key not in known}
+    return Reading(stored, wanted, {key: values[key] for key in PREPROCESSING}, assumed)
 
 
 def read_card(
@@ -132,9 +108,6 @@ def read_card(
         )
     preprocessing = {key: given.get(key, getattr(card, key)) for key in PREPROCESSING}
     return Reading(a, wanted, preprocessing, {})
-
-
-_ARCHITECTURE = ("heads", "neck", "fusion", "feature", "pooling", "merge")
 
 
 def deduce(shapes: Shapes, layout: Layout, *, keep_classifier: bool) -> dict[str, Any]:
@@ -175,7 +148,7 @@ def deduce(shapes: Shapes, layout: Layout, *, keep_classifier: bool) -> dict[str
     return facts
 
 
-def _guesses(names: Mapping[str, str], shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _guess(names: Mapping[str, str], shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Guess what shapes do not show, as published files of the family have it.
 
     "heads" is 0 where no rule is known.
@@ -202,39 +175,41 @@ def _find_input(
     said: Mapping[str, Any],
     given: Mapping[str, Any],
     hw_ratio: int | None,
-) -> _Input:
-    """Find the one input that gives the file's number of patches.
+) -> tuple[Grid, Grid]:
+    """Find the one input size and stride that give the file's number of patches.
 
-    What the caller gives is the file's own input where it fits the number, else a wish.
+    What the caller gives is the file's own where it fits the number, else a wish.
 
     Args:
         counts: Numbers of patches the table may hold, the likely one first.
         patch, said, given, hw_ratio: As in `interpret`.
     """
+    if "claim" in said and "image_size" in said:
+        return _check_claim(counts, patch, said, given)
     hints = [hint for hint in (given, said) if {"image_size", "stride"} & hint.keys()]
     sizes = {*_SIZES, *(hint.get("image_size", _SIZES[0]) for hint in hints)}
     steps = {(step, step) for step in (patch, *_STRIDES) if step <= patch}
     steps |= {hint["stride"] for hint in hints if "stride" in hint}
-    known = [_Input(size, step) for size in sorted(sizes) for step in sorted(steps, reverse=True)]
+    known = [(size, step) for size in sorted(sizes) for step in sorted(steps, reverse=True)]
     for hint in (*hints, {}):
         for count in counts:
             grid = grid_of(count, (hw_ratio,) if hw_ratio else RATIOS)
-            plain = [_Input((grid[0] * patch, grid[1] * patch), (patch, patch))] if grid else []
+            plain = [((grid[0] * patch, grid[1] * patch), (patch, patch))] if grid else []
             fitting = [
-                each
-                for each in dict.fromkeys([*plain, *known])
-                if each.patches(patch) == count
-                and hint.get("image_size") in (None, each.size)
-                and hint.get("stride") in (None, each.stride)
-                and hw_ratio in (None, each.grid(patch)[0] / each.grid(patch)[1])
+                (size, step)
+                for size, step in dict.fromkeys([*plain, *known])
+                if _patches(size, step, patch, hw_ratio) == count
+                and hint.get("image_size") in (None, size)
+                and hint.get("stride") in (None, step)
             ]
             # Of a small image, steps a little shorter than a patch make the same grid.
             if len(fitting) == 1 or (fitting and "image_size" in hint):
                 return fitting[0]
             if fitting:
+                listed = [spell_options({"image_size": a, "stride": b}) for a, b in fitting]
                 raise CheckpointError(
                     f"{count} patch positions fit several inputs; say which one it was trained at: "
-                    f"{' or '.join(map(str, fitting))}. Convert it so before it is resized."
+                    f"{' or '.join(listed)}. Convert it so before it is resized."
                 )
     raise CheckpointError(
         f"{counts[0] if counts else 0} patch positions form no grid of height 2, 3 or 1 times the "
@@ -243,30 +218,34 @@ def _find_input(
     )
 
 
+def _patches(size: Grid, stride: Grid, patch: int, hw_ratio: int | None = None) -> int:
+    """Count the patches of an input; 0 where it is smaller than one, or of another ratio."""
+    rows, columns = (
+        max((side - patch) // step + 1, 0) for side, step in zip(size, stride, strict=True)
+    )
+    return rows * columns if hw_ratio in (None, rows / max(columns, 1)) else 0
+
+
 def _check_claim(
-    counts: Sequence[int],
-    patch: int,
-    said: Mapping[str, Any],
-    given: Mapping[str, Any],
-    hw_ratio: int | None,
-) -> _Input:
+    counts: Sequence[int], patch: int, said: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[Grid, Grid]:
     """Return the input that ModelScope's configuration says, if the weights have its patches."""
-    size = said["image_size"]
+    size, stride = said["image_size"], said.get("stride", (patch, patch))
     if said.get("test_size", size) != size and "image_size" not in given:
         raise CheckpointError(
             f"configuration.json: SIZE_TEST is {said['test_size']}, SIZE_TRAIN {size}; say "
             "image_size, and the positions are resampled."
         )
-    claimed = _Input(size, said.get("stride") or (patch, patch))
-    if claimed.patches(patch) not in counts:
-        real = grid_of(counts[0], (hw_ratio,) if hw_ratio else RATIOS)
+    claimed = _patches(size, stride, patch)
+    if claimed not in counts:
+        real = grid_of(counts[0])
         fits = f", {real[0] * patch}x{real[1] * patch} pixels" if real else ""
         raise CheckpointError(
-            f"configuration.json says {size[0]}x{size[1]} pixels, {claimed.patches(patch)} "
-            f"patches, but the weights have {counts[0]} patch positions{fits}; correct "
-            "INPUT.SIZE_TRAIN, or load the weight file alone with image_size."
+            f"configuration.json says {size[0]}x{size[1]} pixels, {claimed} patches, but the "
+            f"weights have {counts[0]} patch positions{fits}; correct INPUT.SIZE_TRAIN, or load "
+            "the weight file alone with image_size."
         )
-    return claimed
+    return size, stride
 
 
 def length(shapes: Shapes, name: str, axes: int, axis: int) -> int:

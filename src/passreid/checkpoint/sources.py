@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from passreid.card import ModelCard
 from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, read_configuration
-from passreid.errors import CheckpointError, ModelNotFoundError
+from passreid.errors import ModelNotFoundError
 
 NATIVE_CARD = "model.json"
 NATIVE_WEIGHTS = "model.safetensors"
@@ -70,43 +70,35 @@ def locate(path: Path) -> Source:
 def _describe(weights: Path) -> Source:
     """Read what Hugging Face keeps beside a file: timm's pretrained_cfg, transformers' processor.
 
-    Raises:
-        CheckpointError: A mean, standard deviation or size that cannot be.
+    What is not as these write it is passed over; what is then not known is assumed aloud.
     """
     said: dict[str, Any] = {}
-    for name in _HUGGING_FACE:
+    for path in (weights.parent / name for name in _HUGGING_FACE):
         try:
-            values = json.loads((weights.parent / name).read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):  # none there, or another program's
             continue
-        if isinstance(values, dict):
-            nested = values.get("pretrained_cfg")
-            said |= _read_hugging_face(nested if isinstance(nested, dict) else values)
-    try:
-        for key in ("mean", "std", "image_size"):
-            if key in said:
-                number = int if key == "image_size" else float
-                said[key] = tuple(number(value) for value in said[key])
-                if len(said[key]) != (2 if key == "image_size" else 3):
-                    raise ValueError
-    except (TypeError, ValueError):
-        raise CheckpointError(
-            f"{weights.parent}: {' and '.join(_HUGGING_FACE)} give {key} as {said[key]!r}."
-        ) from None
-    return Source(weights, said=said, format="huggingface" if said else "")
+        values = values.get("pretrained_cfg", values) if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            continue
+        size, name = values.get("input_size", values.get("size")), values.get("interpolation")
+        for number, known in _RESAMPLE:
+            name = known if values.get("resample") == number else name
+        if isinstance(size, dict):
+            size = [size.get("height"), size.get("width")]
+        found = {
+            "mean": _numbers(values.get("image_mean", values.get("mean")), 3, float),
+            "std": _numbers(values.get("image_std", values.get("std")), 3, float),
+            "image_size": _numbers(size[-2:] if isinstance(size, list) else None, 2, int),
+            "interpolation": name if name in ("bilinear", "bicubic") else None,
+        }
+        said |= {key: value for key, value in found.items() if value is not None}
+    return Source(weights, said=said)
 
 
-def _read_hugging_face(values: Mapping[str, Any]) -> dict[str, Any]:
-    filters = [name for number, name in _RESAMPLE if values.get("resample") == number]
-    said = {
-        "mean": values.get("image_mean", values.get("mean")),
-        "std": values.get("image_std", values.get("std")),
-        "interpolation": filters[0] if filters else values.get("interpolation"),
-    }
-    if isinstance(size := values.get("input_size"), list):
-        said["image_size"] = size[-2:]
-    elif isinstance(size := values.get("size"), dict) and {"height", "width"} <= size.keys():
-        said["image_size"] = [size["height"], size["width"]]
-    if said["interpolation"] not in ("bilinear", "bicubic"):
-        del said["interpolation"]
-    return {key: value for key, value in said.items() if value is not None}
+def _numbers(value: Any, count: int, kind: type[float]) -> tuple[float, ...] | None:
+    """Return a list of so many positive numbers as a tuple; None for anything else."""
+    if not isinstance(value, list) or len(value) != count:
+        return None
+    known = all(type(each) in (kind, int) and each > 0 for each in value)
+    return tuple(kind(each) for each in value) if known else None
