@@ -27,8 +27,8 @@ from passreid.card import Architecture
 from passreid.errors import CheckpointError
 
 _PREFIX = re.compile(r"^(?:(?:module|backbone|base|_orig_mod|model|net)\.)+")
-HEAD_WIDTH = 64  # of every ViT these files come from, but for the largest
-HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # width -> heads of so400m, huge, giant, gigantic
+_HEAD_WIDTH = 64
+_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # width -> heads of so400m, huge, giant, gigantic
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,11 @@ def recognise(tensors: Iterable[str]) -> tuple[dict[str, str], Layout]:
     if "bottleneck.weight" in names or "patch_embed.conv.0.weight" in names:
         return names, TRANSREID_SSL
     return names, TIMM
+
+
+def usual_heads(width: int) -> int:
+    """Return the heads of published ViTs of a width; 0 where there is no rule."""
+    return _HEADS.get(width, 0 if width % _HEAD_WIDTH else width // _HEAD_WIDTH)
 
 
 def is_clustered(names: Mapping[str, str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD, STEM_STRIDE, Architecture, ModelCard
-from passreid.checkpoint.layouts import HEAD_WIDTH, HEADS, Layout, is_clustered
+from passreid.checkpoint.layouts import Layout, is_clustered, usual_heads
 from passreid.checkpoint.positions import RATIOS, Grid, grid_of
 from passreid.checkpoint.report import spell_options
 from passreid.errors import CheckpointError
@@ -153,9 +153,8 @@ def _guess(names: Mapping[str, str], shapes: Shapes, facts: Mapping[str, Any]) -
 
     "heads" is 0 where no rule is known.
     """
-    width, tuned, clustered = facts["width"], "bottleneck.weight" in shapes, is_clustered(names)
-    heads = HEADS.get(width, 0 if width % HEAD_WIDTH else width // HEAD_WIDTH)
-    guesses: dict[str, Any] = {"heads": heads}
+    tuned, clustered = "bottleneck.weight" in shapes, is_clustered(names)
+    guesses: dict[str, Any] = {"heads": usual_heads(facts["width"])}
     if tuned:
         guesses["feature"] = "normalized" if clustered else "before"
     if "fusion" not in facts:
