@@ -114,7 +114,9 @@ class PartViT(nn.Module):
             for block in earlier:
                 x = block(x)
         read: Tensor = vit.norm(_read_out(last, x, special))
-        return read if self.architecture.pooling != "jpm" else torch.cat([read, self._jigsaw(x)], 1)
+        if self.architecture.pooling == "jpm":
+            read = torch.cat([read, self._jigsaw(x)], dim=1)
+        return read
 
     def _jigsaw(self, x: Tensor) -> Tensor:
         """Return TransReID's four local tokens (B, 4, D) of what the last block takes.
@@ -130,8 +132,9 @@ class PartViT(nn.Module):
         runs = dealt[:, : JPM_BRANCHES * run].unflatten(1, (JPM_BRANCHES, run))
         seen = torch.cat([cls.unsqueeze(1).expand(-1, JPM_BRANCHES, -1, -1), runs], dim=2)
         block, norm = self.jpm
-        local: Tensor = norm(_read_out(block, seen.flatten(0, 1), 1))
-        return local.unflatten(0, (-1, JPM_BRANCHES)).squeeze(2)
+        local: Tensor = norm(_read_out(block, seen.flatten(0, 1), 1))[:, 0]
+        tokens: Tensor = local.unflatten(0, (-1, JPM_BRANCHES))
+        return tokens
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Return all tokens with their positions, (B, 1 + P + N, D)."""

@@ -13,7 +13,7 @@ from PIL import Image
 import passreid
 from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD
 from passreid.checkpoint import initialise, load_checkpoint
-from passreid.errors import CheckpointError, UsageError
+from passreid.errors import CheckpointError, PassreidError, UsageError
 from passreid.model import PartViT
 from tests import plain_vit, seeded, small
 from tests.checkpoint.fabricate import (
@@ -277,6 +277,33 @@ def test_side_information_asks_for_the_camera(tmp_path: Path) -> None:
     torch.save(transreid(plain()), tmp_path / "plain.pth")
     with pytest.raises(CheckpointError, match="has no side information"):
         load_checkpoint(tmp_path / "plain.pth", sie_camera=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stride": (0, 0)}, r"stride is \(0, 0\); give two positive numbers"),
+        ({"stride": 12}, "stride is 12; give two"),
+        ({"image_size": (256,)}, "image_size is .256,.; give two"),
+        ({"imagesize": (64, 32)}, "Unknown option 'imagesize'. Did you mean 'image_size'"),
+        ({"heads": 7}, r"heads \(7\) must divide width"),
+        ({"std": (0.0, 1.0, 1.0)}, "std must be positive"),
+        ({"pooling": "avg_max", "image_size": (64, 48)}, "needs a multiple of 4 patches|avg_max"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    torch.save(transreid(plain(patches=9)), tmp_path / "m.pth")
+    with pytest.raises(PassreidError, match=message):
+        load_checkpoint(tmp_path / "m.pth", **given)
+
+
+def test_lists_are_taken_as_tuples(tmp_path: Path) -> None:
+    torch.save(transreid(plain(patches=192)), tmp_path / "m.pth")
+    given: Any = {"image_size": [256, 192], "mean": [0.1, 0.2, 0.3]}
+    card = load_checkpoint(tmp_path / "m.pth", **given).card
+    assert (card.architecture.grid, card.mean) == ((16, 12), (0.1, 0.2, 0.3))
 
 
 def test_load_passes_what_a_file_does_not_say(tmp_path: Path) -> None:

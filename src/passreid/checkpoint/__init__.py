@@ -13,8 +13,9 @@ average.py     several runs -> one model
 from __future__ import annotations
 
 from passreid.checkpoint.average import average
-from passreid.checkpoint.load import Loaded, Overrides, initialise, load_checkpoint, load_folder
+from passreid.checkpoint.load import Loaded, initialise, load_checkpoint, load_folder
 from passreid.checkpoint.positions import resize_positions
+from passreid.checkpoint.reading import Overrides
 from passreid.checkpoint.report import LoadReport
 from passreid.checkpoint.save import save_as, save_folder
 

@@ -12,17 +12,24 @@ import math
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from passreid.card import Architecture, ModelCard, Pooling
+from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
 from passreid.checkpoint.files import Role, is_finite, read_tensors
 from passreid.checkpoint.layouts import Layout
 from passreid.checkpoint.positions import add_camera, parts_from_cls, resize_positions
-from passreid.checkpoint.reading import SIE_WEIGHT, Reading, interpret, read_card
+from passreid.checkpoint.reading import (
+    SIE_WEIGHT,
+    Overrides,
+    Reading,
+    check_given,
+    interpret,
+    read_card,
+)
 from passreid.checkpoint.report import LoadReport, spell_options, spell_out
 from passreid.checkpoint.sources import NATIVE_CARD, Source, locate
 from passreid.errors import CheckpointError, ModelNotFoundError
@@ -45,34 +52,6 @@ _UNUSED = {
 }
 _OTHERS = "other entries of the file"
 _HEADS = ("bottleneck", "classifier.")
-
-
-class Overrides(TypedDict, total=False):
-    """What a caller may say of a model, over what the file and its configuration say.
-
-    Attributes:
-        image_size: Input (height, width). Where the file's positions fit it, it is the file's own;
-            else they are resampled to it.
-        stride: Step between patches, likewise.
-        heads, neck, fusion, feature, pooling, merge: As in `Architecture`.
-        mean, std, interpolation: As in `ModelCard`.
-        sie_camera: Whose embedding a TransReID model with side information (SIE) adds, from 0.
-        sie_weight: Its factor; 3.0 in the published runs.
-    """
-
-    image_size: tuple[int, int] | None
-    stride: tuple[int, int] | None
-    heads: int | None
-    neck: Literal["multi", "single"] | None
-    fusion: Literal["cat", "mean"] | None
-    feature: Literal["before", "after", "normalized"] | None
-    pooling: Pooling | None
-    merge: int | None
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
-    interpolation: Literal["bilinear", "bicubic"] | None
-    sie_camera: int | None
-    sie_weight: float | None
 
 
 class Loaded(NamedTuple):
@@ -108,8 +87,9 @@ def load_checkpoint(
         CheckpointError: The file is damaged, not safe to read, does not fit, or fits in several
             ways; the message lists them.
         ConfigError: A model.json that is not valid.
+        UsageError: An override that does not exist or cannot be.
     """
-    given = {key: value for key, value in overrides.items() if value is not None}
+    given = check_given(overrides)
     loaded = _load(Path(path), given, role=role, hw_ratio=hw_ratio, keep_classifier=keep_classifier)
     if loaded.report.assumed:
         log.warning(

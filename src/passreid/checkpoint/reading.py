@@ -5,13 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
-from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD, STEM_STRIDE, Architecture, ModelCard
+from passreid.card import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    STEM_STRIDE,
+    Architecture,
+    ModelCard,
+    Pooling,
+)
 from passreid.checkpoint.layouts import Layout, is_clustered, usual_heads
 from passreid.checkpoint.positions import RATIOS, Grid, grid_of
 from passreid.checkpoint.report import spell_options
-from passreid.errors import CheckpointError
+from passreid.config import suggest
+from passreid.errors import CheckpointError, UsageError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -21,6 +30,34 @@ SIE_WEIGHT = 3.0  # of TransReID's published runs
 # Person and vehicle models with overlapping patches were published at these.
 _SIZES = ((256, 128), (384, 128), (256, 192), (384, 192), (256, 256))
 _STRIDES = (14, 12, 10, 8)
+
+
+class Overrides(TypedDict, total=False):
+    """What a caller may say of a model, over what the file and its configuration say.
+
+    Attributes:
+        image_size: Input (height, width). Where the file's positions fit it, it is the file's own;
+            else they are resampled to it.
+        stride: Step between patches, likewise.
+        heads, neck, fusion, feature, pooling, merge: As in `Architecture`.
+        mean, std, interpolation: As in `ModelCard`.
+        sie_camera: Whose embedding a TransReID model with side information (SIE) adds, from 0.
+        sie_weight: Its factor; 3.0 in the published runs.
+    """
+
+    image_size: tuple[int, int] | None
+    stride: tuple[int, int] | None
+    heads: int | None
+    neck: Literal["multi", "single"] | None
+    fusion: Literal["cat", "mean"] | None
+    feature: Literal["before", "after", "normalized"] | None
+    pooling: Pooling | None
+    merge: int | None
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+    interpolation: Literal["bilinear", "bicubic"] | None
+    sie_camera: int | None
+    sie_weight: float | None
 
 
 class Reading(NamedTuple):
@@ -37,6 +74,26 @@ class Reading(NamedTuple):
     wanted: Architecture
     preprocessing: dict[str, Any]
     assumed: dict[str, Any]
+
+
+def check_given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides that were given.
+
+    Raises:
+        UsageError: An unknown name, or a size or stride that is not two positive numbers.
+    """
+    known = list(Overrides.__annotations__)
+    given: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in known:
+            raise UsageError(f"Unknown option '{name}'.{suggest(name, known)}")
+        if value is not None:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    for name in given.keys() & {"image_size", "stride"}:
+        pair = given[name]
+        if not isinstance(pair, tuple) or len(pair) != 2 or min(pair) < 1:
+            raise UsageError(f"{name} is {pair}; give two positive numbers: rows and columns.")
+    return given
 
 
 def interpret(
