@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from passreid.backends import BackendName, Precision, open_network, own_files
-from passreid.embed.embedder import Embedded, Embedder, OnError, Skipped
+from passreid.embed.embedder import Embedder, OnError
+from passreid.embed.result import Embedded, Skipped
 from passreid.hub import resolve
 
 __all__ = ["DEFAULT_MODEL", "Embedded", "Embedder", "OnError", "Skipped", "load"]

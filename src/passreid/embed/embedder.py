@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,6 +18,8 @@ from PIL import Image
 from passreid.backends import F32, Backend
 from passreid.card import ModelCard
 from passreid.embed.boxes import BoxFormat, pixel_boxes
+from passreid.embed.identity import identify
+from passreid.embed.result import Embedded, Skipped
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
 from passreid.inputs import is_one_image
@@ -28,31 +28,6 @@ from passreid.verify import Calibration
 OnError = Literal["raise", "skip"]
 _Pixels = NDArray[np.uint8]
 _AHEAD = 2  # batches that are read while the network works on one
-
-
-class Skipped(NamedTuple):
-    """An image that was left out, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Embeddings, and which images they belong to.
-
-    Attributes:
-        embeddings: (N, D) float32, as the network gives them, not of unit length.
-        indices: (N,) int64 positions of the rows' images in the input, rising.
-        skipped: The images without a row, in order.
-    """
-
-    embeddings: F32
-    indices: NDArray[np.int64]
-    skipped: tuple[Skipped, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,20 +85,7 @@ class Embedder:
         embeddings are averaged with mirrored ones. Backend, precision and the file that the weights
         came from do not count: they change cosines in the third digit at most.
         """
-        weights = getattr(self.network, "weights_digest", None) or self._probe()
-        card = self.card
-        a = replace(card.architecture, num_classes=0)
-        # Without defaults, a field that is new to cards leaves the identities of old ones alone.
-        changed = {f.name: getattr(a, f.name) for f in fields(a) if getattr(a, f.name) != f.default}
-        covered = [weights, changed, card.mean, card.std, card.interpolation]
-        digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{card.name}@{digest}{'+flip' if self.flip else ''}"
-
-    def _probe(self) -> str:
-        """Hash what a network that names no weights makes of an image of noise."""
-        size = (1, *self.card.architecture.image_size, 3)
-        noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-        return hashlib.sha256(self._run_network(noise).tobytes()).hexdigest()
+        return identify(self.network, self.card, flip=self.flip)
 
     @property
     def calibration(self) -> Calibration | None:
