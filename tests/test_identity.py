@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def by_hand(seed: int = 0, **card: Any) -> Embedder:
 def test_hand_built_embedders_of_two_networks_are_two_models() -> None:
     assert by_hand(0).identity == by_hand(0).identity
     assert by_hand(0).identity != by_hand(1).identity
-    assert by_hand(0).identity.startswith("mine@")
+    assert re.fullmatch(r"mine@[0-9a-f]{16}\.[0-9a-f]{8}", by_hand(0).identity)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,12 @@ def test_identity_covers_what_shapes_do_not_show() -> None:
             TorchBackend(model, device="cpu"), replace(by_hand().card, architecture=other)
         )
         assert embedder.identity != by_hand().identity, change
+
+
+def test_identity_follows_a_network_that_is_exchanged(tmp_path: Path) -> None:
+    loaded = passreid.load(small.folder(tmp_path / "m"), backend="torch")
+    other = replace(loaded, network=by_hand(1).network)
+    assert other.source == loaded.source and other.identity != loaded.identity
 
 
 def test_identity_is_the_same_for_every_way_to_run_the_same_weights(tmp_path: Path) -> None:

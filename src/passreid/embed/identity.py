@@ -14,9 +14,13 @@ from passreid.images import normalise
 
 
 def identify(network: Backend, card: ModelCard, *, flip: bool) -> str:
-    """Return a model's name with a digest of what runs: weights, architecture, preprocessing.
+    """Name everything an embedding depends on.
 
     A network that names no weights is told by what it makes of an image of noise.
+
+    Returns:
+        ``name@weights.settings``, with "+flip" where it applies: the card's name, 16 hexadecimal
+        digits of the weights' SHA-256, and 8 of the architecture's and preprocessing's.
 
     Raises:
         CheckpointError: The weights cannot be read.
@@ -27,9 +31,9 @@ def identify(network: Backend, card: ModelCard, *, flip: bool) -> str:
         noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
         pixels = noise if network.normalises else normalise(noise, card.mean, card.std)
         weights = hashlib.sha256(network.run(pixels).tobytes()).hexdigest()
-    a = replace(card.architecture, num_classes=0)
+    a = replace(card.architecture, num_classes=0)  # the classifier embeds nothing
     # Without defaults, a field that is new to cards leaves the identities of old ones alone.
     changed = {f.name: getattr(a, f.name) for f in fields(a) if getattr(a, f.name) != f.default}
-    covered = [weights, changed, card.mean, card.std, card.interpolation]
-    digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{card.name}@{digest}{'+flip' if flip else ''}"
+    text = json.dumps([changed, card.mean, card.std, card.interpolation], sort_keys=True)
+    settings = hashlib.sha256(text.encode()).hexdigest()
+    return f"{card.name}@{weights[:16]}.{settings[:8]}{'+flip' * flip}"
