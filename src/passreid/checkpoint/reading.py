@@ -265,7 +265,8 @@ def _find_input(
                 listed = [spell_options({"image_size": a, "stride": b}) for a, b in fitting]
                 raise CheckpointError(
                     f"{count} patch positions fit several inputs; say which one it was trained at: "
-                    f"{' or '.join(listed)}. Convert it so before it is resized."
+                    f"{' or '.join(listed)}. Before it is resized or trained further, convert it "
+                    "with the right one."
                 )
     raise CheckpointError(
         f"{counts[0] if counts else 0} patch positions form no grid of height 2, 3 or 1 times the "
