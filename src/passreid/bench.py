@@ -101,8 +101,7 @@ def measure_speed(
                 continue
             vectors = folder / f"{backend}-{precision}.npy"
             job = (model, backend, precision, str(batch_size), str(listed), str(vectors))
-            job += (json.dumps(overrides or {}),)
-            done = _in_process("work", *job)
+            done = _in_process("work", *job, json.dumps(overrides or {}))
             if done.returncode:
                 reasons += (done.stderr.strip().splitlines() or ["it ended without a word"])[-1:]
                 continue

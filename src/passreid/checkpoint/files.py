@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from passreid.errors import CheckpointError
+from passreid.storage import check_zip
 
 Role = Literal["auto", "teacher", "student"]
 
@@ -106,7 +107,7 @@ def read_tensors(path: Path, *, role: Role = "auto") -> Contents:
                 f"{path}: damaged or cut short safetensors file ({error}); download it again."
             ) from None
     elif head.startswith((b"PK\x03\x04", b"\x80")):
-        contents = _unwrap(path, _unpickle(path), role)
+        contents = _unwrap(path, _unpickle(path, zipped=head.startswith(b"PK")), role)
     else:
         raise CheckpointError(f"{path}: {_name_kind(path, head)}.")
     if role != "auto" and role not in contents.chosen:
@@ -126,7 +127,7 @@ def _name_kind(path: Path, head: bytes) -> str:
     return "not a weight file (neither safetensors nor a PyTorch file)"
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, *, zipped: bool) -> Any:
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < _SAFE_TORCH:
         raise CheckpointError(
@@ -135,6 +136,8 @@ def _unpickle(path: Path) -> Any:
         )
     inert = [(_Inert, name) for name in _INERT_NAMES]
     try:
+        if zipped:
+            check_zip(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([*inert]):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)

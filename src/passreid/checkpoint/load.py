@@ -202,6 +202,8 @@ def _load(
         model.load_state_dict({**state, "vit.pos_embed": table}, strict=True)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{source.weights}: {error}") from None
+    if source.card:
+        source.card.check_weights(source.weights)
     report = LoadReport(
         source=" ".join([str(source.weights), *contents.chosen]),
         format=source.format if source.format == "modelscope" else layout.name,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cyclopts import CycloptsError
 
-from passreid.cli.app import app, complain
+from passreid.cli.app import app, complain, note
 from passreid.errors import PassreidError
 
 _UNTIL_HEARD = 10.0
@@ -60,10 +60,17 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+class _Notes(logging.Handler):
+    """Prints log records as the command line prints remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
     """Print what a weight file does not say and was assumed, whatever logging is set up."""
-    logger, handler = logging.getLogger("passreid.checkpoint"), logging.StreamHandler(sys.stderr)
+    logger, handler = logging.getLogger("passreid.checkpoint"), _Notes()
     logger.addHandler(handler)
     logger.propagate = False
     try:
