@@ -87,6 +87,7 @@ class Colours:
     """A backend that gives four numbers: the mean of each channel, and of the left half."""
 
     name, device, precision = "colours", "cpu", "float32"
+    weights_digest = "colours"
     normalises, attends = False, True
 
     def __init__(self) -> None:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from passreid.backends import F32, GRAPH, WEIGHTS, variant
 from passreid.backends.graphfile import check_external_data
-from passreid.backends.onnx import PIXELS, OnnxAttention, graph_metadata, stale
+from passreid.backends.onnx import PIXELS, FolderBackend, graph_metadata, stale
 from passreid.card import ModelCard
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVinoBackend(OnnxAttention):
+class OpenVinoBackend(FolderBackend):
     """A compiled network of OpenVINO; threads may share it.
 
     Args:

@@ -18,12 +18,10 @@ from passreid.bulk.work import (
     work_in_processes,
     work_on_ray,
 )
-from passreid.card import ModelCard
 from passreid.config import read_json
-from passreid.embed import DEFAULT_MODEL
+from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, UsageError
 from passreid.gallery.base import Added, Entry, Gallery
-from passreid.hub import resolve, weights_digest
 from passreid.storage import open_parquet
 
 PER_PART = 2048
@@ -125,11 +123,8 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
 
 
 def identify(model: Mapping[str, Any]) -> str:
-    """Name a model as a gallery does: its name, a digest of its weights, "+flip"."""
-    path = resolve(model.get("name_or_path", DEFAULT_MODEL))
-    card = path / "model.json"
-    name = ModelCard.read(card).name if card.exists() else path.stem
-    return f"{name}@{weights_digest(path)}" + ("+flip" if model.get("flip") else "")
+    """Return `Embedder.identity` of the model that options of `passreid.load` describe."""
+    return load(**model).identity
 
 
 def _worked(

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,7 +72,44 @@ console = Console(highlight=False, emoji=False)
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ReadingOptions:
+    """What a weight file does not say of its network; without them it is assumed, and reported.
+
+    Attributes:
+        image_size: Input height and width; positions of another input are resampled to it.
+        stride: Rows and columns between patches.
+        heads: Attention heads.
+        feature: Which side of the neck is the embedding.
+        fusion: How CLS and parts become one embedding.
+        pooling: What stands for the image: CLS, a pooling of the patches, or TransReID's branches.
+        mean: Mean of each RGB channel, of pixels in 0 to 1.
+        std: Standard deviation of each channel.
+        interpolation: How pictures are resized.
+        sie_camera: Camera (from 0) whose embedding a TransReID model with side information adds.
+        sie_weight: Factor of that embedding.
+    """
+
+    image_size: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    heads: int | None = None
+    feature: Literal["before", "after", "normalized"] | None = None
+    fusion: Literal["cat", "mean"] | None = None
+    pooling: Literal["cls", "avg", "max", "avg_max", "gem", "jpm"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    sie_camera: int | None = None
+    sie_weight: float | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return those that were given, as arguments of `load_checkpoint`."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(ReadingOptions))
+        return {name: value for name, value in values if value is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ReadingOptions):
     """Which model embeds, and how.
 
     Attributes:
@@ -103,6 +140,7 @@ class ModelOptions:
             precision=self.precision,
             batch_size=self.batch_size,
             flip=self.flip,
+            **self.overrides(),
         )
 
 

@@ -79,7 +79,7 @@ def calibrate(
             within_cameras=within_cameras,
             progress=not json,
         )
-    _save_calibrated(options.model, embedder.card.with_calibration(calibration), output)
+    _save_calibrated(options, embedder.card.with_calibration(calibration), output)
     if means is not None:
         means.save(output / MEANS)
     _say_calibration(calibration, json=json)
@@ -135,7 +135,7 @@ def _fit_unlabelled(
     )
 
 
-def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
+def _save_calibrated(options: ModelOptions, card: ModelCard, output: Path) -> None:
     """Write a model folder with this card.
 
     Weights, and what was exported from them, are copied: none depends on the calibration.
@@ -143,12 +143,12 @@ def _save_calibrated(model: str, card: ModelCard, output: Path) -> None:
     from passreid.backends import CARD, WEIGHTS, exported
     from passreid.hub import resolve
 
-    source = resolve(model)
+    source = resolve(options.model)
     folder = source.parent if source.name == WEIGHTS else source
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).is_file() or options.overrides():
         from passreid.checkpoint import load_checkpoint, save_folder
 
-        save_folder(load_checkpoint(source).model, card, output)
+        save_folder(load_checkpoint(source, **options.overrides()).model, card, output)
         return
     for file in (folder / WEIGHTS, *exported(folder)):
         storage.copy(file, output / file.name)

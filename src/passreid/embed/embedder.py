@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,8 @@ from PIL import Image
 from passreid.backends import F32, Backend
 from passreid.card import ModelCard
 from passreid.embed.boxes import BoxFormat, pixel_boxes
+from passreid.embed.identity import identify
+from passreid.embed.result import Embedded, Skipped
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
 from passreid.inputs import is_one_image
@@ -25,31 +28,6 @@ from passreid.openset import Calibration
 OnError = Literal["raise", "skip"]
 _Pixels = NDArray[np.uint8]
 _AHEAD = 2  # batches that are read while the network works on one
-
-
-class Skipped(NamedTuple):
-    """An image that was left out, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Embeddings, and which images they belong to.
-
-    Attributes:
-        embeddings: (N, D) float32, as the network gives them, not of unit length.
-        indices: (N,) int64 positions of the rows' images in the input, rising.
-        skipped: The images without a row, in order.
-    """
-
-    embeddings: F32
-    indices: NDArray[np.int64]
-    skipped: tuple[Skipped, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +76,16 @@ class Embedder:
     def attends(self) -> bool:
         """Whether `attend` can show where the model looks."""
         return self.network.attends
+
+    @cached_property
+    def identity(self) -> str:
+        """Name of the model that tells its vectors from those of any other.
+
+        It covers what runs: the weights, the architecture, the preprocessing, and "+flip" where
+        embeddings are averaged with mirrored ones. Backend, precision and the file that the weights
+        came from do not count: they change cosines in the third digit at most.
+        """
+        return identify(self.network, self.card, flip=self.flip)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -293,15 +281,27 @@ class Embedder:
         return Embedded(rows, np.array(indices, np.int64), tuple(skipped))
 
     def _forward(self, batch: NDArray[np.uint8]) -> F32:
-        rows = self._see(batch)
+        rows = self._run_network(batch)
         if self.flip:
-            rows = (rows + self._see(np.ascontiguousarray(batch[:, :, ::-1]))) / np.float32(2)
+            mirrored = np.ascontiguousarray(batch[:, :, ::-1])
+            rows = (rows + self._run_network(mirrored)) / np.float32(2)
         return rows
 
-    def _see(self, batch: NDArray[np.uint8]) -> F32:
-        if self.network.normalises:
-            return self.network.run(batch)
-        return self.network.run(normalise(batch, self.card.mean, self.card.std))
+    def _run_network(self, batch: NDArray[np.uint8]) -> F32:
+        """Normalise pixels (B, H, W, 3) if the network does not, and embed them.
+
+        Raises:
+            EmbeddingError: The network's rows are not as wide as the card says.
+        """
+        card = self.card
+        pixels = batch if self.network.normalises else normalise(batch, card.mean, card.std)
+        rows = self.network.run(pixels)
+        if rows.shape != (len(batch), self.dim):
+            raise EmbeddingError(
+                f"The card '{card.name}' says {self.dim} dimensions, but its network returned "
+                f"{rows.shape[-1]}; load the weights with the card that was saved with them."
+            )
+        return rows
 
 
 def read_crop(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +11,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from passreid.config import plain
 from passreid.embed import Embedder
 from passreid.errors import EmbeddingError, UsageError
 from passreid.gallery.words import LABELS
-from passreid.hub import weights_digest
 from passreid.similarity import F32, unit_rows
 
 GroupBy = Literal["person", "tracklet"]
@@ -265,18 +261,8 @@ FORMAT = 1
 
 
 def identity(embedder: Embedder) -> str:
-    """Name a model so that vectors of two models are never mixed.
-
-    Returns:
-        Its name, a digest of its weights, and "+flip" where embeddings are averaged with mirrored
-        ones. Precision and backend do not count: they change cosines in the third digit at most.
-    """
-    if embedder.source is not None:
-        digest = weights_digest(embedder.source)
-    else:
-        card = json.dumps(plain(embedder.card), sort_keys=True)
-        digest = hashlib.sha256(card.encode()).hexdigest()[:16]
-    return f"{embedder.card.name}@{digest}{'+flip' if embedder.flip else ''}"
+    """Return `Embedder.identity`: a gallery holds vectors of one identity only."""
+    return embedder.identity
 
 
 def unit_vector(embedding: ArrayLike | None, dim: int, name: str) -> F32:
