@@ -7,6 +7,11 @@
 
 `--epochs 4 8` shortens every row to 4 epochs of pre-training and 8 of fine-tuning.
 
+    python benchmarks/study.py ROOT ROOT2 --runs RUNS --cross --recipe recipes/market-tiny.toml
+
+The last one is the cross-domain table: it trains on each set alone and on all together, and scores
+every network on the test people of every set; a run that is finished is not trained again.
+
 ROOT is a labelled set with training people, queries and gallery. A row pre-trains on the training
 crops without their labels (scratch does not), fine-tunes with them, and scores the held-out people;
 a row that was stopped goes on where it was. Rows differ in the number of areas and in nothing else.
@@ -33,6 +38,7 @@ from passreid.data import ReIDDataset
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
 from passreid.pretraining.config import PretrainConfig, PretrainRecipe
 from passreid.ranking import Labels, Metrics, measure
+from passreid.statistics import Interval
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ROWS: dict[str, tuple[int | None, int]] = {
@@ -112,6 +118,34 @@ def score(folder: Path, data: ReIDDataset) -> dict[str, Any]:
     return {name: [float(m.mAP), float(m.rank(1))] for name, m in found.items()}
 
 
+def cross(roots: list[Path], runs: Path, recipe: Path, seed: int, *, epochs: int | None) -> None:
+    """Train on each set alone and on all together; print mAP / Rank-1 on each set's test people."""
+    base = build(FinetuneRecipe, read_toml(recipe), where=str(recipe))
+    base = replace(base, seed=seed, epochs=epochs or base.epochs)
+    tests = [passreid.read_dataset(root) for root in roots]
+    trained_on = [(root,) for root in roots] + ([tuple(roots)] if len(roots) > 1 else [])
+    print(f"{'trained on':<32} " + "  ".join(f"{data.name:>34}" for data in tests))
+    for chosen in trained_on:
+        name = "+".join(root.name for root in chosen)
+        output = runs / f"cross-{name}-{seed}"
+        data = chosen if len(chosen) > 1 else chosen[0]
+        config = FinetuneConfig(data=data, output=output, **vars(base))
+        folder = passreid.finetune(config, resume=True)
+        if folder is None:
+            raise SystemExit(f"Stopped; the same command goes on in {output}.")
+        embedder = passreid.load(folder)
+        cells = []
+        for test in tests:
+            found = passreid.evaluate(embedder, test).intervals
+            cells.append(" / ".join(_percent(found[key]) for key in ("mAP", "rank1")))
+        print(f"{name:<32} " + "  ".join(f"{cell:>34}" for cell in cells), flush=True)
+
+
+def _percent(interval: Interval) -> str:
+    value, low, high = (100 * v for v in interval)
+    return f"{value:.1f} ({low:.1f}–{high:.1f})"
+
+
 def print_table(runs: Path) -> None:
     """Print mean and range over seeds of every row that is finished."""
     results = [json.loads(path.read_text()) for path in sorted(runs.glob("*/scores.json"))]
@@ -136,15 +170,19 @@ def print_table(runs: Path) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("roots", type=Path, nargs="+")
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--row", choices=list(ROWS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, nargs=2, default=(None, None))
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--cross", action="store_true", help="the cross-domain table")
+    parser.add_argument("--recipe", type=Path, default=RECIPES / "study-finetune.toml")
     args = parser.parse_args()
     if args.row:
-        run_row(args.root, args.runs, args.row, args.seed, epochs=tuple(args.epochs))
+        run_row(args.roots[0], args.runs, args.row, args.seed, epochs=tuple(args.epochs))
+    if args.cross:
+        cross(args.roots, args.runs, args.recipe, args.seed, epochs=args.epochs[1])
     if args.table:
         print_table(args.runs)
 

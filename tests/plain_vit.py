@@ -17,6 +17,44 @@ Tensors = Mapping[str, Tensor]
 
 def tokens(t: Tensors, images: Tensor, *, heads: int, stride: tuple[int, int]) -> list[Tensor]:
     """Return the normalised CLS and part tokens, each (B, D)."""
+    x = everything(t, images, heads=heads, stride=stride)
+    count = sum(name in ("cls_token", "part_token1", "part_token2", "part_token3") for name in t)
+    count += t["reg_token"].shape[1] if "reg_token" in t else 0
+    return [x[:, i] for i in range(count)]
+
+
+def everything(t: Tensors, images: Tensor, *, heads: int, stride: tuple[int, int]) -> Tensor:
+    """Return all normalised tokens, CLS first, (B, tokens, D)."""
+    x = before_blocks(t, images, stride=stride)
+    block = 0
+    while f"blocks.{block}.norm1.weight" in t:
+        x = _block(t, f"blocks.{block}.", x, heads)
+        block += 1
+    return _layer_norm(t, "norm", x)
+
+
+def jigsaw(t: Tensors, images: Tensor, *, heads: int, stride: tuple[int, int]) -> list[Tensor]:
+    """Return TransReID's global token and four local ones, each (B, D)."""
+    x = before_blocks(t, images, stride=stride)
+    last = max(int(name.split(".")[1]) for name in t if name.startswith("blocks."))
+    for block in range(last):
+        x = _block(t, f"blocks.{block}.", x, heads)
+    found = [_layer_norm(t, "b1.1", _block(t, "b1.0.", x, heads))[:, 0]]
+    patches = list(x[:, 1:].unbind(1))
+    quarter = len(patches) // 4
+    patches = patches[4:] + patches[:4]
+    if len(patches) % 2:
+        patches.append(patches[-2])
+    half = len(patches) // 2
+    dealt = [patches[i + part] for i in range(half) for part in (0, half)]
+    for run in range(4):
+        seen = torch.stack([x[:, 0], *dealt[run * quarter : (run + 1) * quarter]], dim=1)
+        found.append(_layer_norm(t, "b2.1", _block(t, "b2.0.", seen, heads))[:, 0])
+    return found
+
+
+def before_blocks(t: Tensors, images: Tensor, *, stride: tuple[int, int]) -> Tensor:
+    """Return all tokens with their positions, (B, tokens, D)."""
     x = _stem(t, images)
     scale = 2 if "patch_embed.conv.0.weight" in t else 1
     step = (stride[0] // scale, stride[1] // scale)
@@ -34,12 +72,7 @@ def tokens(t: Tensors, images: Tensor, *, heads: int, stride: tuple[int, int]) -
         x = x + t["pos_embed"]
     else:
         x = torch.cat([x[:, : prefix.shape[1]], x[:, prefix.shape[1] :] + t["pos_embed"]], dim=1)
-    block = 0
-    while f"blocks.{block}.norm1.weight" in t:
-        x = _block(t, f"blocks.{block}.", x, heads)
-        block += 1
-    x = _layer_norm(t, "norm", x)
-    return [x[:, i] for i in range(prefix.shape[1])]
+    return x
 
 
 def embed(

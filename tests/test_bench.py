@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from passreid.backends import matrix_product
@@ -17,6 +18,7 @@ from passreid.cli import run
 from passreid.errors import UsageError
 from passreid.exporting import write_graph
 from tests import small
+from tests.checkpoint import fabricate
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,19 @@ def test_a_row_for_each_mode(folder: Path, crops: list[Path]) -> None:
         assert row.limit is not None and row.limit > 0
     assert rows[0].worst_cosine == pytest.approx(1, abs=1e-6)
     assert 0.99 < rows[1].worst_cosine <= rows[1].mean_cosine < 1
+
+
+@pytest.mark.slow
+def test_a_weight_file_is_measured_as_it_is_said_to_be(tmp_path: Path, crops: list[Path]) -> None:
+    torch.save(fabricate.backbone(patches=192), tmp_path / "m.pth")
+    modes = (("torch", "float32"),)
+    with pytest.raises(UsageError, match="192 patch positions fit several inputs"):
+        measure_speed(str(tmp_path / "m.pth"), modes=modes, crops=crops)
+    options = {"image_size": (256, 192)}
+    rows = measure_speed(
+        str(tmp_path / "m.pth"), modes=modes, crops=crops, batch_size=2, overrides=options
+    )
+    assert [row.backend for row in rows] == ["torch"]
 
 
 @pytest.mark.slow

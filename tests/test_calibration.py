@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import passreid.calibration
-from passreid.calibration import fit_calibration
+from passreid.calibration import fit_calibration, fit_unlabelled
 from passreid.errors import CalibrationError, DatasetError, EmbeddingError
-from passreid.verify import Calibration
+from passreid.openset import Calibration
 
 RESOLUTION = 2 / 2**18
 
@@ -39,6 +39,17 @@ def slow_pairs(rows: Any, pids: Any, camids: Any) -> tuple[list[float], list[flo
         elif pids[i] > 0 and (camids[i] != camids[j] or camids[i] == -1):
             same.append(cosine)
     return same, different
+
+
+def slow_floor(rows: Any, pids: Any) -> float:
+    """The cosine that ten pairs of people reach: each pair's two most similar crops, sorted."""
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    named = np.maximum(pids, 0)
+    closest = {
+        (a, b): float((unit[named == a] @ unit[named == b].T).max())
+        for a, b in itertools.combinations(sorted(set(named.tolist())), 2)
+    }
+    return sorted(closest.values(), reverse=True)[:10][-1]
 
 
 def slow_fit(same: list[float], different: list[float]) -> tuple[float, float]:
@@ -75,12 +86,29 @@ def assert_curves(fitted: Calibration, same: list[float], different: list[float]
         looser = np.mean([d >= point.threshold - shift for d in different])
         assert looser >= point.false_accept_rate - 1 / len(different)
         low, high = (np.mean([s >= point.threshold + d for s in same]) for d in (shift, -shift))
+        assert point.true_accept_rate is not None
         assert low <= point.true_accept_rate <= high
+    assert fitted.equal_error_threshold is not None
     accepts = np.mean([d >= fitted.equal_error_threshold for d in different])
     rejects = np.mean([s < fitted.equal_error_threshold for s in same])
     tolerance = 2 / min(len(same), len(different))
     assert fitted.equal_error_rate == pytest.approx((accepts + rejects) / 2, abs=tolerance)
     assert accepts == pytest.approx(rejects, abs=2 * tolerance)
+
+
+def assert_curve(fitted: Calibration, same: list[float], different: list[float]) -> None:
+    """FMR and FNMR at each threshold, as the pairs themselves give them, and no large steps."""
+    assert fitted.curve is not None
+    thresholds, fmr, fnmr = fitted.curve.thresholds, fitted.curve.fmr, fitted.curve.fnmr
+    shift = RESOLUTION * 1.01
+    for at, false_match, false_non_match in zip(thresholds, fmr, fnmr, strict=True):
+        high, low = (np.mean([d >= at + s for d in different]) for s in (-shift, shift))
+        assert low - 1e-12 <= false_match <= high + 1e-12
+        high, low = (np.mean([d < at + s for d in same]) for s in (shift, -shift))
+        assert low - 1e-12 <= false_non_match <= high + 1e-12
+    assert fmr[0] == 1
+    assert (np.diff(thresholds) > 0).all()
+    assert (np.array(fmr[:-1]) / np.array(fmr[1:]) < 2).all()
 
 
 @pytest.mark.parametrize("block", [64, 2**21])
@@ -98,6 +126,9 @@ def test_the_fit_is_that_of_the_slow_version(block: int, monkeypatch: pytest.Mon
     assert [point.false_accept_rate for point in fitted.points] == [1e-2, 1e-3]
     assert_curves(fitted, same, different)
     assert (fitted.data, fitted.flip) == ("drawn", True)
+    assert_curve(fitted, same, different)
+    assert fitted.curve is not None
+    assert fitted.curve.thresholds[-1] == pytest.approx(slow_floor(rows, pids), abs=RESOLUTION)
 
 
 @settings(max_examples=25, deadline=None)
@@ -128,6 +159,22 @@ def test_without_cameras_every_pair_of_a_person_counts() -> None:
     assert fitted.points[0].threshold == pytest.approx(eleventh, abs=2 * RESOLUTION)
 
 
+def test_pairs_of_two_places_do_not_count() -> None:
+    rows, pids, camids = people(count=12)
+    places = pids % 2  # every other person lives elsewhere
+    fitted = fit_calibration(rows, pids + 1, camids=camids, places=places, data="x")
+    same, different = [], []
+    for place in (0, 1):
+        here = places == place
+        found = slow_pairs(rows[here], pids[here] + 1, camids[here])
+        same += found[0]
+        different += found[1]
+    assert (fitted.same_pairs, fitted.different_pairs) == (len(same), len(different))
+    assert_curves(fitted, same, different)
+    with pytest.raises(DatasetError, match="places must be"):
+        fit_calibration(rows, pids, places=[0], data="x")
+
+
 def test_nobody_is_never_the_same_as_nobody() -> None:
     rows, pids, _ = people(count=4, crops=4)
     fitted = fit_calibration(rows, np.where(pids == 3, -1, pids), data="x")
@@ -138,6 +185,8 @@ def test_nobody_is_never_the_same_as_nobody() -> None:
 def test_people_told_apart_perfectly_give_finite_numbers() -> None:
     rows, pids, _ = people(noise=0.01)
     fitted = fit_calibration(rows, pids, data="x")
+    assert fitted.slope is not None and fitted.intercept is not None
+    assert fitted.equal_error_threshold is not None
     assert np.isfinite([fitted.slope, fitted.intercept]).all()
     assert fitted.equal_error_rate == 0
     same, different = slow_pairs(rows, pids, np.full(len(rows), -1))
@@ -211,3 +260,86 @@ def test_labels_and_embeddings_are_checked() -> None:
     rows[2, 0] = np.nan
     with pytest.raises(EmbeddingError, match="row 2"):
         fit_calibration(rows, [1, 1, 2, 2], data="x")
+
+
+def test_people_listed_in_any_order_give_the_same_curve() -> None:
+    rows, pids, camids = people()
+    order = np.random.default_rng(1).permutation(len(rows))
+    fitted = fit_calibration(rows, pids, camids=camids, data="x")
+    assert fit_calibration(rows[order], pids[order], camids=camids[order], data="x") == fitted
+
+
+def slow_unlabelled(rows: Any, camids: Any) -> list[float]:
+    """Cosines of every pair across two known cameras."""
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return [
+        float(unit[i] @ unit[j])
+        for i, j in itertools.combinations(range(len(rows)), 2)
+        if camids[i] != camids[j] and -1 not in (camids[i], camids[j])
+    ]
+
+
+@pytest.mark.parametrize("block", [64, 2**21])
+def test_without_labels_thresholds_are_those_of_all_pairs_across_cameras(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passreid.calibration, "_BLOCK", block)
+    monkeypatch.setattr(passreid.calibration, "FEWEST_ROWS", 1)
+    rows, _, camids = people()
+    fitted = fit_unlabelled(rows, camids=camids, data="crops", flip=True)
+    cosines = slow_unlabelled(rows, camids)
+    assert fitted.different_pairs == len(cosines)
+    assert [point.false_accept_rate for point in fitted.points] == [1e-2, 1e-3]
+    for point in fitted.points:
+        reached = np.mean([c >= point.threshold + RESOLUTION for c in cosines])
+        assert reached <= point.false_accept_rate
+        looser = np.mean([c >= point.threshold - RESOLUTION for c in cosines])
+        assert looser >= point.false_accept_rate - 1 / len(cosines)
+        assert point.true_accept_rate is None
+    assert fitted.curve is not None
+    # The curve ends where fewer than ten pairs are left.
+    assert fitted.curve.fmr[-1] == pytest.approx(10 / len(cosines), rel=0.2)
+    assert not fitted.labelled
+    assert (fitted.data, fitted.flip, fitted.contamination) == ("crops", True, None)
+
+
+def test_without_labels_the_true_fmr_is_at_most_the_promised_one() -> None:
+    rows, pids, _ = people(count=200, crops=5, noise=1.0)
+    fitted = fit_unlabelled(rows, people=200, data="x")
+    truth = fit_calibration(rows, pids + 1, data="x")
+    for point in fitted.points:
+        rate, share = point.false_accept_rate, 1 / 200
+        assert (rate - share) / (1 - share) - 1e-4 <= truth.fmr(point.threshold) <= rate + 1e-4
+    assert fitted.contamination == 1 / 200
+
+
+def test_few_people_support_no_strict_rate_however_many_crops_they_give() -> None:
+    rows, _, _ = people(count=30, crops=20)
+    rates = [p.false_accept_rate for p in fit_unlabelled(rows, people=30, data="x").points]
+    assert rates == []  # 435 pairs of people: 1e-2 expects four of them
+    rates = [p.false_accept_rate for p in fit_unlabelled(rows, people=50, data="x").points]
+    assert rates == [1e-2]
+
+
+@pytest.mark.parametrize(
+    ("count", "known", "message"),
+    [(3, None, "x has 3 independent pairs: give more crops"), (30, 1, "no impostor pair")],
+)
+def test_crops_without_enough_pairs(count: int, known: int | None, message: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(count, 4))
+    with pytest.raises(CalibrationError, match=message):
+        fit_unlabelled(rows, people=known, data="x")
+    with pytest.raises(DatasetError, match="camids must be"):
+        fit_unlabelled(rows, camids=[1], data="x")
+
+
+def test_a_threshold_that_copies_make_impossible_is_left_out() -> None:
+    rows, pids, camids = people(40, 8)
+    pids, camids = pids + 1, np.abs(camids)
+    # One picture under twelve names: its pairs are 1.3 in a thousand, all at a cosine of 1.
+    rows[::27] = rows[0]
+    fitted = fit_calibration(rows, pids, camids=camids, data="copies", rates=(1e-2, 1e-3))
+    assert [point.false_accept_rate for point in fitted.points] == [1e-2]
+    assert fitted.points[0].threshold < 1
+    with pytest.raises(CalibrationError, match=r"0\.001"):
+        fitted.judge(1.0, false_accept_rate=1e-3)

@@ -48,7 +48,9 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         run([sys.executable, "-W", "error", "-c", body], tmp_path)
 
 
-@pytest.mark.parametrize(("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes(")])
+@pytest.mark.parametrize(
+    ("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes("), ("scores.md", "")]
+)
 def test_the_python_of_a_page_runs(page: str, part: str, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     found = FENCE.findall((ROOT / "docs" / page).read_text())
@@ -95,4 +97,21 @@ def test_recipes_can_be_run(path: Path) -> None:
     elif "pretrain" in path.stem:
         assert build(PretrainRecipe, values, where=path.name).preset == "tiny"
     else:
-        assert build(FinetuneRecipe, values, where=path.name).preset == "tiny"
+        preset = "hybrid" if "hybrid" in path.stem else "tiny"
+        assert build(FinetuneRecipe, values, where=path.name).preset == preset
+
+
+def test_the_page_of_data_sets_states_the_sizes_that_are_checked() -> None:
+    from passreid.data.layouts import LAYOUTS, VARIANTS
+
+    page = (ROOT / "docs" / "datasets.md").read_text()
+    rows = {row[0].strip("` "): row for line in page.splitlines() if (row := line.split("|")[1:-1])}
+    named = {kind: layout.counts for kind, layout in LAYOUTS.items()} | dict(VARIANTS)
+    for kind, counts in named.items():
+        if kind == "cuhk03-np":  # its two variants have the sizes
+            continue
+        cells = [cell.strip() for cell in rows[kind][3:]]
+        for cell, subset in zip(cells, ("train", "query", "gallery"), strict=True):
+            people, images = counts.get(subset, (0, 0))
+            stated = f"{people:,} / {images:,}" if people else f"– / {images:,}"
+            assert cell == (stated if images else "–"), (kind, subset)

@@ -185,11 +185,19 @@ def test_boxes_are_crops() -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [(50, 50, 50, 90), (50, 50, 40, 90), (300, 0, 400, 90), (0, 0, np.nan, 9)]
+    ("box", "reason"),
+    [
+        ((50, 50, 50, 90), "no pixel in a frame of 300 x 200; if it is left, top, width"),
+        ((50, 50, 40, 90), "no pixel in a frame of 300 x 200; if it is left, top, width"),
+        ((300, 0, 400, 90), "no pixel in a frame of 300 x 200$"),
+        ((0, 0, np.nan, 9), "no pixel in a frame of 300 x 200$"),
+        ((10, 10, 13, 90), r"\(10, 10, 13, 90\) has 3 x 80 pixels.*at least 4 on each side"),
+        ((10, 197, 90, 400), "has 80 x 3 pixels in a frame of 300 x 200; a crop needs at least 4"),
+    ],
 )
-def test_a_box_without_pixels_is_named_by_its_row(box: tuple[float, ...]) -> None:
+def test_a_box_without_a_person_is_named_by_its_row(box: tuple[float, ...], reason: str) -> None:
     frame = Image.fromarray(small.picture(3, 200, 300))
-    with pytest.raises(ImageError, match=r"box 1 of <PIL image.*no pixel in a frame of 300 x 200"):
+    with pytest.raises(ImageError, match=rf"box 1 of <PIL image.*{reason}"):
         small.colours().boxes(frame, [(0, 0, 9, 9), box])
 
 
@@ -199,6 +207,40 @@ def test_boxes_of_another_shape_are_refused() -> None:
     for boxes in refused:
         with pytest.raises(UsageError, match=r"\(N, 4\)"):
             small.colours().boxes(frame, boxes)
+
+
+@pytest.mark.parametrize(
+    ("box_format", "boxes"),
+    [
+        ("xywh", [[30, 40, 60, 100], [0, 20, 30, 120]]),
+        ("cxcywh", [[60, 90, 60, 100], [15, 80, 30, 120]]),
+        ("xyxyn", [[0.1, 0.2, 0.3, 0.7], [0, 0.1, 0.1, 0.7]]),
+        ("xywhn", [[0.1, 0.2, 0.2, 0.5], [0, 0.1, 0.1, 0.6]]),
+        ("cxcywhn", [[0.2, 0.45, 0.2, 0.5], [0.05, 0.4, 0.1, 0.6]]),
+    ],
+)
+def test_boxes_are_understood_in_every_format(box_format: Any, boxes: Any) -> None:
+    frame = Image.fromarray(small.picture(3, 200, 300))
+    expected = small.colours().boxes(frame, [[30, 40, 90, 140], [0, 20, 30, 140]])
+    found = small.colours().boxes(frame, np.array(boxes), box_format=box_format)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("box_format", "boxes", "reason"),
+    [
+        ("xyxy", [[0.1, 0.2, 0.6, 0.95], [0.4, 0.1, 0.9, 0.8]], "say box_format='xyxyn'"),
+        ("xyxy", [[-0.02, 0.0, 0.5, 1.03]], "say box_format='xyxyn'"),
+        ("xywh", [[0.1, 0.2, 0.3, 0.4]], "say box_format='xywhn'"),
+        ("xyxyn", [[10, 20, 60, 150]], "look like pixels.*say box_format='xyxy'"),
+        ("cxcywhn", [[0.5, 0.5, 0.2, 0.4], [60, 90, 60, 100]], "say box_format='cxcywh'"),
+        ("corners", [[10, 20, 60, 150]], "use one of xyxy, xywh, cxcywh, xyxyn"),
+    ],
+)
+def test_boxes_in_another_unit_are_refused(box_format: Any, boxes: Any, reason: str) -> None:
+    frame = Image.fromarray(small.picture(3, 200, 300))
+    with pytest.raises(UsageError, match=reason):
+        small.colours().boxes(frame, boxes, box_format=box_format)
 
 
 def test_the_card_chooses_the_filter() -> None:

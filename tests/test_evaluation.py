@@ -14,8 +14,9 @@ from PIL import Image
 from rich.console import Console
 
 from passreid.calibration import fit_calibration
+from passreid.centring import CameraMeans
 from passreid.data import ReIDDataset, Sample
-from passreid.errors import CalibrationError, DatasetError, ImageError
+from passreid.errors import CalibrationError, DatasetError, ImageError, UsageError
 from passreid.evaluation import calibrate, evaluate
 from passreid.ranking import Labels, measure
 from passreid.report import Report
@@ -226,6 +227,29 @@ def test_bars_are_drawn_where_they_are_asked_for(
     assert capsys.readouterr().err
 
 
+def test_open_set_search_leaves_each_person_out_once(dataset: ReIDDataset) -> None:
+    report = evaluate(small.colours(), dataset)
+    found = report.identification
+    assert found is not None
+    assert (found.searches, found.people) == (5, 5)
+    scores = report.query.rows @ report.gallery.rows.T
+    scores /= np.linalg.norm(report.query.rows, axis=1)[:, None]
+    scores /= np.linalg.norm(report.gallery.rows, axis=1)
+    same = report.query.pids[:, None] == report.gallery.pids
+    strangers = np.where(same, -1, scores).max(axis=1)[:5]
+    assert found.fpir[0] == 1 and found.cosines[0] == pytest.approx(strangers.min(), abs=1e-6)
+    assert evaluate(small.colours(), dataset, rerank=True).identification is None
+
+
+def test_a_gallery_of_one_person_has_no_search_for_an_absent_one(dataset: ReIDDataset) -> None:
+    gallery = tuple(s for s in dataset.gallery if s.pid == 1)
+    alone = evaluate(small.colours(), replace(dataset, query=dataset.query[:1], gallery=gallery))
+    assert alone.identification is None
+    values = json.loads(json.dumps(alone.to_json(), allow_nan=False))
+    assert values["tpir"] == {"0.01": None, "0.05": None, "0.1": None}
+    assert values["det"]["identification"] is None
+
+
 def test_the_ranking_is_there_for_sheets(dataset: ReIDDataset) -> None:
     report = evaluate(small.colours(), dataset)
     ranking = report.ranking(top_k=4)
@@ -267,6 +291,20 @@ def test_the_pairs_of_a_report_are_those_of_calibrate(dataset: ReIDDataset) -> N
     assert calibrate(small.colours(flip=True), dataset).flip is True
 
 
+def test_people_of_several_sets_are_never_one(dataset: ReIDDataset, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    copies = [drawn(folder, s.path.stem, s.pid, s.camid) for s in dataset.gallery]
+    other = replace(dataset, root=folder, query=tuple(copies[:6]), gallery=tuple(copies[6:]))
+    first, second = (calibrate(small.colours(), each) for each in (dataset, other))
+    both = calibrate(small.colours(), [dataset, other])
+    assert both.same_pairs == first.same_pairs + second.same_pairs
+    assert both.different_pairs == first.different_pairs + second.different_pairs
+    assert both.data == f"{first.data} and {second.data}"
+    with pytest.raises(UsageError, match="one set at a time"):
+        calibrate(small.colours(), [dataset, other], centre_on=CameraMeans(4))
+
+
 def test_a_file_listed_twice_is_no_pair(dataset: ReIDDataset) -> None:
     unknown = [replace(s, camid=-1) for s in (*dataset.gallery, *dataset.query)]
     twice = replace(dataset, query=tuple(unknown[-6:]), gallery=tuple(unknown))
@@ -304,3 +342,43 @@ def test_too_few_pairs_leave_the_ranking_figures(dataset: ReIDDataset) -> None:
     assert values["equal_error_rate"] is None
     assert values["true_accept_rates"] == {}
     assert values["mAP"] == report.mAP
+
+
+def test_copies_are_named_by_what_they_spoil(dataset: ReIDDataset, tmp_path: Path) -> None:
+    def copied(sample: Sample, name: str, **labels: int) -> Sample:
+        path = tmp_path / name
+        path.write_bytes(sample.path.read_bytes())
+        return replace(sample, path=path, **labels)
+
+    query, gallery = dataset.query, dataset.gallery
+    spoiled = replace(
+        dataset,
+        query=(*query, copied(gallery[0], "leak.png", camid=7)),
+        gallery=(
+            *gallery,
+            copied(gallery[1], "again.png", camid=8),
+            copied(gallery[2], "wrong.png", pid=99),
+        ),
+    )
+    notes = evaluate(small.colours(), spoiled).notes
+    assert [line for line in notes if "leak.png" in line and "copied from the gallery" in line]
+    assert [line for line in notes if "again.png" in line and "more than once" in line]
+    assert [line for line in notes if "wrong.png" in line and "different people" in line]
+
+
+def test_a_calibration_counts_copies_once_and_contradictions_not_at_all(
+    dataset: ReIDDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = dataset.gallery[0]
+    for name in ("twin.png", "wrong.png"):
+        (tmp_path / name).write_bytes(first.path.read_bytes())
+    twin = replace(first, path=tmp_path / "twin.png", camid=9)
+    wrong = replace(first, path=tmp_path / "wrong.png", pid=99)
+    plain = calibrate(small.colours(), dataset)
+    copies = calibrate(small.colours(), replace(dataset, gallery=(*dataset.gallery, twin)))
+    assert copies.same_pairs == plain.same_pairs
+    assert copies.different_pairs == plain.different_pairs
+    assert "1 copies left out" in copies.data and "twin.png" in caplog.text
+    spoiled = calibrate(small.colours(), replace(dataset, gallery=(*dataset.gallery, wrong)))
+    assert spoiled.different_pairs < plain.different_pairs
+    assert "wrong.png" in caplog.text

@@ -97,7 +97,16 @@ class TestPlaces:
             resolve(name)
 
     @pytest.mark.parametrize(
-        "name", ["hf:one", "modelscope:a/b/c", "hf:a/..b", "hf:a/b@", "hf:a/b@x/y"]
+        "name",
+        [
+            "hf:one",
+            "modelscope:a/b/c",
+            "hf:a/..b",
+            "hf:a/b@",
+            "hf:a/b@x/y",
+            "hf:a/b/../c.pth",
+            "modelscope:a/b/c.pth",
+        ],
     )
     def test_malformed_ids(self, name: str) -> None:
         with pytest.raises(ModelNotFoundError, match=r"expected (hf|modelscope):owner/name"):
@@ -302,6 +311,14 @@ class TestHuggingFace:
             "optimizer.pt",
             "rng_state_0.pth",
         ],
+        "many/models": [
+            "README.md",
+            "small/model.pth",
+            "small/config.json",
+            "small/optimizer.pt",
+            "base/model.pth",
+            "base/model.safetensors",
+        ],
     }
 
     @pytest.fixture
@@ -317,6 +334,7 @@ class TestHuggingFace:
                 if any(fnmatch(name, pattern) for pattern in options.get("ignore_patterns", ())):
                     continue
                 if any(fnmatch(name, pattern) for pattern in options["allow_patterns"]):
+                    (tmp_path / "snapshot" / name).parent.mkdir(exist_ok=True)
                     (tmp_path / "snapshot" / name).touch()
             return str(tmp_path / "snapshot")
 
@@ -349,6 +367,24 @@ class TestHuggingFace:
         self, calls: list[Any], name: str, fetched: set[str]
     ) -> None:
         assert {file.name for file in resolve(name).iterdir()} == fetched
+
+    @pytest.mark.parametrize("prefix", ["", "hf:"])
+    def test_one_file_of_a_folder_is_fetched_alone(
+        self, calls: list[Any], tmp_path: Path, prefix: str
+    ) -> None:
+        found = resolve(f"{prefix}many/models/small/model.pth@v1")
+        assert found == tmp_path / "snapshot" / "small" / "model.pth"
+        assert leftovers(tmp_path / "snapshot") == ["small/config.json", "small/model.pth"]
+        assert calls[0]["revision"] == "v1"
+
+    def test_a_repository_of_folders_asks_for_one_file(
+        self, calls: list[Any], tmp_path: Path
+    ) -> None:
+        with pytest.raises(ModelNotFoundError, match=r"no weight file at its top .*folder/file"):
+            resolve("many/models")
+        assert not leftovers(tmp_path / "snapshot")
+        with pytest.raises(ModelNotFoundError, match=r"has no small/other\.pth on Hugging Face"):
+            resolve("many/models/small/other.pth")
 
     def test_a_file_of_another_precision_is_fetched_when_it_is_asked_for(
         self, calls: list[Any]

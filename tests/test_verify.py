@@ -16,7 +16,9 @@ from hypothesis.extra import numpy as hnp
 
 from passreid.card import Architecture, ModelCard
 from passreid.errors import CalibrationError, ConfigError, EmbeddingError
-from passreid.verify import Calibration, OperatingPoint, cosine, same_person
+from passreid.hub import MODELS
+from passreid.openset import Calibration, OperatingPoint
+from passreid.verify import cosine, same_person
 from tests import small
 
 CALIBRATION = Calibration(
@@ -156,6 +158,12 @@ def test_flip_must_be_that_of_the_calibration() -> None:
         same_person("a", "b", small.colours(card=card, flip=True))
 
 
+def test_the_bundled_calibration_is_marked_as_the_models() -> None:
+    for folder in MODELS.iterdir():
+        card = ModelCard.read(folder / "model.json")
+        assert card.calibration is None or card.calibration.origin == "model"
+
+
 def test_a_calibration_survives_the_card() -> None:
     card = ModelCard(name="x", calibration=CALIBRATION)
     assert ModelCard.from_mapping(json.loads(card.to_json()), where="x").calibration == CALIBRATION
@@ -167,3 +175,11 @@ def test_a_card_with_a_number_that_is_none_is_refused(constant: float, tmp_path:
     path.write_text(ModelCard(name="x", calibration=replace(CALIBRATION, slope=constant)).to_json())
     with pytest.raises(ConfigError, match=r"model\.json: not valid JSON: .* is no number"):
         ModelCard.read(path)
+
+
+def test_identical_rows_have_identical_cosines() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((67, 384)).astype(np.float32)
+    rows[[3, 30, 66]] = rows[7]
+    for table in (cosine(rows[7] + 0.5, rows), cosine(rows, rows[7] + 0.5)):
+        assert len({*table[[3, 7, 30, 66]].tolist()}) == 1

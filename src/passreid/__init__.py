@@ -24,19 +24,20 @@ if TYPE_CHECKING:
     from passreid.finetuning.config import FinetuneConfig
     from passreid.finetuning.run import finetune
     from passreid.gallery import open_gallery
+    from passreid.openset import Calibration, Verdict
     from passreid.pretraining.config import PretrainConfig
     from passreid.pretraining.run import pretrain
     from passreid.ranking import Labels, Metrics, Ranking, measure, rank
     from passreid.report import Report
     from passreid.reranking import rerank
-    from passreid.verify import Calibration, Verdict, cosine, same_person
+    from passreid.verify import cosine, same_person
 
 __version__ = "0.1.0"
 
 # Public name -> the module it comes from.
 _HOMES = {
     "AdaptConfig": "adapting.config",
-    "Calibration": "verify",
+    "Calibration": "openset",
     "Embedded": "embed",
     "Embedder": "embed",
     "FinetuneConfig": "finetuning.config",
@@ -49,7 +50,7 @@ _HOMES = {
     "ReIDDataset": "data",
     "Report": "report",
     "Sample": "data",
-    "Verdict": "verify",
+    "Verdict": "openset",
     "adapt": "adapting.run",
     "calibrate": "evaluation",
     "cosine": "verify",

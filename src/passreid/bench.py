@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def measure_speed(
     count: int = 128,
     batch_size: int = 32,
     crops: Sequence[Path] = (),
+    overrides: Mapping[str, Any] | None = None,
 ) -> list[Speed]:
     """Measure a model in every mode that is installed and can run it; modes that cannot are absent.
 
@@ -81,6 +82,7 @@ def measure_speed(
         count: Crops in each measurement.
         batch_size: Crops the network sees at a time.
         crops: Pictures to embed instead of drawn ones.
+        overrides: What a weight file does not say, as `embed.load` takes it.
 
     Raises:
         UsageError: No mode can run here; says why the first installed one cannot.
@@ -99,7 +101,7 @@ def measure_speed(
                 continue
             vectors = folder / f"{backend}-{precision}.npy"
             job = (model, backend, precision, str(batch_size), str(listed), str(vectors))
-            done = _in_process("work", *job)
+            done = _in_process("work", *job, json.dumps(overrides or {}))
             if done.returncode:
                 reasons += (done.stderr.strip().splitlines() or ["it ended without a word"])[-1:]
                 continue
@@ -131,10 +133,13 @@ def _in_process(function: str, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def work(model: str, backend: str, precision: str, batch: str, listed: str, vectors: str) -> None:
+def work(
+    model: str, backend: str, precision: str, batch: str, listed: str, vectors: str, overrides: str
+) -> None:
     """Measure one mode and print it as JSON; runs in a process of its own."""
+    options = {"backend": backend, "precision": precision, **json.loads(overrides)}
     try:
-        fields = _measure(model, backend, precision, int(batch), Path(listed), Path(vectors))
+        fields = _measure(model, options, int(batch), Path(listed), Path(vectors))
     except PassreidError as error:
         sys.exit(str(error))
     sys.stdout.write(json.dumps(fields))
@@ -146,10 +151,9 @@ def work_products(rows: str, inner: str, columns: str, precision: str) -> None:
 
 
 def _measure(
-    model: str, backend: str, precision: str, batch_size: int, listed: Path, vectors: Path
+    model: str, options: dict[str, Any], batch_size: int, listed: Path, vectors: Path
 ) -> dict[str, Any]:
     """Return the fields of `Speed` that are measured, and what the limit is worked out from."""
-    options: dict[str, Any] = {"backend": backend, "precision": precision}
     embedder = load(model, device="cpu", batch_size=batch_size, **options)
     paths = json.loads(listed.read_text())
     embedder(paths[:batch_size])
@@ -243,13 +247,12 @@ def _draw(folder: Path, count: int) -> list[Path]:
     """Draw crops, of 64 x 128 pixels as detectors cut them, and save them as JPEG."""
     from PIL import Image
 
-    from passreid.data.people import random_people
-    from passreid.data.street import draw_crop, random_camera
+    from passreid.data.drawing import draw_crop, random_camera, random_people
 
     rng = np.random.default_rng(0)
     people = random_people(8, rng)
     camera = random_camera(0, rng)
-    drawn = [draw_crop(person, camera, rng, occluded=False) for person in people]
+    drawn = [draw_crop(person, camera, rng) for person in people]
     paths: Iterable[Path] = (folder / f"{number}.jpg" for number in range(count))
     kept = []
     for number, path in enumerate(paths):

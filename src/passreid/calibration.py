@@ -1,15 +1,20 @@
-"""Fit a `Calibration`: what a model's cosines mean, from every usable pair of a labelled set."""
+"""Fit a `Calibration`: what a model's cosines mean, from every usable pair of a set of crops.
+
+fit_calibration(embeddings, pids, data=…)   with identities: FMR, FNMR and probability
+fit_unlabelled(embeddings, data=…)          without: FMR alone
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passreid.errors import CalibrationError, DatasetError
+from passreid.openset import Calibration, Curve, OperatingPoint
 from passreid.similarity import FEWEST_ROWS, unit_rows
-from passreid.verify import Calibration, OperatingPoint
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -18,6 +23,10 @@ UNKNOWN_CAMERA = -1
 RATES = (1e-2, 1e-3, 1e-4)
 # A rate is measured when so many false accepts are expected; with fewer, the threshold is chance.
 _EXPECTED_ACCEPTS = 10
+# Pictures of two people are alike all together, so the curve ends where fewer pairs of people than
+# this reach a threshold, however many pairs of pictures do.
+_FEWEST_PEOPLE_PAIRS = 10
+_PER_DECADE = 10
 # Cosines are counted in bins of 2 / 262144 = 7.6e-6, the resolution of every threshold: features
 # before the neck share a large mean, so all of their cosines may lie within a hundredth of 1.
 _BINS = 2**18
@@ -31,15 +40,16 @@ def fit_calibration(
     pids: ArrayLike,
     *,
     camids: ArrayLike | None = None,
+    places: ArrayLike | None = None,
     data: str,
     flip: bool = False,
     rates: tuple[float, ...] = RATES,
 ) -> Calibration:
-    """Fit probability and thresholds on every usable pair of a labelled set.
+    """Fit probability, thresholds and error rates on every usable pair of a labelled set.
 
-    Same-person pairs have one positive pid and two cameras (or a camera that is unknown): two crops
-    of one camera are mostly neighbouring frames, which would flatter the model. Different-person
-    pairs have two pids; pid 0 and below are people nobody named, so they pair with named ones only.
+    Genuine pairs have one positive pid and two cameras (or a camera that is unknown): two crops of
+    one camera are mostly neighbouring frames, which would flatter the model. Impostor pairs have
+    two pids; pid 0 and below are people nobody named, so they pair with named ones only.
     The logistic is the maximum of the likelihood with both kinds weighted alike and Platt's
     smoothed targets (Platt 1999), which keep it finite where no pair is on the wrong side.
 
@@ -47,22 +57,25 @@ def fit_calibration(
         embeddings: (N, D), normalised or not.
         pids: (N,) integers.
         camids: (N,) integers, -1 for unknown; None means all unknown.
+        places: (N,) integers; pairs of two places do not count, as nobody searches across them and
+            they are less alike. None means one place.
         data: Name of the set, for people.
         flip: How the embeddings were made.
-        rates: False-accept rates to find thresholds for, loosest first. A rate is left out where
-            fewer than 10 false accepts are expected, as too few pairs cannot measure it.
+        rates: FMRs to find thresholds for, loosest first. A rate is left out where the pairs
+            cannot support it: fewer than 10 false accepts are expected, or so many pairs share one
+            cosine that no threshold comes within half of the rate.
 
     Raises:
         EmbeddingError: Embeddings that are not (N, D) finite numbers.
         DatasetError: Labels of other lengths.
-        CalibrationError: No pair of one kind, or same-person pairs are no more alike than others.
+        CalibrationError: No pair of one kind, or genuine pairs are no more alike than impostors.
     """
     rows = unit_rows(embeddings, "embeddings")
     people = np.maximum(_labels("pids", pids, len(rows)), 0)  # nobody named: all alike
-    cameras = _labels(
-        "camids", np.full(len(rows), UNKNOWN_CAMERA) if camids is None else camids, len(rows)
-    )
-    different, same = _count_pairs(rows, people, cameras)
+    where = np.zeros(len(rows), np.int64) if places is None else places
+    where = _labels("places", where, len(rows))
+    pairs = _count_pairs(rows, people, _cameras(camids, len(rows)), where)
+    same, different = pairs.genuine, pairs.impostor
     if not same.sum() or not different.sum():
         kind = "one person by two cameras" if not same.sum() else "two different people"
         raise CalibrationError(f"{data} has no pair of {kind}, so nothing can be calibrated.")
@@ -72,21 +85,96 @@ def fit_calibration(
             f"On {data} crops of one person are no more alike than those of different people: "
             "this model does not fit these images, or their labels are wrong."
         )
-    accepts, true_accepts = _tail(different), _tail(same)
-    gap = np.abs(accepts - (1 - true_accepts))
+    fmr, tmr = _tail(different), _tail(same)
+    gap = np.abs(fmr - (1 - tmr))
     nearest = np.flatnonzero(gap == gap.min())
     equal = nearest[len(nearest) // 2]
     return Calibration(
         slope=slope,
         intercept=intercept,
-        points=tuple(_points(accepts, true_accepts, rates, int(different.sum()))),
-        equal_error_rate=float(accepts[equal] + 1 - true_accepts[equal]) / 2,
+        points=tuple(_points(fmr, tmr, rates, int(different.sum()))),
+        equal_error_rate=float(fmr[equal] + 1 - tmr[equal]) / 2,
         equal_error_threshold=float(_EDGES[equal]),
         same_pairs=int(same.sum()),
         different_pairs=int(different.sum()),
         data=data,
         flip=flip,
+        curve=_curve(fmr, tmr, last=pairs.supported),
     )
+
+
+def fit_unlabelled(
+    embeddings: ArrayLike,
+    *,
+    camids: ArrayLike | None = None,
+    people: int | None = None,
+    data: str,
+    flip: bool = False,
+    rates: tuple[float, ...] = RATES,
+) -> Calibration:
+    """Fit thresholds at false match rates on crops without identities.
+
+    Every pair counts as an impostor pair; of crops with known cameras only pairs across two
+    cameras do, as searches compare those. With P people seen equally often one pair in P is
+    genuine. Genuine pairs can only raise the share of pairs above a threshold, so a threshold
+    promised for an FMR of f has an FMR of at most f, and of at least (f - 1 / P) / (1 - 1 / P).
+
+    Args:
+        embeddings: (N, D), normalised or not.
+        camids: (N,) integers, -1 for unknown; None means all unknown.
+        people: P, about how many people the crops show, for the lower end and the number of
+            independent pairs, P (P - 1) / 2; None leaves the lower end open.
+        data: Name of the crops, for people.
+        flip: How the embeddings were made.
+        rates: FMRs to find thresholds for, loosest first. A rate is left out where fewer than 10
+            of the independent pairs are expected to reach its threshold.
+
+    Raises:
+        EmbeddingError: Embeddings that are not (N, D) finite numbers.
+        DatasetError: Cameras of another length.
+        CalibrationError: No usable pair, or fewer than two people.
+    """
+    rows = unit_rows(embeddings, "embeddings")
+    cameras = _cameras(camids, len(rows))
+    if people is not None and people < 2:
+        raise CalibrationError(f"Crops of {people} people have no impostor pair.")
+    several = len(np.unique(cameras[cameras != UNKNOWN_CAMERA])) > 1
+    counts = np.zeros(_BINS + 1, np.int64)
+    step = max(FEWEST_ROWS, _BLOCK // len(rows))
+    for start in range(0, len(rows), step):
+        place = _bins(rows[start : start + step], rows[start:])
+        if several:
+            one, other = cameras[start : start + step, None], cameras[start:]
+            place[(one == other) | (one == UNKNOWN_CAMERA) | (other == UNKNOWN_CAMERA)] = 0
+        counts += np.bincount(place.ravel(), minlength=_BINS + 1)
+    pairs = int(counts[1:].sum())
+    independent = pairs if people is None else min(pairs, people * (people - 1) // 2)
+    if independent < _EXPECTED_ACCEPTS:
+        raise CalibrationError(f"{data} has {independent} independent pairs: give more crops.")
+    fmr = _tail(counts[1:])
+    last = int(np.flatnonzero(fmr * independent >= _EXPECTED_ACCEPTS)[-1])
+    return Calibration(
+        points=tuple(_points(fmr, None, rates, independent)),
+        different_pairs=pairs,
+        data=data,
+        flip=flip,
+        curve=_curve(fmr, None, last=last),
+        contamination=None if people is None else 1 / people,
+    )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Histograms (_BINS,) of cosines, and the last edge that enough pairs of people reach."""
+
+    impostor: I64
+    genuine: I64
+    supported: int
+
+
+def _cameras(camids: ArrayLike | None, length: int) -> I64:
+    unknown = np.full(length, UNKNOWN_CAMERA)
+    return _labels("camids", unknown if camids is None else camids, length)
 
 
 def _labels(name: str, values: ArrayLike, length: int) -> I64:
@@ -96,31 +184,48 @@ def _labels(name: str, values: ArrayLike, length: int) -> I64:
     return array.astype(np.int64)
 
 
-def _count_pairs(rows: NDArray[np.float32], people: I64, cameras: I64) -> tuple[I64, I64]:
-    """Histograms (_BINS,) of the cosines of different-person and of same-person pairs i < j."""
-    every, alike, same = np.zeros((3, _BINS), np.int64)
+def _count_pairs(rows: NDArray[np.float32], people: I64, cameras: I64, places: I64) -> _Pairs:
+    """Count the cosines of impostor and of genuine pairs i < j of one place."""
+    order = np.argsort(people, kind="stable")
+    rows, people, cameras, places = rows[order], people[order], cameras[order], places[order]
+    firsts = np.flatnonzero(np.diff(people, prepend=people[0] - 1))
+    # Bins count from 1 here; 0 is no pair.
+    every, alike, same = np.zeros((3, _BINS + 1), np.int64)
+    closest = np.zeros((len(firsts), len(firsts)), np.int64)  # highest bin of each two people
     step = max(FEWEST_ROWS, _BLOCK // len(rows))
     for start in range(0, len(rows), step):
-        place = _places(rows[start : start + step], rows[start:])
-        every += np.bincount(place.ravel(), minlength=_BINS + 1)[:-1]
-        i, j = np.nonzero(people[start : start + step, None] == people[start:])
+        stop = min(start + step, len(rows))
+        place = _bins(rows[start:stop], rows[start:])
+        place[places[start:stop, None] != places[start:]] = 0
+        every += np.bincount(place.ravel(), minlength=_BINS + 1)
+        i, j = np.nonzero(people[start:stop, None] == people[start:])
         counted = place[i, j]
-        alike += np.bincount(counted, minlength=_BINS + 1)[:-1]
+        alike += np.bincount(counted, minlength=_BINS + 1)
         one, other = cameras[start + i], cameras[start + j]
         usable = (people[start + i] > 0) & ((one != other) | (one == UNKNOWN_CAMERA))
-        same += np.bincount(counted[usable], minlength=_BINS + 1)[:-1]
-    return every - alike, same
+        same += np.bincount(counted[usable], minlength=_BINS + 1)
+        place[i, j] = 0
+        here = np.searchsorted(firsts, [start, stop - 1], side="right") - 1
+        columns = np.maximum.reduceat(place, np.maximum(firsts[here[0] :] - start, 0), axis=1)
+        starts = np.maximum(firsts[here[0] : here[1] + 1] - start, 0)
+        block = np.maximum.reduceat(columns, starts, axis=0)
+        part = closest[here[0] : here[1] + 1, here[0] :]
+        np.maximum(part, block, out=part)
+    most = np.sort(closest[closest > 0])[::-1]
+    supported = most[min(_FEWEST_PEOPLE_PAIRS, len(most)) - 1] - 1 if len(most) else 0
+    return _Pairs((every - alike)[1:], same[1:], int(supported))
 
 
-def _places(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> I64:
-    """The bin of every pair; _BINS, which is no bin, below and on the diagonal."""
+def _bins(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> I64:
+    """The bin of every pair, from 1; 0, which is no bin, below and on the diagonal."""
     scaled = rows @ columns.T
     scaled += 1
     scaled *= _BINS // 2
     np.clip(scaled, 0, _BINS - 1, out=scaled)
-    places: I64 = scaled.astype(np.int64)
-    places[np.tril_indices(len(rows))] = _BINS
-    return places
+    bins: I64 = scaled.astype(np.int64)
+    bins += 1
+    bins[np.tril_indices(len(rows))] = 0
+    return bins
 
 
 def _tail(counts: I64) -> F64:
@@ -130,21 +235,38 @@ def _tail(counts: I64) -> F64:
 
 
 def _points(
-    accepts: F64, true_accepts: F64, rates: tuple[float, ...], pairs: int
+    fmr: F64, tmr: F64 | None, rates: tuple[float, ...], pairs: int
 ) -> Iterator[OperatingPoint]:
     for rate in rates:
-        if rate * pairs < _EXPECTED_ACCEPTS:
+        edge = int(np.argmax(fmr <= rate))
+        # Where many pairs share one cosine, as copies under two names do, no threshold has a rate
+        # near the asked one: at 1 none is counted, and yet each of those pairs would be accepted.
+        if rate * pairs < _EXPECTED_ACCEPTS or fmr[edge] < rate / 2:
             continue
-        edge = int(np.argmax(accepts <= rate))
         yield OperatingPoint(
             false_accept_rate=rate,
             threshold=float(_EDGES[edge]),
-            true_accept_rate=float(true_accepts[edge]),
+            true_accept_rate=None if tmr is None else float(tmr[edge]),
         )
 
 
+def _curve(fmr: F64, tmr: F64 | None, *, last: int) -> Curve:
+    """Thin a curve to ten points for each power of ten, up to the edge `last`."""
+    decades = int(np.ceil(-np.log10(max(fmr[last], 1e-12)) * _PER_DECADE))
+    wanted = 10.0 ** (-np.arange(decades) / _PER_DECADE)
+    # From its end: the last edge that every pair still reaches comes first.
+    loosest = int(np.flatnonzero(fmr == 1)[-1])
+    edges = np.unique([loosest, *(np.argmax(fmr <= rate) for rate in wanted[1:]), last])
+    edges = edges[(edges >= loosest) & (edges <= last)]
+    return Curve(
+        thresholds=tuple(_EDGES[edges].tolist()),
+        fmr=tuple(fmr[edges].tolist()),
+        fnmr=() if tmr is None else tuple((1 - tmr[edges]).tolist()),
+    )
+
+
 def _fit_logistic(same: I64, different: I64) -> tuple[float, float]:
-    """Newton's method with step halving on the class-balanced, smoothed log loss (convex)."""
+    """Minimise the class-balanced, smoothed log loss by Newton's method with step halving."""
     used = np.flatnonzero(same + different)
     positive, negative = same[used] / same.sum(), different[used] / different.sum()
     weight = positive + negative

@@ -1,4 +1,4 @@
-"""Which camera finds people of which: the same measures, one pair of cameras at a time."""
+"""Retrieval figures for each ordered pair of cameras."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.ranking import JUNK, UNKNOWN_CAMERA, Labels, Metrics
+from passreid.ranking import UNKNOWN_CAMERA, Labels, Metrics
 
 I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class CameraPair:
-    """How well one camera's queries find their people among another camera's pictures.
+    """Figures of one camera's queries among another camera's pictures.
 
     Attributes:
         query, gallery: The cameras, as the data set's files call them.
-        num_query: Queries whose person the other camera saw; the others do not count.
+        num_query: Queries whose person the other camera saw; only these count.
         mAP, rank1: Fractions.
     """
 
@@ -36,11 +36,11 @@ def measure_camera_pairs(
     *,
     names: Mapping[int, str],
 ) -> list[CameraPair]:
-    """Measure every ordered pair of two known cameras that saw a person both.
+    """Measure each ordered pair of known cameras that share a person.
 
     Args:
         labels: People and cameras of all queries and gallery images.
-        measure_part: Measures the queries and gallery images of these indices, with their labels.
+        measure_part: Measures these query and gallery indices, given their labels.
         names: camid -> name of cameras that are not called by that number.
     """
     pairs = []
@@ -50,9 +50,13 @@ def measure_camera_pairs(
                 continue
             rows = np.flatnonzero(labels.query_camids == here)
             columns = np.flatnonzero(labels.gallery_camids == there)
-            part = Labels(labels.query_pids[rows], labels.gallery_pids[columns])
-            known = part.gallery_pids[part.gallery_pids != JUNK]
-            if not np.isin(part.query_pids, known).any():
+            part = Labels(
+                labels.query_pids[rows],
+                labels.gallery_pids[columns],
+                query_clothids=labels.query_clothids[rows],
+                gallery_clothids=labels.gallery_clothids[columns],
+            )
+            if not any(part.split(row)[0].any() for row in range(len(rows))):
                 continue
             found = measure_part(rows, columns, part)
             counted = int(np.count_nonzero(found.valid))

@@ -7,14 +7,16 @@ Runtime half, the command line and the gallery can read a model's card on their 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from passreid.config import build, plain, read_json
-from passreid.errors import ConfigError
-from passreid.verify import Calibration
+from passreid.errors import CheckpointError, ConfigError
+from passreid.openset import Calibration
+from passreid.storage import sha256
 
 FORMAT = 1
 HALF = (0.5, 0.5, 0.5)
@@ -23,6 +25,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Stem = Literal["none", "ics", "conv4", "lite0"]
 STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4, "lite0": 8}
+Pooling = Literal["cls", "avg", "max", "avg_max", "gem", "jpm"]
+JPM_BRANCHES = 4
 # Far beyond any network there is: a damaged or hostile card is refused before anything is built.
 LARGEST: Mapping[str, int] = {
     "width": 2**14,
@@ -50,6 +54,10 @@ class Architecture:
         stem: What stands before the patch projection: nothing, the IBN convolutions of
             TransReID-SSL ("ics", stride 2), four 3x3 convolutions ("conv4", stride 4), or the first
             five stages of EfficientNet-Lite0, the fourth without its stride ("lite0", stride 8).
+        pooling: What stands for the image in a network without part tokens: the CLS token; the mean
+            or maximum of the patches; "avg_max", the mean over maxima of four patches in a row
+            (PersonViT); "gem", CLS plus the generalised mean of the patches; "jpm", CLS and the
+            four jigsaw branches of TransReID.
         neck: "multi" normalises each token on its own, "single" the fused feature.
         fusion: "cat" puts CLS and the mean of the parts side by side (2 D), "mean" averages them.
         feature: Which side of the neck is the embedding: "before", "after", or "normalized" (after,
@@ -68,6 +76,7 @@ class Architecture:
     patch_size: int = 16
     stride: tuple[int, int] = (16, 16)
     stem: Stem = "none"
+    pooling: Pooling = "cls"
     neck: Literal["multi", "single"] = "multi"
     fusion: Literal["cat", "mean"] = "cat"
     feature: Literal["before", "after", "normalized"] = "before"
@@ -95,6 +104,10 @@ class Architecture:
             )
         if min(self.image_size) < self.patch_size:
             raise ValueError(f"image_size {self.image_size} is smaller than a patch")
+        if self.pooling != "cls" and (self.parts or self.merge):
+            raise ValueError(f"pooling '{self.pooling}' goes with neither part tokens nor merging")
+        if self.pooling == "avg_max" and math.prod(self.grid) % 4:
+            raise ValueError(f"pooling 'avg_max' needs a multiple of 4 patches, not {self.grid}")
 
     def adjusted(
         self, *, parts: int | None, image_size: tuple[int, int] | None, **changes: Any
@@ -120,14 +133,21 @@ class Architecture:
         return rows, columns
 
     @property
+    def branches(self) -> int:
+        """Number of tokens that make up the embedding: CLS and parts, or CLS and JPM's branches."""
+        return 1 + (JPM_BRANCHES if self.pooling == "jpm" else self.parts)
+
+    @property
     def dim(self) -> int:
         """Width of the embedding."""
+        if self.pooling == "jpm":
+            return self.width * self.branches
         return self.width * (2 if self.fusion == "cat" and self.parts else 1)
 
     @property
     def neck_width(self) -> int:
         """Numbers that the neck normalises: every token's, or those of the embedding."""
-        return self.width * (1 + self.parts) if self.neck == "multi" else self.dim
+        return self.width * self.branches if self.neck == "multi" else self.dim
 
 
 PRESETS: Mapping[str, Architecture] = {
@@ -164,6 +184,7 @@ class ModelCard:
         licence: Terms of the weights (not of the code).
         description: One paragraph for people.
         scores: Measured figures by name, e.g. ``"Market-1501 mAP"``.
+        weights_sha256: Of the `model.safetensors` beside the card, as hex; "" is not checked.
         format: Version of this file's layout.
     """
 
@@ -178,6 +199,7 @@ class ModelCard:
     licence: str = "unknown"
     description: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    weights_sha256: str = field(default="", compare=False)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -192,6 +214,20 @@ class ModelCard:
     def with_calibration(self, calibration: Calibration) -> ModelCard:
         """Return the same card with a calibration."""
         return replace(self, calibration=calibration)
+
+    def check_weights(self, path: Path) -> None:
+        """Compare a `model.safetensors` with the digest that the card was written with.
+
+        Raises:
+            CheckpointError: It differs.
+            OSError: The file cannot be read.
+        """
+        if self.weights_sha256 and sha256(path) != self.weights_sha256:
+            raise CheckpointError(
+                f"{path}: does not belong to the model.json beside it (its SHA-256 differs): the "
+                "file is damaged or was replaced. Copy the model folder again, or remove "
+                "weights_sha256 from model.json if you changed the weights yourself."
+            )
 
     def to_json(self) -> str:
         """Return the text of `model.json`."""

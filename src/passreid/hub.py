@@ -4,6 +4,7 @@
     ./runs/a/model, model.pth           a folder or file
     damo/…, iic/…, modelscope:own/name  ModelScope, over plain HTTPS
     hf:owner/name, owner/name           Hugging Face (extra "hub")
+    owner/name/folder/file.pth          one weight file of a Hugging Face repository
     …@v1.0                              a branch, tag or commit of either hub
 
 Only weights and their description are fetched, never code; nothing fetched is run. What is in the
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import httpx
@@ -34,11 +35,14 @@ MODELS = Path(__file__).parent / "models"
 MODELSCOPE_URL = "https://modelscope.cn"
 MODELSCOPE_OWNERS = ("damo", "iic")
 HUGGING_FACE_FILES = ("*.safetensors", "*.json", "model.onnx", "attention.onnx")
+HUGGING_FACE_CONFIGS = ("config.json", "preprocessor_config.json")
 HUGGING_FACE_PICKLES = ("*.pth", "*.pt", "*.bin", "*.json")
 # What trainers leave beside the weights.
 HUGGING_FACE_IDLE = ("training_args.bin", "optimizer.*", "scheduler.*", "rng_state*")
+IN_FOLDERS = "*/*"  # other models, each in a folder of the repository: fetched when named
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILE = re.compile(rf"({_ID.pattern})/([\w./-]+\.(?:safetensors|pth|pt|bin))")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
 _DESCRIPTIONS = ("model.json", "configuration.json")
 _PREFERRED = ("model.safetensors", "pytorch_model.pt")
@@ -90,7 +94,7 @@ def resolve(
         return path
     if isinstance(name, Path):
         raise ModelNotFoundError(f"'{name}': no such file or folder.")
-    hub, model_id, revision = _parse(name)
+    hub, model_id, file, revision = _parse(name)
     if offline is None:
         flags = (os.environ.get(key, "") for key in ("PASSREID_OFFLINE", "HF_HUB_OFFLINE"))
         offline = any(flag.lower() in _YES for flag in flags)
@@ -101,7 +105,7 @@ def resolve(
             "local_files_only": offline,
             "cache_dir": Path(cache) / "huggingface" if cache else None,
         }
-        return _hugging_face(model_id, also, options)
+        return _hugging_face(model_id, file, also, options)
     url = modelscope_url or os.environ.get("PASSREID_MODELSCOPE_URL") or MODELSCOPE_URL
     root = Path(cache) if cache else _user_cache()
     return _ModelScope(url.rstrip("/"), model_id, revision or "master").fetch(root, offline)
@@ -112,42 +116,60 @@ def _user_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "passreid"
 
 
-def _parse(name: str) -> tuple[str, str, str | None]:
-    """Split a name that is no path into hub, id and revision."""
+def _parse(name: str) -> tuple[str, str, str, str | None]:
+    """Split a name that is no path into hub, id, file of the repository ("" for none), revision."""
     hub, colon, rest = name.partition(":")
     if not colon or hub not in ("hf", "modelscope"):
         hub, rest = "", name
     model_id, at, revision = rest.partition("@")
+    file = ""
+    if hub != "modelscope" and (match := _FILE.fullmatch(model_id)):
+        model_id, file = match.groups()
     if ".." in rest or not _ID.fullmatch(model_id) or (at and not _REVISION.fullmatch(revision)):
         if hub:
+            also = ", hf:owner/name/folder/file.pth" if hub == "hf" else ""
             raise ModelNotFoundError(
-                f"'{name}': expected {hub}:owner/name or {hub}:owner/name@tag."
+                f"'{name}': expected {hub}:owner/name{also} or {hub}:owner/name@tag."
             )
         if "/" in name or "\\" in name or name.endswith(_WEIGHTS):
             raise ModelNotFoundError(f"'{name}': no such file or folder.")
         known = bundled()
         hint = suggest(name, known) if known else ""
         raise ModelNotFoundError(f"'{name}': no bundled model and no file of that name.{hint}")
-    owner = model_id.split("/")[0]
-    return hub or ("modelscope" if owner in MODELSCOPE_OWNERS else "hf"), model_id, revision or None
+    if not hub:
+        hub = "modelscope" if model_id.split("/")[0] in MODELSCOPE_OWNERS and not file else "hf"
+    return hub, model_id, file, revision or None
 
 
-def _hugging_face(model_id: str, also: Sequence[str], options: Mapping[str, Any]) -> Path:
-    """Fetch a model; pickles only where there is no safetensors file: many have both."""
+def _hugging_face(
+    model_id: str, file: str, also: Sequence[str], options: Mapping[str, Any]
+) -> Path:
+    """Fetch one file and its description, or the model at the top of a repository.
+
+    Pickles come only where there is no safetensors file: many repositories have both.
+    """
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         feature = f"'{model_id}': no local path; looking for it on Hugging Face"
         raise MissingExtraError(feature, "hub") from None
+    if file:
+        beside = [str(PurePosixPath(file).parent / name) for name in HUGGING_FACE_CONFIGS]
+        attempts: list[tuple[list[str], list[str]]] = [([file, *beside], [])]
+    else:
+        attempts = [
+            ([*HUGGING_FACE_FILES, *also], [IN_FOLDERS]),
+            ([*HUGGING_FACE_PICKLES], [*HUGGING_FACE_IDLE, IN_FOLDERS]),
+        ]
     try:
-        wanted = [*HUGGING_FACE_FILES, *also]
-        folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))
-        if not any(folder.glob("*.safetensors")):
-            wanted, idle = list(HUGGING_FACE_PICKLES), list(HUGGING_FACE_IDLE)
-            given = snapshot_download(
-                model_id, allow_patterns=wanted, ignore_patterns=idle, **options
+        for wanted, left in attempts:
+            folder = Path(
+                snapshot_download(model_id, allow_patterns=wanted, ignore_patterns=left, **options)
             )
-            folder = Path(given)
+            if file and (folder / file).is_file():
+                return folder / file
+            if not file and any(path.suffix in _WEIGHTS for path in folder.glob("*.*")):
+                return folder
     except (OSError, ValueError, httpx.HTTPError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelNotFoundError(
@@ -155,7 +177,11 @@ def _hugging_face(model_id: str, also: Sequence[str], options: Mapping[str, Any]
             f"name, or download its files by hand from https://huggingface.co/{model_id} and pass "
             "the folder."
         ) from None
-    return folder
+    lacking = file or "weight file at its top"
+    raise ModelNotFoundError(
+        f"'{model_id}' has no {lacking} on Hugging Face. Name one of the files listed at "
+        f"https://huggingface.co/{model_id}/tree/main, as {model_id}/folder/file.pth."
+    )
 
 
 @dataclass(frozen=True)
@@ -312,22 +338,3 @@ def _progress() -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
-
-
-def weights_digest(path: Path) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of a model's weights, to tell models apart.
-
-    Args:
-        path: A model folder, of which `model.safetensors` counts (all files where there is none),
-            or a weight file.
-    """
-    weights = path / "model.safetensors"
-    files = [path]
-    if path.is_dir():
-        files = [weights] if weights.exists() else sorted(p for p in path.iterdir() if p.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()[:16]

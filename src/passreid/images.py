@@ -1,8 +1,9 @@
-"""Read one picture, whatever it is handed over as, into RGB; resize and normalise it for a network.
+"""Read one picture into RGB, whatever it is passed as; resize and normalise it for a network.
 
-    path | URL | bytes | PIL | array ─ read_image ─▶ RGB ─ to_pixels ─▶ uint8 ─ normalise ─▶ float32
+    path | URL | bytes | file | PIL | array ─ read_image ─▶ RGB ─ to_pixels ─▶ uint8
+                                                              uint8 ─ normalise ─▶ float32
 
-Only six formats are decoded, sizes are checked in the header before a pixel is allocated, and a
+Only six formats are decoded. Size and decoding work are bounded before a pixel is allocated, and a
 picture that cannot be read whole is an `ImageError`, never a grey patch.
 """
 
@@ -16,7 +17,6 @@ import re
 import stat
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -31,9 +31,31 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from passreid.errors import ImageError, UsageError
-from passreid.listing import FORMATS, printable
+from passreid.inputs import (
+    DEFAULT_LIMITS,
+    ImageInput,
+    ImageLimits,
+    as_buffer,
+    describe,
+    is_pixels,
+    is_url,
+)
+from passreid.listing import FORMATS
+from passreid.screening import excess
 
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ChannelOrder",
+    "ImageInput",
+    "ImageLimits",
+    "content_hash",
+    "describe",
+    "normalise",
+    "read_encoded",
+    "read_image",
+    "to_pixels",
+]
+
 ChannelOrder: TypeAlias = Literal["rgb", "bgr"]
 
 # First bytes -> decoder. Not `Image.open`: it warns about large pictures before it can be asked
@@ -47,6 +69,11 @@ _DECODERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (
     ("TIFF", rb"II[*+]\0|MM\0[*+]", TiffImageFile),
 )
 
+_DARKEST_16_BIT = 2**14
+"""A 16-bit picture whose values all lie below holds fewer bits, and would come out nearly black."""
+
+_PHOTOMETRIC = 262  # a TIFF tag
+
 # What Pillow's decoders raise on a damaged file.
 _DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, LookupError)
 _DAMAGE += (EOFError, ArithmeticError, MemoryError, struct.error)
@@ -58,52 +85,28 @@ _UPRIGHT = {2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM, 5: _
 _UPRIGHT |= {6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90}
 
 
-@dataclass(frozen=True)
-class ImageLimits:
-    """What one picture may cost.
-
-    Attributes:
-        max_bytes: Encoded size of a file, a download or bytes.
-        max_pixels: Width times height. Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89.5
-            million unless changed) holds as well; the smaller one decides.
-        timeout_s, max_redirects: Seconds a download may take altogether; redirects it may follow.
-        allow_http: Whether URLs may be plain http; https is always allowed.
-    """
-
-    max_bytes: int = 64 * 2**20
-    max_pixels: int = 89_000_000
-    timeout_s: float = 20.0
-    max_redirects: int = 3
-    allow_http: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.max_bytes, self.max_pixels, self.timeout_s) <= 0 or self.max_redirects < 0:
-            raise UsageError(f"image limits must be positive: {self}")
-
-
-DEFAULT_LIMITS = ImageLimits()
-
-
 def read_image(
     source: ImageInput,
     *,
     channel_order: ChannelOrder | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Image.Image:
-    """Read `source` as an RGB picture of its own, fully decoded.
+    """Read `source` as a new RGB picture, fully decoded.
 
-    The EXIF orientation of paths, URLs and bytes is applied, that of PIL images is not (both as the
-    original pipeline does). Of an animation the first frame counts. Alpha is dropped, not blended;
-    16-bit grey is scaled to 8 bits.
+    The EXIF orientation of encoded pictures is applied, that of PIL images is not (both as the
+    original pipeline does). Of an animation the first frame is read. Alpha is dropped, not blended.
+    16-bit pictures are scaled from 0-65535 to 8 bits, 12-bit TIFFs from 0-4095; a 16-bit picture
+    without any value from 16384 up is refused, as it holds unscaled 10-, 12- or 14-bit values.
 
     Args:
-        source: A path, an https URL, an encoded file, a PIL image, or a uint8 array (H, W),
-            (H, W, 1), (H, W, 3) or (H, W, 4).
-        channel_order: What the channels of a 3- or 4-channel array are; other inputs know theirs.
+        source: A path, an https URL, an encoded picture as bytes or any other buffer, a file opened
+            in binary mode (read from its beginning where it can seek), a PIL image, or a uint8
+            array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        channel_order: Channel order of a 3- or 4-channel array; other inputs know theirs.
         limits: Bounds on size and time.
 
     Raises:
-        ImageError: Names the input and says what is wrong with it.
+        ImageError: Names the input and what is wrong with it.
     """
     name = describe(source)
     if isinstance(source, np.ndarray):
@@ -112,32 +115,20 @@ def read_image(
         _check_size(source.size, name, limits)
         with _damage_named(name, "picture"):
             return _to_rgb(source, name)
+    if is_pixels(source):
+        raise ImageError(
+            name,
+            "its layout is not known; pass a uint8 NumPy array (H, W, 3) with channel_order, "
+            "as x.permute(1, 2, 0).numpy() is for a torch tensor (3, H, W)",
+        )
     return _decode(read_encoded(source, limits), name, limits)
 
 
-def describe(source: object) -> str:
-    """Name an input in one printable line: its path, URL (without secrets), or kind and size."""
-    if isinstance(source, bytes):
-        return f"<{len(source)} bytes>"
-    if isinstance(source, Image.Image):
-        return f"<PIL image, {source.width}x{source.height}, {source.mode}>"
-    if isinstance(source, np.ndarray):
-        return f"<array, shape {source.shape}, {source.dtype}>"
-    if not isinstance(source, (str, os.PathLike)):
-        return f"<{type(source).__name__}>"
-    text = os.fsdecode(source)
-    if _is_url(source):
-        from passreid.fetch import describe_url  # only URLs pay for importing an HTTP client
-
-        text = describe_url(text)
-    return printable(text)
-
-
 def content_hash(source: ImageInput, *, limits: ImageLimits = DEFAULT_LIMITS) -> str:
-    """SHA-256 in hex of the encoded bytes; of mode, size and pixels where there are none.
+    """Return the SHA-256 in hex of the encoded bytes, or of mode, size and pixels without any.
 
     Raises:
-        ImageError: The bytes cannot be had.
+        ImageError: The bytes cannot be read.
     """
     if isinstance(source, np.ndarray):
         data = f"array {source.dtype.str} {source.shape}".encode() + source.tobytes()
@@ -186,16 +177,19 @@ def normalise(
     return out
 
 
-def _is_url(source: object) -> bool:
-    return isinstance(source, str) and re.match(r"[a-z][a-z0-9+.-]+://", source, re.I) is not None
-
-
 def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """Return the file behind a path, a URL or bytes; ImageError if it cannot be had."""
+    """Return the encoded picture behind a path, a URL, a buffer or an open file.
+
+    Raises:
+        ImageError: It cannot be read, is empty or too large.
+    """
     name = describe(source)
-    if isinstance(source, bytes):
-        data = source
-    elif _is_url(source):
+    buffer = None if isinstance(source, str) else as_buffer(source)
+    if buffer is not None:
+        if buffer.ndim != 1 or buffer.itemsize != 1:
+            raise ImageError(name, "is not an encoded picture; pass pixels as numpy.asarray(…)")
+        data = source if isinstance(source, bytes) else bytes(buffer[: limits.max_bytes + 1])
+    elif is_url(source):
         from passreid.fetch import download
 
         data = download(
@@ -208,8 +202,10 @@ def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         )
     elif isinstance(source, (str, os.PathLike)):
         data = _read_file(Path(os.fsdecode(source)), name, limits.max_bytes)
+    elif hasattr(source, "read"):
+        data = _read_open(source, name, limits.max_bytes)
     else:
-        raise ImageError(name, "is no path, URL, bytes, PIL image or NumPy array")
+        raise ImageError(name, "is not a path, URL, bytes, file, PIL image or NumPy array")
     if not data:
         raise ImageError(name, "is empty (0 bytes)")
     if len(data) > limits.max_bytes:
@@ -217,8 +213,23 @@ def read_encoded(source: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     return data
 
 
+def _read_open(file: Any, name: str, max_bytes: int) -> bytes:
+    """Read at most `max_bytes` + 1 bytes of an open file, from its beginning where it can seek."""
+    data = bytearray()
+    try:
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)
+        while len(data) <= max_bytes and (block := file.read(max_bytes + 1 - len(data))):
+            data += block
+    except TypeError:
+        raise ImageError(name, "does not give bytes; open it in binary mode ('rb')") from None
+    except (OSError, ValueError) as error:  # closed, or text of another encoding
+        raise ImageError(name, f"cannot be read ({error}); open it in binary mode") from error
+    return bytes(data)
+
+
 def _read_file(path: Path, name: str, max_bytes: int) -> bytes:
-    """At most `max_bytes` + 1 bytes of a regular file (a pipe or a device may never end)."""
+    """Read at most `max_bytes` + 1 bytes of a regular file (a pipe or a device may never end)."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -239,6 +250,8 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
     if not fits:
         raise ImageError(name, f"is not a {FORMATS} file, whatever its name says; convert it")
     kind, _, decoder = fits[0]
+    if reason := excess(kind, data):
+        raise ImageError(name, reason)
     with _damage_named(name, f"{kind} file"), decoder(io.BytesIO(data)) as image:
         _check_size(image.size, name, limits)
         rgb = _to_rgb(image, name)
@@ -254,28 +267,51 @@ def _damage_named(name: str, kind: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, "has more pixels than allowed; scale it down") from error
     except _DAMAGE as error:
+        if str(error) == "unknown pixel mode":
+            reason = f"is a {kind} whose pixels are of a kind that is not read; save it with 8 bits"
+            raise ImageError(name, reason) from error
         raise ImageError(name, f"is a {kind} that is damaged or cut short ({error})") from error
 
 
 def _check_size(size: tuple[int, int], name: str, limits: ImageLimits) -> None:
     most = min(limits.max_pixels, Image.MAX_IMAGE_PIXELS or limits.max_pixels)
+    shown = f"has {size[0]} x {size[1]} pixels, more than the"
     if size[0] * size[1] > most:
-        shown = f"{size[0]} x {size[1]} pixels"
-        raise ImageError(name, f"has {shown}, more than the {most:,} allowed; scale it down")
+        raise ImageError(name, f"{shown} {most:,} allowed; scale it down")
+    if max(size) > limits.max_side:
+        raise ImageError(name, f"{shown} {limits.max_side:,} allowed on a side; cut or scale it")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Decode and convert to a new RGB picture without metadata; `image` keeps its own."""
+    tiles = getattr(image, "tile", None)
+    coding = f"{image.mode} {tiles[0].args}" if tiles else image.mode
     image.load()
+    brightest = 0xFFFF
     if image.mode.startswith("I;16"):  # convert() would clip at 255
-        wide = np.asarray(image).astype(np.uint32) + 128
-        image = Image.fromarray((wide // 257).astype(np.uint8))
+        full = 4095 if ";12" in coding else 65535
+        values = np.asarray(image).astype(np.uint32)
+        if full == 65535:
+            brightest = int(values.max())
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0, which Pillow ignores
+            values = full - values
+        image = Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ImageError(name, "has 32-bit pixels, whose range is unknown; save it with 8 bits")
+        raise ImageError(
+            name, "has signed or 32-bit pixels, whose range is unknown; save it with 8 bits"
+        )
     elif "transparency" in image.info:  # convert() would warn; the colours stay the same
         image = image.copy()
         del image.info["transparency"]
     rgb = image.convert("RGB")
+    if ";16" in coding and image.mode in ("LA", "RGB", "RGBA"):  # Pillow keeps the upper byte
+        brightest = 256 * int(np.asarray(rgb).max())
+    if brightest < _DARKEST_16_BIT:
+        raise ImageError(
+            name,
+            f"has 16-bit pixels, but none reaches {_DARKEST_16_BIT:,} of 65,535: unscaled 10-, 12- "
+            "or 14-bit values; multiply them up to the full range",
+        )
     rgb.info.clear()  # the EXIF would turn the picture a second time in the next hands
     return rgb
 
@@ -289,6 +325,7 @@ def _from_array(
     channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
     if channels not in (1, 3, 4):
         hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        hint = "; pass an encoded picture as array.tobytes()" if array.ndim == 1 else hint
         raise ImageError(name, f"must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
     if not array.size:
         raise ImageError(name, "holds no pixels")

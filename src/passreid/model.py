@@ -7,6 +7,7 @@ is the network of the paper. Parts are an axis of length ``1 + P``, never three 
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from passreid.card import STEM_STRIDE, Architecture
+from passreid.card import JPM_BRANCHES, STEM_STRIDE, Architecture
 from passreid.merging import run_merging
 
 
@@ -65,6 +66,9 @@ class PartViT(nn.Module):
             attn_drop_rate=attention_dropout,
             patch_drop_rate=patch_drop,
         )
+        if a.pooling == "jpm":  # the last block and norm again, for the groups of patches
+            vit: Any = self.vit
+            self.jpm = nn.Sequential(copy.deepcopy(vit.blocks[-1]), copy.deepcopy(vit.norm))
         # One BatchNorm over the flattened token axis is the same as one per token: BatchNorm is
         # per channel. Its shift stays 0: the neck's bias is frozen.
         self.neck = nn.BatchNorm1d(a.neck_width)
@@ -85,16 +89,19 @@ class PartViT(nn.Module):
             nn.init.normal_(self.classifier.weight, std=0.001)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Return the normalised CLS and part tokens.
+        """Return the normalised tokens that the embedding is made of.
 
         Args:
             images: Normalised pixels, float (B, 3, H, W) of the architecture's input size.
 
         Returns:
-            (B, 1 + P, D): CLS first.
+            (B, branches, D): CLS, or what the pooling makes of the patches, first; then parts, or
+            JPM's branches.
         """
         vit: Any = self.vit
         special, merge = 1 + self.architecture.parts, self.architecture.merge
+        if self.architecture.pooling not in ("cls", "jpm"):
+            return _pool(vit.forward_features(images), self.architecture.pooling).unsqueeze(1)
         x = self._embedded(images)
         if merge and not self.training:
             x = run_merging(vit.blocks, x, special=special, merge=merge)
@@ -107,7 +114,27 @@ class PartViT(nn.Module):
             for block in earlier:
                 x = block(x)
         read: Tensor = vit.norm(_read_out(last, x, special))
+        if self.architecture.pooling == "jpm":
+            read = torch.cat([read, self._jigsaw(x)], dim=1)
         return read
+
+    def _jigsaw(self, x: Tensor) -> Tensor:
+        """Return TransReID's four local tokens (B, 4, D) of what the last block takes.
+
+        He et al., ICCV 2021, section 3.3: patches are shifted by four, dealt into two groups and
+        cut into four runs; CLS sees each run alone in a block of their own.
+        """
+        cls, patches = x[:, :1], x[:, 1:].roll(-4, dims=1)
+        run = patches.shape[1] // JPM_BRANCHES
+        if patches.shape[1] % 2:  # the original repeats the last but one to make it even
+            patches = torch.cat([patches, patches[:, -2:-1]], dim=1)
+        dealt = patches.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        runs = dealt[:, : JPM_BRANCHES * run].unflatten(1, (JPM_BRANCHES, run))
+        seen = torch.cat([cls.unsqueeze(1).expand(-1, JPM_BRANCHES, -1, -1), runs], dim=2)
+        block, norm = self.jpm
+        local: Tensor = norm(_read_out(block, seen.flatten(0, 1), 1))[:, 0]
+        tokens: Tensor = local.unflatten(0, (-1, JPM_BRANCHES))
+        return tokens
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Return all tokens with their positions, (B, 1 + P + N, D)."""
@@ -142,15 +169,17 @@ class PartViT(nn.Module):
         return maps
 
     def features(self, tokens: Tensor) -> Features:
-        """Fuse tokens (B, 1 + P, D) into the features before and after the neck."""
+        """Fuse tokens (B, branches, D) into the features before and after the neck."""
         before = self.fuse(tokens)
         if self.architecture.neck == "single":
             return Features(before, self.neck(before))
         return Features(before, self.fuse(self.neck(tokens.flatten(1)).view_as(tokens)))
 
     def fuse(self, tokens: Tensor) -> Tensor:
-        """Fuse CLS with the mean of the parts: (B, 1 + P, D) -> (B, dim)."""
+        """Fuse CLS with the mean of the parts: (B, branches, D) -> (B, dim)."""
         cls = tokens[:, 0]
+        if self.architecture.pooling == "jpm":
+            return torch.cat([tokens[:, :1], tokens[:, 1:] / JPM_BRANCHES], dim=1).flatten(1)
         if not self.architecture.parts:
             return cls
         parts = tokens[:, 1:].mean(dim=1)
@@ -163,7 +192,7 @@ class PartViT(nn.Module):
         return self.embedding(self.tokens(images))
 
     def embedding(self, tokens: Tensor) -> Tensor:
-        """Make the embedding of tokens (B, 1 + P, D): the side of the neck the card names."""
+        """Make the embedding of tokens (B, branches, D): the side of the neck the card names."""
         feature = self.architecture.feature
         if feature == "before":
             return self.fuse(tokens)
@@ -198,6 +227,20 @@ def _read_out(block: Any, x: Tensor, special: int) -> Tensor:
     x = x[:, :special] + block.drop_path1(block.ls1(attention.proj_drop(attention.proj(seen))))
     result: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
     return result
+
+
+def _pool(tokens: Tensor, pooling: str) -> Tensor:
+    """Pool normalised tokens (B, 1 + N, D), CLS first, to (B, D) as PersonViT does."""
+    cls, patches = tokens[:, 0], tokens[:, 1:]
+    if pooling == "avg":
+        return patches.mean(dim=1)
+    if pooling == "max":
+        return patches.amax(dim=1)
+    if pooling == "avg_max":
+        fours: Tensor = patches.unflatten(1, (-1, 4)).amax(dim=2)
+        return fours.mean(dim=1)
+    mean = patches.clamp(min=1e-6).pow(3).mean(dim=1).pow(1 / 3)
+    return cls + mean
 
 
 class PatchProjection(nn.Module):

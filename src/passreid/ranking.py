@@ -34,6 +34,7 @@ F64 = NDArray[np.float64]
 
 JUNK = -1
 UNKNOWN_CAMERA = -1
+UNKNOWN_CLOTHES = -1
 
 
 class Labels:
@@ -49,6 +50,9 @@ class Labels:
         query_camids: (Q,) integers, -1 = unknown, which equals no other; None = all unknown.
         gallery_camids: (G,) integers, given together with `query_camids` or not at all.
         camera_filter: False counts the query's own camera too.
+        query_clothids: (Q,) integers, what each person wears, -1 = unknown; where given, gallery
+            images of the query's person in the same clothes do not count for that query either.
+        gallery_clothids: (G,) integers, given together with `query_clothids` or not at all.
         people: pid -> the name to call it by in messages; a pid without one is its number.
 
     Raises:
@@ -63,6 +67,8 @@ class Labels:
         query_camids: ArrayLike | None = None,
         gallery_camids: ArrayLike | None = None,
         camera_filter: bool = True,
+        query_clothids: ArrayLike | None = None,
+        gallery_clothids: ArrayLike | None = None,
         people: Mapping[int, str] | None = None,
     ) -> None:
         if (query_camids is None) != (gallery_camids is None):
@@ -72,6 +78,8 @@ class Labels:
         self.query_camids = _integers("query_camids", query_camids, self.query_pids)
         self.gallery_camids = _integers("gallery_camids", gallery_camids, self.gallery_pids)
         self.camera_filter = camera_filter
+        self.query_clothids = _integers("query_clothids", query_clothids, self.query_pids)
+        self.gallery_clothids = _integers("gallery_clothids", gallery_clothids, self.gallery_pids)
         self.people = dict(people or {})
 
     def check(self, queries: int, gallery: int) -> None:
@@ -90,6 +98,9 @@ class Labels:
         camera = self.query_camids[query]
         if self.camera_filter and camera != UNKNOWN_CAMERA:
             ignored |= same & (self.gallery_camids == camera)
+        clothes = self.query_clothids[query]
+        if clothes != UNKNOWN_CLOTHES:
+            ignored |= same & (self.gallery_clothids == clothes)
         return same & ~ignored, ignored
 
 
@@ -150,6 +161,9 @@ class Metrics:
         average_precision: (Q,) non-interpolated: the mean over a query's positives of
             (positives up to it) / (its rank). NaN without a positive.
         first_hit: (Q,) rank of the first positive, from 1; 0 without a positive.
+        best_mate: (Q,) float32 highest score of a positive; -inf without one.
+        best_stranger: (Q,) float32 highest score of what counts and is no positive: the first hit
+            of a search whose person is absent; -inf where there is none.
     """
 
     cmc: F64
@@ -157,6 +171,8 @@ class Metrics:
     mINP: float  # noqa: N815 - the field's own spelling
     average_precision: F64
     first_hit: I64
+    best_mate: F32
+    best_stranger: F32
 
     @property
     def valid(self) -> Bool:
@@ -266,7 +282,8 @@ def _rank(
 
 
 def _measure(blocks: Iterator[tuple[int, F32]], labels: Labels, max_rank: int) -> Metrics:
-    ranks = [r for start, scores in blocks for r in _positive_ranks(scores, start, labels)]
+    found = [f for start, scores in blocks for f in _measure_rows(scores, start, labels)]
+    ranks = [f[0] for f in found]
     counted = [r for r in ranks if len(r)]
     if not counted:
         raise DatasetError(_nothing_to_find(labels))
@@ -278,19 +295,23 @@ def _measure(blocks: Iterator[tuple[int, F32]], labels: Labels, max_rank: int) -
         mINP=float(np.mean([len(r) / r[-1] for r in counted])),
         average_precision=np.array(precision),
         first_hit=first,
+        best_mate=np.array([f[1] for f in found], np.float32),
+        best_stranger=np.array([f[2] for f in found], np.float32),
     )
 
 
-def _positive_ranks(scores: F32, start: int, labels: Labels) -> Iterator[I64]:
-    """The ranks, from 1 and rising, of each row's positives among what counts for it."""
+def _measure_rows(
+    scores: F32, start: int, labels: Labels
+) -> Iterator[tuple[I64, np.float32, np.float32]]:
+    """Yield each row's ranks of positives, and the best scores of positives and of strangers."""
 
-    def work(part: range) -> list[I64]:
-        return [_ranks(scores[row], *labels.split(start + row)) for row in part]
+    def work(part: range) -> list[tuple[I64, np.float32, np.float32]]:
+        return [_measure_row(scores[row], *labels.split(start + row)) for row in part]
 
     return chain.from_iterable(in_threads(work, len(scores)))
 
 
-def _ranks(scores: F32, positive: Bool, ignored: Bool) -> I64:
+def _measure_row(scores: F32, positive: Bool, ignored: Bool) -> tuple[I64, np.float32, np.float32]:
     """Count instead of sorting indices: a rank is 1 + the scores above + equal ones before."""
     places = np.flatnonzero(positive)
     scores[ignored] = -np.inf
@@ -299,7 +320,8 @@ def _ranks(scores: F32, positive: Bool, ignored: Bool) -> I64:
     ranks = len(scores) - upto + 1
     for tie in np.flatnonzero(upto - np.searchsorted(ordered, values, side="left") > 1):
         ranks[tie] += np.count_nonzero(scores[: places[tie]] == values[tie])
-    return np.sort(ranks)
+    scores[places] = -np.inf
+    return np.sort(ranks), values.max(initial=-np.inf), scores.max()
 
 
 def _nothing_to_find(labels: Labels) -> str:
@@ -311,6 +333,11 @@ def _nothing_to_find(labels: Labels) -> str:
         return (
             f"No query (pids {named}) has a picture of its person by another camera in the "
             "gallery: pass camera_filter=False (--no-camera-filter) to count its own camera."
+            + (
+                " Pictures in the query's clothes are left out, too."
+                if (labels.query_clothids != UNKNOWN_CLOTHES).any()
+                else ""
+            )
         )
     return (
         f"None of the {len(people)} people of the queries (pids {named}) is in the gallery: check "
@@ -323,8 +350,10 @@ def _integers(name: str, values: ArrayLike | None, like: I64 | None = None) -> I
     if values is None and like is not None:
         return np.full(len(like), UNKNOWN_CAMERA)
     array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DatasetError(f"{name} must be a list of integers, one for each image.")
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.max(initial=0) >= 2**63:
+        raise DatasetError(
+            f"{name} must be a list of integers of at most 64 bits, one for each image."
+        )
     if like is not None and len(array) != len(like):
         raise DatasetError(f"{name} has {len(array)} entries for {len(like)} pids.")
     return array.astype(np.int64)

@@ -51,12 +51,40 @@ def unit_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[F32, F32]:
 
 
 def product_blocks(rows: F32, columns: F32) -> Iterator[tuple[int, F32]]:
-    """Yield (first row, block of `rows @ columns.T`); the next step overwrites the block."""
+    """Yield (first row, block of `rows @ columns.T`); the next step overwrites the block.
+
+    Byte-identical rows or columns get identical products wherever they stand. BLAS sums in an
+    order that depends on the position, so copies take the products of the first one.
+    """
     step = max(FEWEST_ROWS, BLOCK_BYTES // (4 * len(columns)))
     buffer = np.empty((min(step, len(rows)), len(columns)), np.float32)
+    first_column, first_row = first_equal(columns), first_equal(rows)
+    copied = np.flatnonzero(first_column != np.arange(len(columns)))
+    last_copy = {int(first): row for row, first in enumerate(first_row) if first != row}
+    kept: dict[int, F32] = {}  # products of rows whose copies are in a later block
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        yield start, np.matmul(part, columns.T, out=buffer[: len(part)])
+        block = np.matmul(part, columns.T, out=buffer[: len(part)])
+        block[:, copied] = block[:, first_column[copied]]
+        for place, first in enumerate(first_row[start : start + step].tolist()):
+            row = start + place
+            if first < row:
+                block[place] = block[first - start] if first >= start else kept[first]
+                if last_copy[first] == row:
+                    kept.pop(first, None)
+            elif last_copy.get(row, 0) >= start + len(part):
+                kept[row] = block[place].copy()
+        yield start, block
+
+
+def first_equal(rows: F32) -> I64:
+    """Find for each row the first row that equals it byte for byte: (N,) indices."""
+    seen: dict[int, int] = {}
+    first = np.array([seen.setdefault(hash(row.tobytes()), n) for n, row in enumerate(rows)])
+    copies = np.flatnonzero(first != np.arange(len(rows)))
+    collided = copies[(rows[copies] != rows[first[copies]]).any(axis=1)]
+    first[collided] = collided
+    return first
 
 
 def in_threads(work: Callable[[range], T], rows: int) -> list[T]:

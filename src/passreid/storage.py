@@ -1,10 +1,12 @@
-"""Files: written whole or not at all; read from this machine or, through fsspec, from elsewhere."""
+"""Files: written completely or not at all; read from this machine or, through fsspec, others."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,22 +65,72 @@ def copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_zip(path: Path) -> None:
+    """Compare every member of a zip file with its CRC, which `torch.load` does not.
+
+    Files that torch was told to write without CRCs pass.
+
+    Raises:
+        ValueError: A member does not match, or the file's directory is damaged.
+        OSError: The file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            counted = any(member.CRC for member in archive.infolist())
+            damaged = archive.testzip() if counted else None
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a flipped bit may name any method or offset
+        raise ValueError(f"its zip directory is damaged: {error}") from None
+    if damaged is not None:
+        raise ValueError(f"'{damaged}' in it does not match its CRC")
+
+
 def is_address(place: str) -> bool:
-    """Whether something lies behind fsspec rather than on a disk of this machine."""
+    """Whether a place is read through fsspec rather than from a disk of this machine."""
     return "://" in place
 
 
+def may_name(source: str, row: str) -> bool:
+    """Whether a row of a list or table is a path, or on the list's own storage.
+
+    Whoever wrote a list must not choose which hosts of this network are contacted: fsspec knows
+    dozens of protocols, and chains of them (``filecache::ftp://…``).
+
+    Args:
+        source: Path or address of the list.
+        row: What the list names; web addresses are up to the caller.
+    """
+    if not is_address(row):
+        return not (is_address(source) and "::" in row)
+    return "::" not in row and _storage(row) == _storage(source)
+
+
+def _storage(place: str) -> str:
+    """Return protocol and host or bucket: ``s3://bucket``."""
+    protocol, there, rest = place.partition("://")
+    return f"{protocol.lower()}://{rest.partition('/')[0]}" if there else "file://"
+
+
 def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
-    """Return fsspec's file system of an address, and the path there.
+    """Return fsspec's file system for an address, and the path on it.
 
     Args:
         place: Such as ``s3://bucket/crops``.
-        extra: Of passreid, to name where fsspec is missing.
+        extra: The extra of passreid to install where fsspec is missing.
 
     Raises:
         MissingExtraError: fsspec is not installed.
-        UsageError: fsspec knows no such storage, its own package is not installed, or it does not
-            answer.
+        UsageError: The storage is unknown, its package is not installed, or it does not answer.
     """
     try:
         from fsspec.core import url_to_fs
@@ -86,7 +138,7 @@ def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
         raise MissingExtraError("Reading from object storage", extra) from error
     try:
         system, path = url_to_fs(place)
-    except (ImportError, ValueError, OSError) as error:  # some connect here already
+    except Exception as error:  # noqa: BLE001 - each of dozens of back ends has its own
         raise UsageError(f"{place}: cannot be reached ({error})") from None
     return system, str(path)
 
@@ -107,11 +159,11 @@ def open_binary(place: str, *, extra: str) -> IO[bytes]:
 
 @contextmanager
 def open_parquet(place: str, kind: Callable[[str], PassreidError]) -> Iterator[Any]:
-    """Open a Parquet file; what is wrong with it, then or in the block, becomes a sentence.
+    """Open a Parquet file; re-raise what goes wrong, also inside the block, as one error.
 
     Args:
         place: Path or address.
-        kind: The error to make of the sentence; its cause is what went wrong.
+        kind: Makes the error from a sentence; its cause is the original exception.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

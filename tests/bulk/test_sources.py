@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import passreid
-from passreid.bulk import Bulk, embed_all, run
+from passreid.bulk import Bulk, embed_all, run, sources
 from passreid.bulk.sources import Part, plan, read_part
 from passreid.data.shards import scan
 from passreid.errors import DatasetError, ImageError, UsageError
@@ -112,9 +115,9 @@ def test_damage_is_listed_and_does_not_stop_the_run(folder: Path, tmp_path: Path
     whole = put_in_tar(folder, tmp_path / "whole.tar").read_bytes()
     (folder / "cut.tar").write_bytes(whole[:2000])
     pq.write_table(pa.table({"image": [b"no picture", None]}), folder / "t.parquet")
-    sources = [str(folder / name) for name in ("list.txt", "cut.tar", "t.parquet")]
+    places = [str(folder / name) for name in ("list.txt", "cut.tar", "t.parquet")]
     output = tmp_path / "out.parquet"
-    result = embed_all(sources, output, model=MODEL)
+    result = embed_all(places, output, model=MODEL)
     found = failures(output)
     assert result.failures == len(found)
     assert "is not a JPEG" in found[str(folder / "ü/2.png")]
@@ -128,15 +131,143 @@ def test_damage_is_listed_and_does_not_stop_the_run(folder: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_list_may_name_objects_of_several_storages(
+def test_a_row_may_name_what_is_on_its_lists_own_storage(
     folder: Path, tmp_path: Path, memory: Any
 ) -> None:
-    memory.put(str(folder / "ü" / "0.png"), "/bucket/0.png")
-    names = ["memory://bucket/0.png", f"file://{folder}/ü/1.png"]
+    picture = folder / "ü" / "0.png"
+    memory.put(str(picture), "/bucket/0.png")
+    local = [str(picture), f"file://{picture}", "ü/1.png"]
+    stored = ["memory://bucket/0.png", "0.png", str(picture)]
+    (folder / "list.txt").write_text("\n".join(local))
+    memory.pipe("/bucket/list.txt", "\n".join(stored).encode())
+    pq.write_table(pa.table({"path": local}), folder / "t.parquet")
+    pq.write_table(pa.table({"path": stored}), tmp_path / "t.parquet")
+    memory.put(str(tmp_path / "t.parquet"), "/bucket/t.parquet")
+    for number, place in enumerate((str(folder), "memory://bucket")):
+        for name in ("list.txt", "t.parquet"):
+            output = tmp_path / f"{number}-{name}.parquet"
+            result = embed_all([f"{place}/{name}"], output, model=MODEL)
+            assert (result.embeddings, result.failures) == (3, 0), (place, name)
+
+
+ELSEWHERE = [
+    "webhdfs://127.0.0.1:9/a.jpg",
+    "ftp://127.0.0.1:9/a.jpg",
+    "filecache::ftp://127.0.0.1:9/a.jpg",
+    "zip://a.jpg::https://127.0.0.1:9/z.zip",
+    "simplecache::memory://bucket/0.png",
+    "jupyter://x",
+    "dbfs://x/a.jpg",
+    "github://a:b@/x.jpg",
+    "s3://other/a.jpg",
+    "s3://other/shard.tar",
+    "s3://other/table.parquet",
+    "memory://elsewhere/a.jpg",
+    "MEMORY://elsewhere/a.jpg",
+]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_row_on_another_storage_fails_alone_and_contacts_nobody(
+    folder: Path, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    opens = fsspec.core.url_to_fs
+
+    def open_recorded(place: str) -> Any:
+        opened.append(place)
+        return opens(place)
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", open_recorded)
+    picture = str(folder / "ü" / "0.png")
+    odd = ["x::/etc/passwd.jpg", "file:///etc/passwd.jpg"]  # harmless in a list on this disk
+    (folder / "list.txt").write_text("\n".join([picture, *ELSEWHERE]))
+    memory.pipe("/bucket/list.txt", "\n".join([picture, *ELSEWHERE, *odd]).encode())
+    pq.write_table(pa.table({"path": [picture, *ELSEWHERE]}), folder / "t.parquet")
+    pq.write_table(pa.table({"path": [picture, *ELSEWHERE, *odd]}), tmp_path / "t.parquet")
+    memory.put(str(tmp_path / "t.parquet"), "/bucket/t.parquet")
+    for number, place in enumerate((str(folder), "memory://bucket")):
+        for name in ("list.txt", "t.parquet"):
+            output = tmp_path / f"{number}-{name}.parquet"
+            result = embed_all([f"{place}/{name}"], output, model=MODEL)
+            wanted = [*ELSEWHERE, *(odd if number else ())]
+            assert (result.embeddings, result.failures) == (1, len(wanted)), (place, name)
+            assert set(failures(output).values()) == {sources._REFUSED}
+    assert {place.rpartition("/")[0] for place in opened} == {"memory://bucket"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_web_address_in_a_list_is_a_picture_by_whatever_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards and tables of the web would be read without the check of addresses."""
+    asked: list[str] = []
+
+    def download(url: str, *_: Any, **__: Any) -> bytes:
+        asked.append(url)
+        return (folder / "ü" / "0.png").read_bytes()
+
+    monkeypatch.setattr(sources, "download", download)
+    names = [f"https://pictures.example/{name}" for name in ("a.png", "b.tar", "c.parquet")]
     (folder / "list.txt").write_text("\n".join(names))
     result = embed_all([str(folder / "list.txt")], tmp_path / "out.parquet", model=MODEL)
-    assert (result.embeddings, result.failures) == (2, 0)
-    assert sorted(rows(tmp_path / "out.parquet")) == sorted(names)
+    assert (result.embeddings, result.failures, asked) == (3, 0, names)
+
+
+@pytest.mark.usefixtures("quick")
+def test_base64_text_is_named_by_its_row_not_by_itself(tmp_path: Path, folder: Path) -> None:
+    content = (folder / "ü" / "0.png").read_bytes()
+    text = base64.b64encode(content).decode()
+    texts = [text, f"data:image/png;base64,{text}", base64.b64encode(content[::-1]).decode() * 9]
+    texts += [base64.b64encode(b"\xff\xd8\xff\xe0" + content).decode()]
+    pq.write_table(pa.table({"image": texts}), tmp_path / "t.parquet")
+    output = tmp_path / "out.parquet"
+    assert embed_all([str(tmp_path / "t.parquet")], output, model=MODEL).failures == 4
+    found = failures(output)
+    for row in (0, 1, 3):
+        assert "base64 text; store its bytes" in found[f"{tmp_path}/t.parquet#0.{row}"]
+    assert max(map(len, found)) <= 300
+    assert (output / "_failures.jsonl").stat().st_size < 2_000
+
+
+@pytest.mark.usefixtures("quick")
+def test_names_that_are_not_utf8_or_not_printable_are_escaped(tmp_path: Path, folder: Path) -> None:
+    whole = (folder / "ü" / "0.png").read_bytes()
+    crops = tmp_path / "odd"
+    crops.mkdir()
+    names = [b"caf\xe9", b"\xff\xfe", "张".encode("gb18030"), b"line\nbreak", b"\x1b[31mred"]
+    for name in names:
+        (crops / os.fsdecode(name + b".png")).write_bytes(whole)
+        (crops / os.fsdecode(name + b"-cut.png")).write_bytes(b"no picture")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for path in sorted(crops.iterdir()):
+            tar.add(path, path.name)
+    for number, source in enumerate((crops, tmp_path / "x.tar")):
+        output = tmp_path / f"{number}.parquet"
+        for _ in range(2):  # the second start goes on from what is there
+            result = embed_all([str(source)], output, model=MODEL)
+            assert (result.embeddings, result.failures) == (5, 5)
+        assert sorted(name.rpartition("/")[2] for name in rows(output)) == sorted(
+            (
+                r"caf\udce9.png",
+                r"\udcff\udcfe.png",
+                r"\udcd5\udcc5.png",
+                "line\nbreak.png",
+                "\x1b[31mred.png",
+            )
+        )
+        found = {name.rpartition("/")[2] for name in failures(output)}
+        assert {r"caf\udce9-cut.png", r"line\nbreak-cut.png", r"\x1b[31mred-cut.png"} < found
+        assert all(name.isprintable() for name in found)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_shard_of_a_list_that_is_gone_fails_alone(folder: Path, tmp_path: Path) -> None:
+    (folder / "list.txt").write_text("ü/0.png\nnone.tar\n")
+    output = tmp_path / "out.parquet"
+    result = embed_all([str(folder / "list.txt")], output, model=MODEL)
+    assert (result.embeddings, result.failures) == (1, 1)
+    assert failures(output) == {f"{folder}/none.tar": "there is no such file"}
 
 
 @pytest.mark.usefixtures("quick")
@@ -204,6 +335,7 @@ def test_what_cannot_be_planned_is_said(folder: Path) -> None:
         ("none", "no such file"),
         ("memory://none", "no such object"),
         ("nonsense://x", "cannot be reached"),
+        ("jupyter://x", "cannot be reached"),
     ):
         with pytest.raises(UsageError, match=message):
             plan([source], per_part=1)

@@ -30,7 +30,14 @@ def test_what_was_measured_of_one_is_not_said_of_the_mean(tmp_path: Path) -> Non
     a = small.architecture()
     known = small.calibration()
     cards = [
-        ModelCard(name=n, architecture=a, scores={"mAP": 0.9}, training_data=n, calibration=known)
+        ModelCard(
+            name=n,
+            architecture=a,
+            scores={"mAP": 0.9},
+            training_data=n,
+            trained_on=(n,),
+            calibration=known,
+        )
         for n in "xyx"
     ]
     folders = [small.folder(tmp_path / str(i), seed=i, card=card) for i, card in enumerate(cards)]
@@ -38,6 +45,7 @@ def test_what_was_measured_of_one_is_not_said_of_the_mean(tmp_path: Path) -> Non
     assert not card.scores
     assert card.calibration is None
     assert card.training_data == "average of 3 runs: x; y"
+    assert card.trained_on == ("x", "y")
 
 
 def test_models_that_cannot_be_averaged(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from passreid.checkpoint import (
     load_checkpoint,
     resize_positions,
 )
+from passreid.checkpoint.reading import deduce
 from passreid.errors import CheckpointError
 from tests import seeded
 from tests.checkpoint.fabricate import (
@@ -41,6 +42,10 @@ WRAPS: dict[str, Callable[[Tensors], Any]] = {
     "compiled": lambda t: prefixed("_orig_mod.module.", t),
     "model": lambda t: {"model": t},
     "state_dict": lambda t: {"state_dict": prefixed("module.", t), "epoch": 3},
+    "model_state_dict": lambda t: {"model_state_dict": t, "optimizer_state_dict": {"state": {}}},
+    "net": lambda t: {"net": prefixed("module.", t), "acc": 0.9},
+    "params": lambda t: {"params": t},
+    "nested": lambda t: {"model": {"state_dict": prefixed("model.", t)}},
 }
 
 
@@ -96,6 +101,15 @@ def test_pre_trained_backbone_under_any_prefix(tmp_path: Path, prefix: str) -> N
     assert torch.equal(model.neck.weight, torch.ones(256)) and not model.neck.bias.requires_grad
 
 
+def test_a_students_mask_token_is_set_aside(tmp_path: Path) -> None:
+    student = plain() | build({"masked_embed": (1, 64)})
+    torch.save(dino(student, plain()), tmp_path / "ibot.pth")
+    model, _, report = load_checkpoint(tmp_path / "ibot.pth", role="student")
+    assert_same_network(model, expected(plain()))
+    name = "module.backbone.masked_embed"
+    assert report.set_aside["mask token of pre-training"] == (name,)
+
+
 def test_self_supervised_checkpoint_prefers_the_teacher(tmp_path: Path) -> None:
     student, teacher = backbone(), {name: value + 0.01 for name, value in backbone().items()}
     path = tmp_path / "checkpoint.pth"
@@ -145,7 +159,7 @@ def test_every_hidden_width_is_what_the_network_makes_of_the_ratio() -> None:
     shapes = {"cls_token": (1, 1, 448), "patch_embed.proj.weight": (448, 3, 16, 16)}
     for hidden in range(1, 1000):
         shapes["blocks.0.mlp.fc1.weight"] = (hidden, 448)
-        facts = layouts.deduce(shapes, layouts.TIMM, keep_classifier=False)
+        facts = deduce(shapes, layouts.TIMM, keep_classifier=False)
         assert int(448 * facts["mlp_ratio"]) == hidden
 
 
@@ -161,8 +175,7 @@ def test_cluster_contrast(tmp_path: Path, neck: str) -> None:
     assert (card.interpolation, card.architecture.feature) == ("bicubic", "normalized")
     assert report.format == "cluster-contrast"
     # Each token's own neck fits either fusion; that of the fused feature tells which it is.
-    assumed = [what for what in report.initialised if what.startswith("fusion: cat")]
-    assert bool(assumed) == (neck == "multi")
+    assert report.assumed.get("fusion") == ("cat" if neck == "multi" else None)
 
 
 def test_a_scalar_of_an_older_numpy(tmp_path: Path) -> None:
@@ -178,11 +191,11 @@ def test_a_scalar_of_an_older_numpy(tmp_path: Path) -> None:
 def test_a_fusion_that_was_said_is_not_assumed(tmp_path: Path) -> None:
     torch.save(prefixed("module.", clustered("multi")), tmp_path / "usl.pth")
     _, card, report = load_checkpoint(tmp_path / "usl.pth", fusion="mean")
-    assert (card.architecture.fusion, report.initialised) == ("mean", ())
+    assert card.architecture.fusion == "mean" and "fusion" not in report.assumed
     card = load_checkpoint(tmp_path / "usl.pth", feature="before").card
     assert card.architecture.feature == "before"
     torch.save(fine_tuned(), tmp_path / "supervised.pth")  # whose classifier tells
-    assert load_checkpoint(tmp_path / "supervised.pth").report.initialised == ()
+    assert "fusion" not in load_checkpoint(tmp_path / "supervised.pth").report.assumed
 
 
 @pytest.mark.parametrize("stem", [True, False])

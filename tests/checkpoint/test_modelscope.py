@@ -45,12 +45,13 @@ def modelscope(folder: Path, tensors: Tensors, changes: Mapping[str, Any] | None
     return folder
 
 
-def test_modelscope_folder(tmp_path: Path) -> None:
+def test_modelscope_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tensors = fine_tuned()
     model, card, report = load_checkpoint(modelscope(tmp_path, tensors))
     assert_same_network(model, expected(bare(tensors), feature="after"))
     assert (card.mean, card.std, card.name) == ((0.4, 0.5, 0.6), HALF, tmp_path.name)
     assert report.format == "modelscope" and "sha256" in str(report)
+    assert not report.assumed and not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -101,11 +102,11 @@ def test_what_the_configuration_leaves_open_is_as_usual(tmp_path: Path) -> None:
     says: dict[str, Any] = {"INPUT.PIXEL_STD": [0.1, 0.2, 0.3], "MODEL.FEAT_FUSION": "mean"}
     _, card, report = load_checkpoint(modelscope(tmp_path, tensors, says), feature="before")
     assert (card.std, card.architecture.fusion) == ((0.1, 0.2, 0.3), "mean")
-    assert (card.architecture.feature, report.initialised) == ("before", ())
+    assert (card.architecture.feature, report.assumed) == ("before", {})
     says = dict.fromkeys(["INPUT.SIZE_TEST", "MODEL.FEAT_FUSION", "TEST.NECK_FEAT"])
     _, card, report = load_checkpoint(modelscope(tmp_path, tensors, says))
     assert (card.architecture.feature, card.architecture.fusion) == ("before", "cat")
-    assert len(report.initialised) == 1
+    assert report.assumed == {"fusion": "cat"}
     (tmp_path / "configuration.json").write_text(
         '{"model": {"type": "passvitb", "cfg": {"INPUT": 7}}}'
     )

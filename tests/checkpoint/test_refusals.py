@@ -26,6 +26,7 @@ from tests.checkpoint.fabricate import (
     backbone,
     dino,
     fine_tuned,
+    plain,
     prefixed,
 )
 
@@ -129,6 +130,10 @@ def test_a_pickle_with_code_is_refused_and_not_run(
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>Google Drive", "a web page, not weights"),
         (b"\n <html>", "a web page, not weights"),
+        (b'<?xml version="1.0"?>\n<net name="m" version="11">', "an OpenVINO network, not PyTorch"),
+        (b"<note>of another kind</note>", r"not a weight file \(text\)"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:", "an ONNX graph, not PyTorch weights; ask"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
         (b"epoch,loss\n1,2\n", r"not a weight file \(text\)"),
         (bytes(range(1, 99)), "neither safetensors nor a PyTorch file"),
         (b"PK\x03\x04 but no more", "damaged or cut short PyTorch file"),
@@ -173,6 +178,67 @@ def test_truncated_and_damaged_files_are_named(tmp_path: Path, kind: str) -> Non
 )
 def test_files_that_hold_something_else(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_torchscript_is_named_with_the_way_out(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 3)), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"a TorchScript program.*torch\.jit\.load"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_the_numbers_of_an_openvino_network_are_named(tmp_path: Path) -> None:
+    (tmp_path / "m.xml").write_text("<net/>")
+    (tmp_path / "m.bin").write_bytes(bytes(range(1, 99)))
+    with pytest.raises(CheckpointError, match="the numbers of an OpenVINO network"):
+        load_checkpoint(tmp_path / "m.bin")
+
+
+FOREIGN = {
+    "dist_token": "A distilled DeiT, .* take the checkpoint of the same model without distillation",
+    "vit.embeddings.cls_token": "names of Hugging Face transformers; take .* from a timm repo",
+    "embeddings.cls_token": "names of Hugging Face transformers",
+    "blocks.0.ls1.gamma": "DINOv2 or DeiT III, which has layer scale; start from",
+    "blocks.0.0.ls1.gamma": "DINOv2 or DeiT III",
+    "storage_tokens": "DINOv3, which has rotary positions",
+    "rope_embed.periods": "DINOv3",
+    "layer.0.layer_scale1.lambda1": "DINOv3",
+    "blocks.0.attn.q_bias": "BEiT or EVA",
+    "image_encoder.class_embedding": "CLIP's image encoder",
+    "norm_pre.weight": "CLIP's image encoder",
+    "base.layers.0.blocks.0.attn.relative_position_bias_table": "A Swin transformer .SOLIDER.",
+    "module.base.layer1.0.conv1.weight": "A convolutional network .ResNet, OSNet.",
+    "conv2.0.conv1.conv.weight": "A convolutional network",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_families_are_named_with_a_way_out(tmp_path: Path, name: str) -> None:
+    prefix = "" if name.startswith(("base.", "module.")) else "module."
+    torch.save(backbone() | {prefix + name: torch.zeros(64)}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=FOREIGN[name]):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("gone", "added", "message"),
+    [
+        ("qkv.bias", None, "TransReID's vit_small, whose attention is scaled in its own way"),
+        ("norm.", "fc_norm.weight", "pools patches before it normalises them"),
+    ],
+)
+def test_vits_that_compute_otherwise_are_named(
+    tmp_path: Path, gone: str, added: str | None, message: str
+) -> None:
+    def left(name: str) -> bool:
+        return name.endswith(gone) if gone == "qkv.bias" else name.startswith(gone)
+
+    tensors = {name: tensor for name, tensor in plain().items() if not left(name)}
+    tensors |= {added: torch.ones(64)} if added else {}
+    torch.save(tensors, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "m.pth")
 

@@ -203,6 +203,8 @@ def test_demo_ends_with_a_list_an_answer_and_a_sheet(cli: Cli, tmp_path: Path) -
     assert ran.code == 0
     for sign in ("Ranked the gallery", "same person", "Drew a rank sheet", "Rank-1"):
         assert sign in ran.out
+    assert "queries of all others, 0 find somebody else first" in ran.out
+    assert ran.out.count("  right") >= 4
     with Image.open(output / "ranked.png") as sheet:
         assert min(sheet.size) > 400
     assert cli("demo", "--output", output).code == 0

@@ -19,6 +19,7 @@ from PIL import Image
 
 import passreid
 from passreid.card import ModelCard
+from passreid.centring import CameraMeans
 from passreid.cli.app import calibration_of
 from passreid.cli.use import Search
 from passreid.data import ReIDDataset
@@ -84,6 +85,9 @@ def test_compare_gives_cosine_probability_and_verdict(cli: Cli, people: ReIDData
     assert "The same person" in cli("compare", path, path).out
 
 
+FIXED = ("cosine", "probability", "same_person", "threshold", "false_accept_rate")
+
+
 @pytest.mark.parametrize(
     ("option", "told"), [("--model", {"cosine", "probability"}), ("--flip", {"cosine"})]
 )
@@ -97,12 +101,47 @@ def test_compare_tells_what_it_can_where_the_calibration_does_not_tell_all(
     ran = cli("compare", path, path, "--json", *options)
     values = json.loads(ran.out)
     assert ran.code == 0
-    assert {key for key, value in values.items() if value is not None} == told
+    assert {key for key in FIXED if values[key] is not None} == told
     assert values.keys() == json.loads(cli("compare", path, path, "--json").out).keys()
     shown = cli("compare", path, path, *options)
     assert shown.out.startswith("Cosine 1.000")
-    assert ("probability 1.000" in shown.out) == ("probability" in told)
+    assert ("probability > 0.999" in shown.out) == ("probability" in told)
     assert ("No threshold is known" in shown.err) == ("probability" in told)
+
+
+def test_compare_states_the_prior_and_the_fmr_it_answers_with(
+    cli: Cli, people: ReIDDataset
+) -> None:
+    a, b = people.query[0].path, people.query[1].path
+    even = json.loads(cli("compare", a, b, "--json").out)
+    rare = json.loads(cli("compare", a, b, "--json", "--prior", 0.001).out)
+    assert (even["prior"], rare["prior"]) == (0.5, 0.001)
+    odds = even["probability"] / (1 - even["probability"]) * 0.001 / 0.999
+    assert rare["probability"] == pytest.approx(odds / (1 + odds), rel=1e-6)
+    assert 0 < even["false_match_rate"] <= 1
+    shown = cli("compare", a, b, "--prior", 0.001)
+    assert "if 0.001 of such pairs show one person" in shown.out
+    assert "100" not in shown.out.partition("probability")[2]
+    assert cli("compare", a, b, "--prior", 1).code == 2
+
+
+def test_results_say_that_the_calibration_is_the_models_until_the_user_calibrates(
+    cli: Cli, people: ReIDDataset, gallery: Path, tmp_path: Path
+) -> None:
+    a, b = people.query[0].path, people.query[1].path
+    ran = cli("compare", a, b, "--json")
+    assert json.loads(ran.out)["calibration"]["origin"] == "model"
+    assert "are those of the model on market600" in ran.err
+    assert "are those of the model" in cli("rank", a, gallery).err
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    for sample in people.gallery:
+        shutil.copy(sample.path, crops)
+    own = tmp_path / "own"
+    assert cli("calibrate", crops, "--output", own).code == 0
+    ran = cli("compare", a, b, "--json", "--model", own)
+    assert json.loads(ran.out)["calibration"]["origin"] == "user"
+    assert "are those of the model" not in ran.err
 
 
 def test_compare_refuses_a_rate_that_was_not_measured(cli: Cli, people: ReIDDataset) -> None:
@@ -131,6 +170,84 @@ def test_rank_orders_by_cosine_and_leaves_out_the_query_itself(cli: Cli, gallery
     assert len(cosines) == 4
     assert cosines == sorted(cosines, reverse=True)
     assert str(query) not in [match["path"] for match in answer["matches"]]
+
+
+def test_rank_says_how_many_strangers_each_score_would_bring(cli: Cli, gallery: Path) -> None:
+    query = sorted(gallery.glob("*.jpg"))[0]
+    answer = json.loads(cli("rank", query, gallery, "--json").out)
+    entries = len(list(gallery.glob("*.jpg")))
+    assert answer["entries"] == entries
+    assert answer["cut"]["fpir"] == pytest.approx(0.05)
+    for match in answer["matches"]:
+        strangers = match["expected_strangers"]
+        assert strangers == pytest.approx(entries * match["false_match_rate"])
+        limits = {"strong": (0, 0.05), "possible": (0.05, 1), "weak": (1, np.inf)}
+        low, high = limits[match["band"]]
+        assert low <= strangers < high
+    shown = cli("rank", query, gallery).out
+    assert f"{answer['matches'][0]['band']} " in shown
+    assert "strangers expected" in shown
+    assert "%" not in shown
+
+
+def test_same_only_cuts_at_the_stated_fpir(cli: Cli, gallery: Path) -> None:
+    query = sorted(gallery.glob("*.jpg"))[0]
+    listed = json.loads(cli("rank", query, gallery, "--json", "--top", 50).out)
+    for options in ([], ["--fpir", 0.5], ["--false-match-rate", 0.01]):
+        kept = json.loads(cli("rank", query, gallery, "--json", "--same-only", *options).out)
+        at = kept["cut"]["threshold"]
+        above = [m["path"] for m in listed["matches"] if m["cosine"] >= at]
+        assert [match["path"] for match in kept["matches"]] == above[:10]
+    loose = json.loads(cli("rank", query, gallery, "--json", "--fpir", 0.5).out)
+    assert loose["cut"]["threshold"] < listed["cut"]["threshold"]
+    for wrong in (["--fpir", 1.5], ["--fpir", 0.1, "--false-match-rate", 0.01]):
+        assert cli("rank", query, gallery, *wrong).code == 2
+    ran = cli("rank", query, gallery, "--fpir", 0.1, "--flip")  # not calibrated for it
+    assert ran.code == 2 and "need a calibrated model" in ran.err
+
+
+def test_rank_and_compare_centre_cameras_by_the_names_of_files(
+    cli: Cli, people: ReIDDataset, gallery: Path, tmp_path: Path
+) -> None:
+    query, other = people.query[0].path, people.gallery[0].path
+    ran = cli("rank", query, gallery, "--json", "--centre-on", "self", "--top", 3)
+    assert ran.code == 0, ran.err
+    assert "without camera centring" in ran.err  # so nothing is said of error rates
+    match = json.loads(ran.out)["matches"][0]
+    means = CameraMeans(384)
+    paths = sorted(gallery.glob("*.jpg"))
+    cameras = [path.name.split("_c")[1][0] for path in paths]
+    rows = passreid.load()(paths)
+    means.add(rows, cameras)
+    asked = means.centre(passreid.load()(query), [query.name.split("_c")[1][0]])
+    cosines = passreid.cosine(asked[0], means.centre(rows, cameras))
+    assert match["cosine"] in [pytest.approx(c, abs=1e-5) for c in cosines]
+    means.save(tmp_path / "cameras.npz")
+    by_file = cli("compare", query, other, "--json", "--centre-on", tmp_path / "cameras.npz")
+    by_folder = cli("compare", query, other, "--json", "--centre-on", gallery)
+    assert by_file.out == by_folder.out
+    expected = cosines[paths.index(other)]
+    assert json.loads(by_file.out)["cosine"] == pytest.approx(expected, abs=1e-5)
+    assert json.loads(by_file.out)["probability"] is None
+
+
+def test_centring_refuses_cameras_nobody_names(
+    cli: Cli, people: ReIDDataset, gallery: Path, tmp_path: Path
+) -> None:
+    unnamed = tmp_path / "someone.jpg"
+    shutil.copy(people.query[0].path, unnamed)
+    ran = cli("compare", unnamed, people.query[1].path, "--centre-on", gallery)
+    assert ran.code == 2
+    assert "no name says which camera" in ran.err and "--camera-a" in ran.err
+    options = ("--centre-on", gallery, "--camera-a")
+    assert cli("compare", unnamed, people.query[1].path, *options, "1").code == 0
+    ran = cli("compare", unnamed, people.query[1].path, *options, "9")
+    assert "No crop by camera 9 (there are 1, 2)" in ran.err
+    for wrong in (("--camera-a", "1"), ("--centre-on", "self")):
+        assert cli("compare", unnamed, unnamed, *wrong).code == 2
+    np.savez(tmp_path / "f.npz", cameras=["1"], counts=[1], sums=np.ones((1, 3)), shrinkage=1.0)
+    ran = cli("compare", unnamed, unnamed, "--centre-on", tmp_path / "f.npz")
+    assert "means of 3 numbers and passreid-tiny embeds to 384" in ran.err
 
 
 def test_rank_can_answer_no_match(cli: Cli, gallery: Path, tmp_path: Path) -> None:
@@ -230,6 +347,26 @@ def test_names_that_stdout_cannot_encode_are_spelled_out(
         assert json.loads(done.stdout)["matches"][0]["path"] == "é.jpg"
     else:
         assert "\\xe9.jpg" in done.stdout
+
+
+def test_names_cannot_write_to_the_terminal(cli: Cli, gallery: Path, tmp_path: Path) -> None:
+    content = next(gallery.iterdir()).read_bytes()
+    crops = tmp_path / "odd"
+    crops.mkdir()
+    names = [b"x\ny\x1b[31m.jpg", b"caf\xe9.jpg", b"\xe2\x80\xaegpj.jpg", "张.jpg".encode()]
+    for name in names:
+        (crops / os.fsdecode(name)).write_bytes(content)
+        (crops / os.fsdecode(b"bad-" + name)).write_bytes(b"no picture")
+    query = str(next(gallery.iterdir()))
+    done = cli("rank", query, str(crops), "--on-error", "skip")
+    assert done.code == 1
+    for shown in (r"x\ny\x1b[31m.jpg", r"caf\udce9.jpg", r"\u202egpj.jpg", "张.jpg"):
+        assert f"/{shown}\n" in done.out
+        assert f"/bad-{shown}: is not a JPEG" in done.err
+    wrong = cli("rank", os.fsdecode(b"a\x1b[31m\xff.jpg"), str(crops))
+    assert wrong.code == 1 and r"a\x1b[31m\udcff.jpg: there is no such file" in wrong.err
+    for text in (done.out, done.err, wrong.err):
+        assert all(c.isprintable() or c == "\n" for c in text)
 
 
 @pytest.mark.parametrize("flip", [False, True])

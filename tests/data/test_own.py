@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from passreid.data import Sample, read_dataset
-from passreid.data.assemble import split_query
+from passreid.data import read_dataset
+from passreid.data.assemble import Row, split_query
 from passreid.errors import DatasetError
 from tests.data.trees import labels, note, touch
 
@@ -138,19 +138,19 @@ def test_named_kind_folders_without_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cameras", "expected"),
     [
-        ([0, 0, 1, 1, 1], [0, 2]),  # the first image of each camera with two
-        ([0, 0, 1], [0]),  # camera 1 keeps its only image in the gallery
-        ([1, 0, 2], [1]),  # no camera has two: the first camera's
-        ([-1, -1, -1], [0]),
-        ([0], []),
+        ("00111", "02"),  # the first image of each camera with two
+        ("001", "0"),  # camera 1 keeps its only image in the gallery
+        ("102", "1"),  # no camera has two: the first camera's
+        (["", "", ""], "0"),
+        ("0", ""),
     ],
 )
-def test_queries_are_chosen_by_person_and_camera(cameras: list[int], expected: list[int]) -> None:
-    listed = [Sample(Path(f"{i}.jpg"), 1, camid) for i, camid in enumerate(cameras)]
-    shuffled = random.sample(listed, len(listed))
-    query, gallery = split_query(shuffled)
-    assert query == [listed[i] for i in expected]
-    assert sorted(query + gallery, key=lambda s: s.path) == listed
+def test_queries_are_chosen_by_person_and_camera(cameras: list[str], expected: str) -> None:
+    rows = [Row(Path(f"{i}.jpg"), "ada", "test", camera) for i, camera in enumerate(cameras)]
+    found = split_query(random.sample(rows, len(rows)))
+    assert [row.path.stem for row in found if row.subset == "query"] == [*expected]
+    assert [row.path for row in found] == [row.path for row in rows]
+    assert {row.subset for row in found} <= {"query", "gallery"}
 
 
 def write_csv(root: Path, text: str, *, encoding: str = "utf-8") -> Path:
@@ -230,6 +230,8 @@ def test_csv_paths_may_be_absolute(tmp_path: Path) -> None:
         ("path,person\nimg/a.jpg,1\n", "no column 'pid'"),
         ("", "no column 'path'"),
         ("path,pid\n", "lists no images"),
+        ("path,pid,PID\nimg/a.jpg,1,2\n", "two columns 'pid'"),
+        ("path,pid\nimg/a.jpg,1\nimg/b,c.jpg,1\n", "line 3: 3 fields for 2 columns"),
         ("path,pid\nimg/a.jpg,1\nimg/b.jpg\n", "line 3: pid is empty"),
         ("path,pid\n\n,1\n", "line 3: path is empty"),
         ("path,pid\nimg/a.jpg,1\nimg/b.jpg,-1\nimg/c.jpg,-1\n", "no person has two images"),

@@ -198,11 +198,11 @@ def test_shards_in_object_storage(folder: Path, tmp_path: Path) -> None:
     pack(folder, tmp_path / "out", per_shard=4)
     memory = fsspec.filesystem("memory")
     memory.put(f"{tmp_path}/out", "/bucket/crops", recursive=True)
-    (tmp_path / "list.txt").write_text("memory://bucket/crops/shard-000001.tar\n")
+    memory.pipe("/bucket/shards.txt", b"memory://bucket/crops/shard-000001.tar\n")
     try:
         files = FileList.find(Path("memory://bucket/crops"))
         assert_same_pictures(files, folder)
-        assert len(FileList.find(tmp_path / "list.txt")) == 3
+        assert len(FileList.find(Path("memory://bucket/shards.txt"))) == 3
         again = FileList.again(Path("memory://bucket/crops"), files.text)
         assert again.read(6).size == (24, 48)
         assert len(FileList.find(Path("memory://bucket/crops/shard-000000.tar"))) == 4
@@ -214,6 +214,32 @@ def test_shards_in_object_storage(folder: Path, tmp_path: Path) -> None:
         FileList.find(Path("memory://bucket/none"))
     with pytest.raises(UsageError, match=r"nonsense.*cannot be reached"):
         FileList.find(Path("nonsense://bucket/x"))
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "webhdfs://127.0.0.1:9/a.tar",
+        "https://127.0.0.1:9/a.tar",
+        "zip://z.zip::https://127.0.0.1:9/a.tar",
+        "filecache::ftp://127.0.0.1:9/a.tar",
+        "jupyter://a.tar",
+    ],
+)
+def test_a_list_reaches_no_shard_of_another_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: str
+) -> None:
+    def reached(*_: object) -> None:
+        raise AssertionError("a storage was opened")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", reached)
+    (tmp_path / "list.txt").write_text(f"{shard}\n")
+    with pytest.raises(DatasetError, match="is on another storage than the list that names it"):
+        FileList.find(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text(f"{shard}\t512\t10\ta.png\n")
+    files = FileList.find(tmp_path / "list.txt")
+    with pytest.raises(ImageError, match="is on another storage than the list that names it"):
+        files.read(0)
 
 
 def test_a_path_gives_back_the_slashes_of_a_url() -> None:

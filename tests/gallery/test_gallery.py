@@ -349,6 +349,7 @@ def test_files_open_for_reading_are_searched(
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
     with open_gallery(tmp_path / "g", read_only=True) as found:
         assert found.search(VECTORS[4])[0].entry.payload == {"n": 4}
+    open_gallery(tmp_path / "g", model=MODEL, dim=DIM, create=True).close()
     assert [path.name for path in tmp_path.iterdir()] == ["g"]
     (tmp_path / "g-wal").write_bytes(b"changes that were never written to the file")
     with pytest.raises(GalleryError, match=r"was killed.*copy it with g-wal to a disk"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from passreid.errors import ImageError
 from passreid.images import read_image, to_pixels
 from tests import seeded
 from tests.images.pictures import GOLDEN, GOLDEN_NAMES, Array, encode, golden_input, picture
+from tests.images.tiffs import tiff
 
 
 @pytest.mark.parametrize("size", [(256, 128), (384, 128)])
@@ -197,3 +199,85 @@ def test_grey_arrays_need_no_channel_order_and_views_are_copied() -> None:
     image = read_image(pixels, channel_order="rgb")
     pixels[:] = 0
     assert np.asarray(image).any()
+
+
+def png16(values: Array, colour: int) -> bytes:
+    """A 16-bit PNG of (H, W, channels), of colour type 0 (grey), 2, 4 (grey, alpha) or 6."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        whole = kind + data
+        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_fewer_bits_in_a_16_bit_file_are_refused_not_embedded_black(
+    bits: int, channels: int
+) -> None:
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    values = np.full((2, 3, channels), 65_535)
+    values[:, :, : 3 if channels > 2 else 1] = 2**bits - 1
+    with pytest.raises(ImageError, match=r"has 16-bit pixels, but none reaches 16,384 of 65,535"):
+        read_image(png16(values, colour))
+    values[0, 0, 0] = 65_535
+    assert read_image(png16(values, colour)).getpixel((0, 0))[0] == 255  # type: ignore[index]
+
+
+def test_fewer_bits_in_other_16_bit_pictures_are_refused_too() -> None:
+    twelve = np.array([[0, 4095], [17, 2048]], np.uint16)
+    colour = np.repeat(twelve, 3).tobytes()
+    for source in (
+        Image.fromarray(twelve),
+        tiff(2, 2, twelve.tobytes(), bits=16),
+        tiff(2, 2, twelve.tobytes(), bits=16, photometric=0),
+        tiff(2, 2, twelve.astype(">u2").tobytes(), bits=16, order=">"),
+        tiff(2, 2, colour, bits=16, samples=3, photometric=2),
+    ):
+        with pytest.raises(ImageError, match="unscaled 10-, 12- or 14-bit values"):
+            read_image(source)
+
+
+def test_a_tiff_that_declares_12_bits_is_scaled_by_them() -> None:
+    packed = bytes([0x00, 0x0F, 0xFF, 0x80, 0x00, 0x00])  # 0, 4095, 2048, 0
+    image = np.asarray(read_image(tiff(4, 1, packed, bits=12)))
+    assert image[0, :, 0].tolist() == [0, 255, 128, 0]
+
+
+def test_a_16_bit_tiff_whose_white_is_zero_is_turned_positive() -> None:
+    values = np.array([[0, 65535, 32768]], np.uint16).tobytes()
+    negative, positive = (
+        np.asarray(read_image(tiff(3, 1, values, bits=16, photometric=each)))[0, :, 0].tolist()
+        for each in (0, 1)
+    )
+    assert (negative, positive) == ([255, 0, 127], [0, 255, 128])
+
+
+@pytest.mark.parametrize(
+    ("bits", "sample_format", "samples", "reason"),
+    [
+        (16, 2, 1, "signed or 32-bit pixels, whose range is unknown"),
+        (32, 1, 1, "signed or 32-bit pixels, whose range is unknown"),
+        (16, 3, 1, "pixels are of a kind that is not read"),
+        (64, 3, 1, "pixels are of a kind that is not read"),
+        (32, 3, 3, "pixels are of a kind that is not read"),
+    ],
+)
+def test_pixels_of_other_kinds_are_not_called_damaged(
+    bits: int, sample_format: int, samples: int, reason: str
+) -> None:
+    encoded = tiff(
+        2,
+        2,
+        bytes(4 * samples * bits // 8),
+        bits=bits,
+        samples=samples,
+        sample_format=sample_format,
+        photometric=2 if samples == 3 else 1,
+    )
+    with pytest.raises(ImageError, match=rf"{reason}; save it with 8 bits"):
+        read_image(encoded)

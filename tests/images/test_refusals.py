@@ -31,7 +31,7 @@ from tests.images.pictures import Array, encode, picture, png_header
         (np.zeros((3, 8, 5), np.uint8), r"\(3, 8, 5\).*must be \(H, W\).*move the channels last"),
         (np.zeros((4, 4, 2), np.uint8), r"must be \(H, W\)"),
         (np.zeros((1, 4, 4, 3), np.uint8), r"must be \(H, W\)"),
-        (np.zeros(4, np.uint8), r"must be \(H, W\)"),
+        (np.zeros(4, np.uint8), r"must be \(H, W\).*an encoded picture as array.tobytes\(\)"),
         (np.zeros((0, 4, 3), np.uint8), "holds no pixels"),
         (np.zeros((0, 4), np.uint8), "holds no pixels"),
     ],
@@ -100,7 +100,14 @@ def test_a_file_beyond_the_limit_is_not_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_bytes": 0}, {"max_pixels": -1}, {"timeout_s": 0.0}, {"max_redirects": -1}]
+    "limits",
+    [
+        {"max_bytes": 0},
+        {"max_pixels": -1},
+        {"max_side": 0},
+        {"timeout_s": 0.0},
+        {"max_redirects": -1},
+    ],
 )
 def test_limits_must_be_positive(limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be positive"):
@@ -191,10 +198,10 @@ def test_permissions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_image(path)
 
 
-@pytest.mark.parametrize("source", [None, 3, ["a.jpg"], bytearray(b"x"), object()])
+@pytest.mark.parametrize("source", [None, 3, ["a.jpg"], {"a.jpg": 1}, object()])
 def test_other_types_are_refused(source: Any) -> None:
     with pytest.raises(
-        ImageError, match="is no path, URL, bytes, PIL image or NumPy array"
+        ImageError, match="is not a path, URL, bytes, file, PIL image or NumPy array"
     ) as caught:
         read_image(source)
     assert caught.value.source == f"<{type(source).__name__}>"

@@ -45,8 +45,14 @@ def slow_order(distances: NDArray[Any], labels: Labels | None, q: int) -> list[i
 def slow_measure(distances: NDArray[Any], labels: Labels, max_rank: int) -> dict[str, Any]:
     """CMC, AP and INP of each query by walking down its list; None where it has no positive."""
     found: list[dict[str, Any] | None] = []
+    mates: list[float] = []
+    strangers: list[float] = []
     for q in range(len(distances)):
         order = slow_order(distances, labels, q)
+        right = [g for g in order if labels.gallery_pids[g] == labels.query_pids[q]]
+        wrong = [g for g in order if g not in right]
+        for best, others in ((mates, right), (strangers, wrong)):
+            best.append(max((-float(distances[q, g]) for g in others), default=-math.inf))
         precisions: list[float] = []
         first = last = 0
         for place, g in enumerate(order, 1):
@@ -65,6 +71,8 @@ def slow_measure(distances: NDArray[Any], labels: Labels, max_rank: int) -> dict
     valid = [f for f in found if f]
     return {
         "valid": [f is not None for f in found],
+        "best_mate": mates,
+        "best_stranger": strangers,
         "ap": [f["ap"] if f else math.nan for f in found],
         "mAP": np.mean([f["ap"] for f in valid]) if valid else None,
         "mINP": np.mean([f["inp"] for f in valid]) if valid else None,

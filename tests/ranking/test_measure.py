@@ -50,6 +50,8 @@ def test_measures_agree_with_walking_down_the_list(seed: int, queries: int, gall
     np.testing.assert_allclose([metrics.rank(k) for k in range(1, 13)], metrics.cmc, rtol=1e-12)
     assert metrics.mAP == pytest.approx(expected["mAP"], rel=1e-12)
     assert metrics.mINP == pytest.approx(expected["mINP"], rel=1e-12)
+    np.testing.assert_array_equal(metrics.best_mate, expected["best_mate"])
+    np.testing.assert_array_equal(metrics.best_stranger, expected["best_stranger"])
 
 
 @pytest.mark.parametrize("case", CASES)

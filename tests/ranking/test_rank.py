@@ -210,3 +210,36 @@ def test_threads_return_results_in_order_and_pass_errors_on() -> None:
 
     with pytest.raises(EmbeddingError):
         in_threads(fail, 3)
+
+
+@pytest.mark.parametrize("width", [384, 768, 1000])
+@pytest.mark.parametrize("gallery", [0, 1, 30, 200])
+def test_identical_gallery_rows_tie_wherever_they_stand(width: int, gallery: int) -> None:
+    rng = np.random.default_rng(gallery)
+    for _ in range(20):
+        person = rng.standard_normal(width).astype(np.float32)
+        columns = 0.1 * rng.standard_normal((gallery + 3, width)).astype(np.float32)
+        places = np.sort(rng.permutation(gallery + 3)[:3])
+        columns[places] = person
+        query = (person + 0.3 * rng.standard_normal(width))[None].astype(np.float32)
+        found = rank(query, columns, top_k=3)
+        assert found.indices[0].tolist() == places.tolist()
+        assert len(set(found.similarity[0].tolist())) == 1
+        pids = np.ones(gallery + 3, np.int64)
+        pids[places[0]] = 2
+        assert measure(query, columns, labels=Labels([2], pids)).mAP == 1
+
+
+def test_identical_queries_get_identical_scores_in_any_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(similarity, "BLOCK_BYTES", 4)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((300, 384)).astype(np.float32)
+    copies = [0, 1, 70, 71, 200, 299]
+    rows[copies] = rows[5]
+    columns = rng.standard_normal((90, 384)).astype(np.float32)
+    found = rank(rows, columns, top_k=90)
+    for copy in copies:
+        assert np.array_equal(found.indices[copy], found.indices[5])
+        assert np.array_equal(found.similarity[copy], found.similarity[5])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from passreid.embed import Embedder
 from passreid.errors import EmbeddingError, GalleryError, OutputError, PassreidError, UsageError
 from passreid.images import ImageLimits
 from passreid.server import engine as server_engine
+from passreid.server.pictures import read_crops
 from tests.server.conftest import Start, enrol, png
 
 FILTERS = {"cameras": "camera", "people": "person", "tracklets": "tracklet", "sources": "source"}
@@ -101,6 +104,39 @@ def test_requests_of_too_many_pictures_or_frames_are_refused(start: Start) -> No
     assert client.post("/v1/embed", files=frames[:1], data=crowd).status_code == 429
 
 
+def test_boxes_say_their_unit_on_every_route(client: TestClient) -> None:
+    frame = png(1)  # 40 x 90
+    routes = (
+        ("embed", "images", "boxes"),
+        ("search", "images", "box"),
+        ("attention", "image", "box"),
+    )
+    for route, field, name in routes:
+        answers = []
+        for box, unit in (([10, 9, 30, 72], "xyxy"), ([0.25, 0.1, 0.5, 0.7], "xywhn")):
+            value = json.dumps([box] if name == "boxes" else box)
+            data = {name: value, "box_format": unit}
+            answer = client.post(f"/v1/{route}", files={field: frame}, data=data)
+            assert answer.status_code == 200, answer.text
+            answers.append(answer.json())
+        for key in answers[0].keys() - {"seconds", "embeddings"}:
+            assert answers[0][key] == answers[1][key]
+        if route == "embed":
+            first, second = (answer["embeddings"][0]["embedding"] for answer in answers)
+            assert first == pytest.approx(second, abs=1e-5)
+        for box, unit, reason in (
+            ([0.1, 0.2, 0.6, 0.95], "xyxy", "box_format='xyxyn'"),
+            ([10, 9, 30, 72], "cxcywhn", "box_format='cxcywh'"),
+            ([10, 9, 13, 72], "xyxy", "3 x 63 pixels"),
+            ([30, 9, 10, 72], "xyxy", "box_format='xywh'"),
+            ([10, 9, 30, 72], "corners", "box_format: "),
+        ):
+            value = json.dumps([box] if name == "boxes" else box)
+            data = {name: value, "box_format": unit}
+            answer = client.post(f"/v1/{route}", files={field: frame}, data=data)
+            assert (answer.status_code, reason in answer.json()["detail"]) == (422, True), route
+
+
 def test_embeddings_are_told_whose_they_are(client: TestClient, embedder: Embedder) -> None:
     boxes = [[0, 0, 20, 50], [5, 10, 40, 80]]
     files = {"images": ("frame.png", png(1))}
@@ -169,6 +205,111 @@ def test_errors_are_answered_by_their_kind_and_logged_where_they_are_ours(
     answer = client.get("/v1/entries")
     assert (answer.status_code, answer.json()["detail"]) == (status, "as it is said")
     assert ("GET /v1/entries" in caplog.text) is (status >= 500)
+
+
+def test_pictures_that_take_too_long_end_in_429_and_readiness_tells(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(decode_timeout_s=0.1)
+    ends, decode = threading.Event(), read_crops
+
+    def slow(file: Any, name: str, **options: Any) -> Any:
+        if name == "slow.png":
+            assert ends.wait(60)
+        return decode(file, name, **options)
+
+    monkeypatch.setattr(server_engine, "read_crops", slow)
+
+    def ask(name: str) -> Any:
+        return client.post("/v1/embed", files={"images": (name, png(1))})
+
+    first = ask("slow.png")
+    assert (first.status_code, client.get("/readyz").status_code) == (422, 200)
+    assert ask("quick.png").status_code == 200  # one of two threads is left
+    assert ask("slow.png").status_code == 422
+    answer = client.get("/readyz")
+    assert (answer.status_code, "Every decoder is busy" in answer.text) == (503, True)
+    assert client.get("/healthz").status_code == 200
+    for route, field in (("embed", "images"), ("search", "images"), ("attention", "image")):
+        answer = client.post(f"/v1/{route}", files={field: ("quick.png", png(1))})
+        assert (answer.status_code, int(answer.headers["retry-after"])) == (429, 1)
+    stream = client.post("/v1/entries", files={"files": ("quick.png", png(1))}).text
+    (last,) = map(json.loads, stream.splitlines())
+    assert (last["event"], last["reason"][:23], last["skipped"]) == (
+        "stopped",
+        "The service is busy; co",
+        0,
+    )
+    ends.set()
+    until = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert ask("quick.png").status_code == 200
+
+
+def test_a_gallery_that_does_not_answer_is_not_ready(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    answers = threading.Event()
+
+    def hang() -> int:
+        answers.wait(60)
+        return 0
+
+    monkeypatch.setattr(server_engine, "_READY_S", 0.05)
+    monkeypatch.setattr(engine.gallery, "count", hang)
+    answer = client.get("/readyz")
+    assert (answer.status_code, "did not answer within 0.05 s" in answer.text) == (503, True)
+    answers.set()
+
+
+BOMBS = {
+    "list": b'{"ids": [' + b'"x",' * 300_000 + b'"x"]}',
+    "text": b'{"people": ["' + b"x" * 1_100_000 + b'"]}',
+    "nested": b'{"payload": ' + b"[" * 550_000 + b"]" * 550_000 + b"}",
+    "space": b'{"everything": true' + b" " * 1_100_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_bodies_without_pictures_are_bounded(client: TestClient, bomb: bytes) -> None:
+    entry = enrol(client, 1)[0]["id"]
+    send = {"content-type": "application/json"}
+    for method, path in (("POST", "/v1/forget"), ("PATCH", f"/v1/entries/{entry}")):
+        for content in (bomb, iter([bomb[:5_000], bomb[5_000:]])):
+            answer = client.request(method, path, content=content, headers=send)
+            assert (answer.status_code, "longer than 1,048,576" in answer.text) == (413, True)
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = client.post("/v1/search", content=b"people=" + bomb, headers=form)
+    assert answer.status_code == 413
+    assert client.get("/v1/entries").json()["count"] == 1
+
+
+def test_as_many_ids_as_allowed_fit_into_a_body(client: TestClient) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(10_000)]
+    assert client.post("/v1/forget", json={"ids": ids}).json() == {"forgotten": 0}
+
+
+def test_a_payload_is_bounded_wherever_it_is_given(client: TestClient) -> None:
+    fits, room = {"note": ""}, 256 * 2**10
+    fits["note"] = "ä" * ((room - len(json.dumps(fits))) // 2)
+    large = {"note": fits["note"] + "xx"}
+    entry = enrol(client, 1, about={"payload": fits})[0]["id"]
+    assert client.get(f"/v1/entries/{entry}").json()["payload"] == fits
+    files = [("files", ("2.png", png(2)))]
+    for about in ({"payload": large}, [{"payload": large}], {"payload": {"list": [0] * 100_000}}):
+        answer = client.post("/v1/entries", files=files, data={"about": json.dumps(about)})
+        said = answer.json()["detail"]
+        assert (answer.status_code, "must be at most 262,144 bytes as JSON" in said) == (422, True)
+    answer = client.patch(f"/v1/entries/{entry}", json={"payload": large})
+    assert (answer.status_code, "payload: must be at most" in answer.json()["detail"]) == (
+        422,
+        True,
+    )
+    assert client.patch(f"/v1/entries/{entry}", json={"payload": fits}).status_code == 200
+    assert client.get("/v1/entries").json()["count"] == 1
 
 
 def test_a_picture_that_takes_too_long_is_refused(

@@ -10,15 +10,16 @@ None is imported before it is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.card import ModelCard
+from passreid.card import Architecture, ModelCard
 from passreid.errors import MissingExtraError, ModelNotFoundError, UsageError
 from passreid.hub import MODELS
 
@@ -33,7 +34,11 @@ _WITH_WEIGHTS = ("float16", "int8")
 
 
 class Backend(Protocol):
-    """A loaded network."""
+    """A loaded network.
+
+    A backend may also have `weights_digest`, a text that tells its weights from any others
+    (`digest_tensors`); for one without it, `Embedder.identity` hashes what it makes of an image.
+    """
 
     @property
     def name(self) -> str:
@@ -60,6 +65,27 @@ class Backend(Protocol):
 
     def attend(self, pixels: F32) -> F32:
         """Return where CLS and parts look, (B, 1 + P, rows, columns); see `PartViT.attend`."""
+
+
+def embedding_tensors(a: Architecture, names: Iterable[str]) -> list[str]:
+    """List the tensors of a model folder that its embedding depends on, in their order."""
+    idle = ("classifier.", "neck.") if a.feature == "before" else ("classifier.",)
+    return [n for n in names if not (n.startswith(idle) or n.endswith("num_batches_tracked"))]
+
+
+def digest_tensors(a: Architecture, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of the weights a model's embedding depends on, as hex.
+
+    Args:
+        a: The network; its feature decides whether the neck counts.
+        tensors: By the names of a model folder; compared as float32.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(embedding_tensors(a, tensors)):
+        values = np.ascontiguousarray(tensors[name], np.float32)
+        digest.update(f"{name} {values.shape} ".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
 
 
 def variant(precision: str, engine: str) -> str:
@@ -101,6 +127,7 @@ def open_network(
     device: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> tuple[ModelCard, Backend]:
     """Load a folder or weight file on the engine that suits it; `embed.load` tells the options.
 
@@ -110,6 +137,13 @@ def open_network(
     """
     if backend not in ("auto", "onnx", "openvino", "torch"):
         raise UsageError(f"Unknown backend '{backend}'; use auto, onnx, openvino or torch.")
+    if overrides:
+        if backend not in ("auto", "torch"):
+            raise UsageError(
+                f"The {backend} backend runs a model as it was exported; leave out "
+                f"{', '.join(overrides)}, or use backend='torch'."
+            )
+        backend = "torch"
     folder = path.parent if path.name == WEIGHTS else path
     if backend == "auto" and precision == "int8":
         backend = _quantised(folder)
@@ -120,7 +154,7 @@ def open_network(
         return _open_onnx(folder, device, precision, threads)
     if backend == "openvino":
         return _open_openvino(folder, device, precision, threads)
-    return _open_torch(path, device, precision, threads)
+    return _open_torch(path, device, precision, threads, overrides or {})
 
 
 def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]:
@@ -218,7 +252,7 @@ def _find_variant(folder: Path, precision: str, engine: str) -> str | None:
 
 
 def _open_torch(
-    path: Path, device: str, precision: str, threads: int | None
+    path: Path, device: str, precision: str, threads: int | None, overrides: Mapping[str, Any]
 ) -> tuple[ModelCard, Backend]:
     try:
         from passreid.backends.pytorch import TorchBackend
@@ -231,7 +265,7 @@ def _open_torch(
         if written:
             feature = f"The torch backend (device {device}, precision {precision})"
         raise MissingExtraError(feature, "torch") from None
-    model, card, _ = load_checkpoint(path)
+    model, card, _ = load_checkpoint(path, **overrides)
     return card, TorchBackend(model, device=device, precision=precision, threads=threads)
 
 

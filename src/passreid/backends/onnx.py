@@ -20,11 +20,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from passreid.backends import ATTENTION, F32, GRAPH, WEIGHTS, export_command, variant
+from passreid.backends import (
+    ATTENTION,
+    F32,
+    GRAPH,
+    WEIGHTS,
+    digest_tensors,
+    embedding_tensors,
+    export_command,
+    variant,
+)
+from passreid.backends.graphfile import check_external_data
 from passreid.card import ModelCard
 from passreid.config import plain
 from passreid.errors import CheckpointError, ModelNotFoundError
-from passreid.hub import weights_digest
+from passreid.storage import sha256
 
 IMAGES, PIXELS = "images", "pixels"
 EMBEDDINGS, LOOKS = "embeddings", "attention"
@@ -33,8 +43,8 @@ _INPUT_PIXELS = "pixels: RGB, 0 to 255; uint8 (batch, height, width, 3)"
 _ERRORS_ONLY = 3
 
 
-class OnnxAttention:
-    """Where a model looks, worked out by ONNX Runtime; opened when it is first asked for.
+class FolderBackend:
+    """What backends over a model folder share: its weights' digest and its attention graph.
 
     Args:
         folder: A model folder.
@@ -44,6 +54,15 @@ class OnnxAttention:
 
     def __init__(self, folder: Path, card: ModelCard, threads: int | None) -> None:
         self._folder, self._card, self._threads = folder, card, threads
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Digest of the folder's weights; files of other precisions were made from them.
+
+        Raises:
+            CheckpointError: They cannot be read.
+        """
+        return digest_tensors(self._card.architecture, _read(self._folder / WEIGHTS))
 
     @property
     def attends(self) -> bool:
@@ -70,7 +89,7 @@ class OnnxAttention:
         return OnnxSession(graph, weights, self._card, LOOKS, threads=self._threads)
 
 
-class OnnxBackend(OnnxAttention):
+class OnnxBackend(FolderBackend):
     """Sessions of ONNX Runtime: one that embeds and, once asked for, one that shows attention.
 
     Args:
@@ -135,14 +154,14 @@ class OnnxSession:
         own: str | None = None,
         threads: int | None = None,
     ) -> None:
+        stored = {} if own else _read(weights)
+        tensors = {name: stored[name] for name in used_tensors(card, stored, output)}
         try:
-            stored = {} if own else load_file(weights)
-            tensors = {name: stored[name] for name in used_tensors(card, stored, output)}
-            self._session = _session(graph, tensors, threads)
+            content = graph.read_bytes()
+            check_external_data(graph, content, None if own else weights.name)
+            self._session = _session(content, tensors, threads)
         except OSError as error:
-            raise CheckpointError(f"{weights.parent}: cannot be read ({error}).") from None
-        except SafetensorError as error:
-            raise CheckpointError(f"{weights}: not a valid safetensors file ({error}).") from None
+            raise CheckpointError(f"{graph}: cannot be read ({error}).") from None
         except _RUNTIME_ERRORS as error:
             raise CheckpointError(stale(graph, str(error).splitlines()[0])) from None
         written = self._session.get_modelmeta().custom_metadata_map
@@ -151,6 +170,7 @@ class OnnxSession:
         expected = graph_metadata(card, weights, own=own, pixels=self.takes == PIXELS)
         if written != expected or output not in outputs:
             raise CheckpointError(stale(graph, "it was written for others"))
+        card.check_weights(weights)
         self._output = output
         # Keeps the arrays alive: the session reads them in place.
         self._tensors = tensors
@@ -180,29 +200,29 @@ def graph_metadata(
         own: Precision of the weights in the graph; None where it reads the folder's.
         pixels: Whether the graph takes pixels as they are read, and normalises by itself.
     """
+    architecture = plain(card.architecture)
+    if card.architecture.pooling == "cls":  # graphs from before it was a choice do not say it
+        del architecture["pooling"]
     says = {
         "input": _INPUT_PIXELS if pixels else _INPUT,
         "height_width": json.dumps(card.architecture.image_size),
         "mean": json.dumps(card.mean),
         "std": json.dumps(card.std),
         "interpolation": card.interpolation,
-        "architecture": json.dumps(plain(card.architecture), sort_keys=True),
+        "architecture": json.dumps(architecture, sort_keys=True),
         "tensors_sha256": hashlib.sha256(read_header(weights)).hexdigest(),
     }
-    return says | ({"weights": own, "weights_of": weights_digest(weights)} if own else {})
+    return says | ({"weights": own, "weights_of": sha256(weights)[:16]} if own else {})
 
 
 def used_tensors(card: ModelCard, names: Iterable[str], output: str) -> list[str]:
     """Return which of a model folder's tensors a graph reads; the rest serve training."""
-    a = card.architecture
-    idle: tuple[str, ...] = ("classifier.",)
-    if output == LOOKS:
-        last = f"vit.blocks.{a.depth - 1}."
-        behind = tuple(f"{last}{part}." for part in ("attn.proj", "norm2", "mlp"))
-        idle += ("neck.", "vit.norm.", *behind)
-    elif a.feature == "before":
-        idle += ("neck.",)
-    return [n for n in names if not (n.startswith(idle) or n.endswith("num_batches_tracked"))]
+    used = embedding_tensors(card.architecture, names)
+    if output != LOOKS:
+        return used
+    last = f"vit.blocks.{card.architecture.depth - 1}."
+    behind = tuple(f"{last}{part}." for part in ("attn.proj", "norm2", "mlp"))
+    return [name for name in used if not name.startswith(("neck.", "jpm.", "vit.norm.", *behind))]
 
 
 def read_header(weights: Path) -> bytes:
@@ -212,8 +232,17 @@ def read_header(weights: Path) -> bytes:
         return file.read(min(length, 2**27))
 
 
+def _read(weights: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return load_file(weights)
+    except OSError as error:
+        raise CheckpointError(f"{weights.parent}: cannot be read ({error}).") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights}: not a valid safetensors file ({error}).") from None
+
+
 def _session(
-    graph: Path, tensors: dict[str, Any], threads: int | None
+    graph: bytes, tensors: dict[str, Any], threads: int | None
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -222,9 +251,7 @@ def _session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
     options.add_external_initializers(list(tensors), values)
-    return onnxruntime.InferenceSession(
-        graph.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def stale(graph: Path, reason: str) -> str:

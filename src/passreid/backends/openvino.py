@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passreid.backends import F32, GRAPH, WEIGHTS, variant
-from passreid.backends.onnx import PIXELS, OnnxAttention, graph_metadata, stale
+from passreid.backends.graphfile import check_external_data
+from passreid.backends.onnx import PIXELS, FolderBackend, graph_metadata, stale
 from passreid.card import ModelCard
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVinoBackend(OnnxAttention):
+class OpenVinoBackend(FolderBackend):
     """A compiled network of OpenVINO; threads may share it.
 
     Args:
@@ -70,11 +71,14 @@ class OpenVinoBackend(OnnxAttention):
         try:
             # Mapped weights would change under a running network when the file is replaced.
             core.set_property({"ENABLE_MMAP": False})
+            if graph.suffix == ".onnx":
+                check_external_data(graph, graph.read_bytes(), None if own else WEIGHTS)
             model = core.read_model(graph)
             self.normalises = model.input(0).any_name == PIXELS
             expected = graph_metadata(card, folder / WEIGHTS, own=own, pixels=self.normalises)
             if _metadata(model) != expected:
                 raise CheckpointError(stale(graph, "it was written for others"))
+            card.check_weights(folder / WEIGHTS)
             self._compiled = core.compile_model(model, "CPU", config)
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be read ({error}).") from None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from passreid.backends import F32
+from passreid.backends import F32, digest_tensors
 from passreid.errors import UsageError
 from passreid.model import PartViT
 
@@ -61,6 +62,12 @@ class TorchBackend:
     def precision(self) -> str:
         """What products are computed in."""
         return next(name for name, dtype in _DTYPES.items() if dtype is self._dtype)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Digest of the weights (`backends.digest_tensors`)."""
+        state = {name: t.cpu().numpy() for name, t in self._model.state_dict().items()}
+        return digest_tensors(self._model.architecture, state)
 
     def run(self, pixels: NDArray[Any]) -> F32:
         """Embed normalised pixels (B, 3, H, W), giving (B, D)."""

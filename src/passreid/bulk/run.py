@@ -1,4 +1,4 @@
-"""A run of any size: what is done is kept, what failed is listed, one folder holds the result."""
+"""Embed any number of pictures into one folder, part by part: resumable, failures listed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, UsageError
 from passreid.gallery.base import Added, Entry
 from passreid.gallery.engine import Gallery
-from passreid.gallery.identity import identity as identity_of
 from passreid.storage import open_parquet
 
 PER_PART = 2048
-"""Files in a part: what is lost at most by a kill, for each worker."""
+"""Files in a part: the most that a kill costs, for each worker."""
 
 # Readers of Parquet data sets pass over names with an underscore in front.
 RUN, FAILED = "_run.json", "_failures.jsonl"
 
 
 class Bulk(NamedTuple):
-    """What a run gave: embeddings and failures in the folder, parts, and those done before."""
+    """Counts of a run: embeddings and failures in the folder, parts, and parts done before."""
 
     embeddings: int
     failures: int
@@ -53,20 +52,20 @@ def embed_all(
     column: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bulk:
-    """Embed pictures into a folder of Parquet files, or go on with that.
+    """Embed pictures into a folder of Parquet files, or resume an earlier run into it.
 
-    A part's file appears whole when the part is done; a run that was killed is started again by the
-    same call, which does what is missing. How many workers there are, and where, changes nothing.
+    A part's file appears when the part is complete. After a kill, the same call does the missing
+    parts; the number of workers may differ.
 
     Args:
-        sources: As `plan` has them.
+        sources: As in `plan`.
         output: Folder for `part-….parquet`, `_failures.jsonl` and `_run.json`.
         model: Options of `passreid.load`.
         workers: Processes on this machine, or Ray actors.
         ray: Address of a Ray cluster; "local" starts one on this machine.
         per_part: Files in a part.
         column: Of Parquet sources, as in `plan`.
-        progress: Told the parts done and their number.
+        progress: Called with the parts done and their number.
 
     Raises:
         UsageError: Nothing to embed, the folder holds a run of other sources or another model, or
@@ -98,11 +97,11 @@ def embed_all(
 def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
     """Enrol a finished folder, a few thousand rows in memory at a time.
 
-    Pictures the gallery knows already stay as they are, so that this too may be done again.
+    Entries that exist stay as they are, so this may be repeated.
 
     Args:
-        folder: What `embed_all` wrote; the caller opened the gallery for the same model.
-        gallery: Where to.
+        folder: Written by `embed_all`.
+        gallery: Of the same model.
 
     Raises:
         DatasetError: A part is damaged.
@@ -125,8 +124,8 @@ def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
 
 
 def identify(model: Mapping[str, Any]) -> str:
-    """Return the identity of the model that options of `passreid.load` describe."""
-    return identity_of(load(**model))
+    """Return `Embedder.identity` of the model that options of `passreid.load` describe."""
+    return load(**model).identity
 
 
 def _worked(

@@ -1,11 +1,13 @@
-"""What is to be embedded: folders, lists, tar shards and Parquet files, cut into parts.
+"""Cut the pictures of folders, lists, tar shards and Parquet files into parts, and read a part.
 
-A place is a path or an address of any storage fsspec knows (``s3://bucket/crops``). A part is what
-one worker does at a time: some thousand files, one tar shard, or one row group of a Parquet file.
+A place is a path or an address of any storage fsspec knows (``s3://bucket/crops``). A part is one
+worker's unit of work: some thousand files, one tar shard, or one row group of a Parquet file.
+Rows of lists and tables may name paths, https addresses and objects on the list's own storage.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 import tarfile
 import zlib
@@ -19,7 +21,7 @@ from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.fetch import download
 from passreid.images import DEFAULT_LIMITS, describe
 from passreid.listing import IMAGE_SUFFIXES, find_files, has_ending, is_image
-from passreid.storage import filesystem, is_address, open_binary, open_parquet
+from passreid.storage import filesystem, is_address, may_name, open_binary, open_parquet
 
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
 """Columns of a Parquet file that are taken for pictures, in this order, unless one is named."""
@@ -29,6 +31,12 @@ _SHARDS = (*_TARS, ".parquet")
 _EXTRA = "bulk"
 _MANY = 64  # files fetched at once, and rows decoded at once
 _PLAIN = -1  # row group of a part that has none
+_REFUSED = (
+    "names another storage than the one its list is on; a row may name a path, an https address or "
+    "something on the list's own storage"
+)
+# Of JPEG, PNG, GIF, WebP, BMP and TIFF; a path would have an ending.
+_BASE64 = re.compile(r"(data:|/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk|SUkq|TU0A)[\w+/=,;:\s-]{60,}")
 
 Found: TypeAlias = tuple[str, bytes | ImageError]
 """A picture's name, and its encoded bytes or why there are none."""
@@ -39,24 +47,26 @@ class Part:
     """A share of the work that is done, kept or done again as a whole.
 
     Attributes:
-        kind: What `places` are: picture files, one tar shard, or one Parquet file.
+        kind: What `places` are: picture files, one tar shard, one Parquet file, or rows of a list
+            that must not be followed.
         places: Paths or addresses.
         row_group: Which one of the Parquet file.
         column: Its column with bytes or paths.
     """
 
-    kind: Literal["files", "tar", "parquet"]
+    kind: Literal["files", "tar", "parquet", "refused"]
     places: tuple[str, ...]
     row_group: int = _PLAIN
     column: str = ""
 
 
 class _Listed(NamedTuple):
-    """What sources hold, by kind."""
+    """The places that sources hold, by kind."""
 
     files: list[str]
     tars: list[str]
     parquets: list[str]
+    refused: list[str]
 
 
 def plan(sources: Sequence[str], *, per_part: int, column: str | None = None) -> list[Part]:
@@ -76,7 +86,7 @@ def plan(sources: Sequence[str], *, per_part: int, column: str | None = None) ->
     """
     if per_part < 1:
         raise UsageError(f"per_part is {per_part}; it must be at least 1.")
-    found = _Listed([], [], [])
+    found = _Listed([], [], [], [])
     for source in sources:
         _list(source, found)
     if not any(found):
@@ -87,7 +97,8 @@ def plan(sources: Sequence[str], *, per_part: int, column: str | None = None) ->
     ]
     tars = [Part("tar", (tar,)) for tar in found.tars]
     groups = [part for place in found.parquets for part in _row_groups(place, column)]
-    return [*files, *tars, *groups]
+    refused = [Part("refused", tuple(found.refused))] if found.refused else []
+    return [*files, *tars, *groups, *refused]
 
 
 def read_part(part: Part) -> Iterator[Found]:
@@ -98,16 +109,23 @@ def read_part(part: Part) -> Iterator[Found]:
     """
     if part.kind == "files":
         return _files(part.places)
+    if part.kind == "refused":
+        return ((row, ImageError(describe(row), _REFUSED)) for row in part.places)
     return (_tar if part.kind == "tar" else _rows)(part)
 
 
 def _list(source: str, found: _Listed) -> None:
     """Sort one source, or what is in it, by kind."""
-    if source.startswith(("https://", "http://")):
+    if _is_web(source):
         found.files.append(source)
     elif source.endswith(".txt"):
         for line in _lines(source):
-            _sort(_beside(source, line), found)
+            if _is_web(line):  # never a shard: those are read without `passreid.fetch`
+                found.files.append(line)
+            elif may_name(source, line):
+                _sort(_beside(source, line), found)
+            else:
+                found.refused.append(line)
     elif is_address(source):
         _list_stored(source, found)
     elif Path(source).is_dir():
@@ -238,6 +256,8 @@ def _tar(part: Part) -> Iterator[Found]:
                     yield name, ImageError(name, f"is larger than the {limit} allowed")
                 elif (content := tar.extractfile(member)) is not None:
                     yield name, content.read()
+    except FileNotFoundError:
+        yield place, ImageError(place, "there is no such file")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         yield place, ImageError(place, f"is no tar, or is cut short or damaged ({error})")
     except OSError as error:
@@ -266,9 +286,12 @@ def _rows(part: Part) -> Iterator[Found]:
 def _row(place: str, name: str, value: Any) -> Found:
     if isinstance(value, dict):  # Hugging Face keeps a picture as a struct of bytes and path
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and _BASE64.fullmatch(value):
+        return name, ImageError(name, "holds a picture as base64 text; store its bytes instead")
     if isinstance(value, str):
-        target = _beside(place, value)
-        (found,) = _files([target])
+        if not (_is_web(value) or may_name(place, value)):
+            return value, ImageError(describe(value), _REFUSED)
+        (found,) = _files([_beside(place, value)])
         return found
     if isinstance(value, bytes) and value:
         return name, value
@@ -284,5 +307,5 @@ def _beside(source: str, name: str) -> str:
 
 
 def _is_web(place: str) -> bool:
-    """Pictures from the web come through `passreid.fetch`, which refuses private addresses."""
+    """Whether a picture is fetched by `passreid.fetch`, which refuses private addresses."""
     return place.startswith(("https://", "http://"))

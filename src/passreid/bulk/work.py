@@ -1,4 +1,4 @@
-"""A part in, a Parquet file's bytes out; and who does it: this process, several, or Ray's."""
+"""Embed a part into the bytes of a Parquet file: in this process, in several, or on Ray."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import numpy as np
 from passreid.bulk.sources import Part, read_part
 from passreid.embed import Embedder, load
 from passreid.errors import DatasetError, ImageError, MissingExtraError, PassreidError
+from passreid.images import describe
+from passreid.listing import printable
 
 FAILURES = b"passreid.failures"
 """Key in a part file's metadata: what the part could not embed, as JSON pairs of name, reason."""
@@ -30,15 +32,15 @@ _embedder: Embedder | None = None  # of a worker process, which serves one run
 
 
 def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
-    """Embed what can be read of a part.
+    """Embed the readable pictures of a part.
 
     Args:
-        embedder, part: What with, and what.
+        embedder, part: The model, and the pictures.
         model: Identity of the model, kept in each row.
 
     Returns:
-        A Parquet file: source, content_hash (SHA-256 in hex), embedding (D float32) and model of
-        each picture, and under `FAILURES` those that have none.
+        A Parquet file with source, content_hash (SHA-256 in hex), embedding (D float32) and model
+        of each picture; its metadata lists the unreadable ones under `FAILURES`.
 
     Raises:
         DatasetError: Storage fails in the middle of a shard.
@@ -52,7 +54,7 @@ def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
     def fed() -> Iterator[bytes]:
         for name, data in read_part(part):
             if isinstance(data, ImageError):
-                failures.append((name, data.reason))
+                failures.append((printable(data.source), data.reason))
                 continue
             names.append(name)
             hashes.append(hashlib.sha256(data).hexdigest())
@@ -63,11 +65,16 @@ def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
         [np.empty((0, embedder.dim), np.float32), *[batch.embeddings for batch in batches]]
     )
     kept = [int(index) for batch in batches for index in batch.indices]
-    # What was skipped has no row; both keep the order of the input.
+    # Skipped pictures have no row; both lists keep the order of the input.
     without = sorted(set(range(len(names))) - set(kept))
     reasons = [skipped.reason for batch in batches for skipped in batch.skipped]
-    failures += [(names[i], why) for i, why in zip(without, reasons, strict=True)]
+    failures += [(_shown(names[i]), why) for i, why in zip(without, reasons, strict=True)]
     return _as_parquet([names[i] for i in kept], [hashes[i] for i in kept], rows, model, failures)
+
+
+def _shown(name: str) -> str:
+    """Return a name for people: one line, and a web address without its secrets."""
+    return describe(name) if name.startswith("https://") else printable(name)
 
 
 def _as_parquet(
@@ -82,6 +89,8 @@ def _as_parquet(
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
         raise MissingExtraError("Writing Parquet", "bulk") from error
+    # Bytes of a name that are not UTF-8 become \udcXX, as in messages.
+    sources = [name.encode(errors="backslashreplace").decode() for name in sources]
     dim = rows.shape[1]
     embeddings = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), pa.float32()), dim)
     columns = {
@@ -108,7 +117,7 @@ def work_here(
 def work_in_processes(
     tasks: Iterable[Numbered], options: Mapping[str, Any], model: str, *, workers: int
 ) -> Iterator[Finished]:
-    """Embed parts in processes of this machine, in the order they are done in.
+    """Embed parts in processes of this machine; yield them as they are finished.
 
     Raises:
         DatasetError: A worker was killed.

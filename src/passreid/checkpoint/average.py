@@ -1,4 +1,4 @@
-"""One model out of several runs: the mean of their weights ("Model soups", Wortsman 2022)."""
+"""The mean of several runs' weights as one model ("Model soups", Wortsman et al. 2022)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from passreid.model import PartViT
 
 
 def average(folders: Sequence[str | Path]) -> tuple[PartViT, ModelCard]:
-    """Average the weights of models that came from one start.
+    """Average the weights of models that were trained from the same start.
 
-    Runs that began at the same weights, or one at the end of the other, lie in one valley of the
-    loss, and the middle is often better than any of them. Models that began apart give nonsense.
+    Their mean is often better than any of them. Models from different starts average to nonsense.
 
     Args:
-        folders: Model folders of one architecture and normalisation.
+        folders: Model folders of one architecture and preprocessing.
 
     Returns:
-        The model in evaluation mode, and its card: that of the first folder, without what was
-        measured of it.
+        The model in evaluation mode, and the first folder's card without scores and calibration.
 
     Raises:
         UsageError: Fewer than two folders.
@@ -43,16 +41,14 @@ def average(folders: Sequence[str | Path]) -> tuple[PartViT, ModelCard]:
                     f"{folder} and {folders[0]} cannot be averaged: their {name} differs."
                 )
     states = [each.state_dict() for each, _ in loaded]
-    mean = {
-        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
-        for name, first in states[0].items()
-    }
-    model.load_state_dict(mean)
-    sources = "; ".join(dict.fromkeys(other.training_data for _, other in loaded))
-    described = replace(
+    for name, first in states[0].items():  # in double precision: a sum of many float32 rounds
+        first.copy_(torch.stack([state[name].double() for state in states]).mean(dim=0))
+    cards = [other for _, other in loaded]
+    sources = "; ".join(dict.fromkeys(other.training_data for other in cards))
+    return model, replace(
         card,
         calibration=None,
         scores={},
         training_data=f"average of {len(folders)} runs: {sources}",
+        trained_on=tuple(dict.fromkeys(name for other in cards for name in other.trained_on)),
     )
-    return model, described

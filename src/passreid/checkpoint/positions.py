@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from passreid.errors import CheckpointError
+
 Grid = tuple[int, int]
 
 # Height over width of the grids that published files use: person crops 2 (256x128) and 3
@@ -23,6 +25,27 @@ def grid_of(patches: int, ratios: tuple[int, ...] = RATIOS) -> Grid | None:
         if columns and ratio * columns * columns == patches:
             return ratio * columns, columns
     return None
+
+
+def add_camera(table: Tensor, embeddings: Tensor, camera: int | None, weight: float) -> Tensor:
+    """Add a camera's embedding to every position: TransReID's side information (SIE), exactly.
+
+    Args:
+        table: (1, N, D).
+        embeddings: (cameras, 1, D).
+        camera: From 0.
+        weight: Factor of the embedding.
+
+    Raises:
+        CheckpointError: No camera, or one that the file does not know.
+    """
+    if camera is None or not 0 <= camera < len(embeddings):
+        raise CheckpointError(
+            "TransReID with side information (SIE): embeddings depend on the camera. Say whose "
+            f"they are with --sie-camera (sie_camera=), 0 to {len(embeddings) - 1}; load once for "
+            "each camera."
+        )
+    return table + weight * embeddings[camera]
 
 
 def resize_positions(table: Tensor, old_grid: Grid, new_grid: Grid, prefix: int) -> Tensor:

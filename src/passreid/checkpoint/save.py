@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,11 @@ from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
 from passreid.checkpoint.files import is_finite, write_tensors
 from passreid.checkpoint.layouts import Layout
-from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, settings_text
-from passreid.checkpoint.stored import NATIVE_CARD, NATIVE_WEIGHTS
+from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, configuration_text
+from passreid.checkpoint.sources import NATIVE_CARD, NATIVE_WEIGHTS
 from passreid.errors import CheckpointError
 from passreid.model import PartViT
-from passreid.storage import replacing
+from passreid.storage import replacing, sha256
 
 Format = Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"]
 
@@ -48,8 +49,9 @@ def save_folder(model: PartViT, card: ModelCard, folder: str | Path, *, half: bo
         state = {name: _halve(name, tensor) for name, tensor in state.items()}
     folder = Path(folder)
     with replacing(folder / NATIVE_CARD) as text, replacing(folder / NATIVE_WEIGHTS) as weights:
-        text.write_text(card.to_json(), encoding="utf-8")
         write_tensors(weights, state, {})
+        described = replace(card, weights_sha256=sha256(weights))
+        text.write_text(described.to_json(), encoding="utf-8")
 
 
 def save_as(model: PartViT, card: ModelCard, path: str | Path, *, format: Format = "pass") -> None:
@@ -76,7 +78,7 @@ def save_as(model: PartViT, card: ModelCard, path: str | Path, *, format: Format
     _check_holds(card.architecture, layout, format)
     tensors = _respell(_state(model, card), card.architecture, layout)
     if format == "modelscope":
-        settings = settings_text(card)
+        settings = configuration_text(card)
         with replacing(path / CONFIGURATION) as text, replacing(path / WEIGHTS) as weights:
             text.write_text(settings, encoding="utf-8")
             write_tensors(weights, tensors, {})
@@ -109,24 +111,24 @@ def _halve(name: str, tensor: Tensor) -> Tensor:
 
 
 def _check_holds(a: Architecture, layout: Layout, name: str) -> None:
-    """Refuse what the layout has no names for."""
-    why = None
-    if a.stem != "none" and not (a.stem == "ics" and layout is layouts.TRANSREID_SSL):
-        why = f"stem '{a.stem}'"
-    elif layout.split_positions and a.parts != 3:
-        why = f"{a.parts} part tokens instead of 3"
-    elif layout is layouts.TRANSREID_SSL and a.parts:
-        why = "part tokens"
-    elif a.num_classes and not layout.classifier and layout.neck:
-        why = "identity classifier (load without keep_classifier)"
-    elif not layout.neck and a.feature != "before":
-        why = f"neck, and the feature is '{a.feature}'"
-    elif a.width != a.heads * layouts.HEAD_WIDTH:
-        why = f"{a.heads} heads, which readers take to be width / {layouts.HEAD_WIDTH}"
-    elif a.merge:
-        why = "merging of patches (load with merge=0: the weights are the same)"
-    if why:
-        raise CheckpointError(f"The {name} layout cannot hold this model: {why}.")
+    """Refuse what the layout has no names for, or its readers would take for something else."""
+    stems = ("none", "ics") if layout is layouts.TRANSREID_SSL else ("none",)
+    problems = {
+        f"stem '{a.stem}'": a.stem not in stems,
+        "jigsaw branches": a.pooling == "jpm",
+        f"{a.parts} part tokens instead of 3": layout.split_positions and a.parts != 3,
+        "part tokens": layout is layouts.TRANSREID_SSL and a.parts > 0,
+        "identity classifier (load without keep_classifier)": (
+            a.num_classes > 0 and layout.neck and not layout.classifier
+        ),
+        f"neck, and the feature is '{a.feature}'": not layout.neck and a.feature != "before",
+        f"{a.heads} heads, which readers take to be {layouts.usual_heads(a.width)}": (
+            a.heads != layouts.usual_heads(a.width)
+        ),
+        "merging of patches (load with merge=0: the weights are the same)": a.merge > 0,
+    }
+    if found := [problem for problem, there in problems.items() if there]:
+        raise CheckpointError(f"The {name} layout cannot hold this model: {found[0]}.")
 
 
 def _respell(state: Mapping[str, Tensor], a: Architecture, layout: Layout) -> dict[str, Tensor]:

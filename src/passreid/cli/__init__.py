@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cyclopts import CycloptsError
 
-from passreid.cli.app import app, complain
+from passreid.cli.app import app, complain, note
 from passreid.errors import PassreidError
 
 _UNTIL_HEARD = 10.0
@@ -36,9 +38,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; messages go to stderr, never a traceback."""
     try:
         _register()
-        result = app(
-            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with _warnings_on_stderr():
+            result = app(
+                list(arguments),
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
     except KeyboardInterrupt:
         return complain("Stopped.", code=130)
     except BrokenPipeError:
@@ -52,6 +58,26 @@ def run(arguments: Sequence[str]) -> int:
         time.sleep(_UNTIL_HEARD)
         return code
     return result if isinstance(result, int) else 0
+
+
+class _Notes(logging.Handler):
+    """Prints log records as the command line prints remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print what a weight file does not say and was assumed, whatever logging is set up."""
+    logger, handler = logging.getLogger("passreid.checkpoint"), _Notes()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
 
 
 def _explained(error: Exception) -> tuple[str, int]:
@@ -73,6 +99,7 @@ def _register() -> None:
     """Import the verbs, which register themselves with the app."""
     from passreid.cli import (  # noqa: F401
         bench,
+        calibration,
         data,
         demo,
         embedding,

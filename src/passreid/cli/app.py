@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,13 +17,15 @@ from cyclopts.config import Dict
 from rich.console import Console
 
 from passreid.config import build, read_toml
-from passreid.errors import ImageError, UsageError
+from passreid.errors import CalibrationError, ImageError, UsageError
+from passreid.listing import escape_controls
+from passreid.verify import usable_calibration
 
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
     from passreid.embed import Embedder
-    from passreid.verify import Calibration
+    from passreid.openset import Calibration
 
 DEFAULT_MODEL = "passreid-tiny"
 """The bundled model every verb uses unless told otherwise."""
@@ -70,7 +72,44 @@ console = Console(highlight=False, emoji=False)
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ReadingOptions:
+    """What a weight file does not say of its network; without them it is assumed, and reported.
+
+    Attributes:
+        image_size: Input height and width; positions of another input are resampled to it.
+        stride: Rows and columns between patches.
+        heads: Attention heads.
+        feature: Which side of the neck is the embedding.
+        fusion: How CLS and parts become one embedding.
+        pooling: What stands for the image: CLS, a pooling of the patches, or TransReID's branches.
+        mean: Mean of each RGB channel, of pixels in 0 to 1.
+        std: Standard deviation of each channel.
+        interpolation: How pictures are resized.
+        sie_camera: Camera (from 0) whose embedding a TransReID model with side information adds.
+        sie_weight: Factor of that embedding.
+    """
+
+    image_size: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    heads: int | None = None
+    feature: Literal["before", "after", "normalized"] | None = None
+    fusion: Literal["cat", "mean"] | None = None
+    pooling: Literal["cls", "avg", "max", "avg_max", "gem", "jpm"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    sie_camera: int | None = None
+    sie_weight: float | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return those that were given, as arguments of `load_checkpoint`."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(ReadingOptions))
+        return {name: value for name, value in values if value is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ReadingOptions):
     """Which model embeds, and how.
 
     Attributes:
@@ -101,6 +140,7 @@ class ModelOptions:
             precision=self.precision,
             batch_size=self.batch_size,
             flip=self.flip,
+            **self.overrides(),
         )
 
 
@@ -112,18 +152,23 @@ OnError = Annotated[
 
 def say(text: str) -> None:
     """Print a line for people to stdout."""
-    console.print(text, soft_wrap=True)
+    console.print(_without_controls(text), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a remark to stderr, so that it never mixes with results."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{_without_controls(text)}\n")
 
 
 def complain(text: str, *, code: int) -> int:
     """Print an error to stderr and return the exit code."""
-    sys.stderr.write(f"error: {text}\n")
+    note(f"error: {text}")
     return code
+
+
+def _without_controls(text: str) -> str:
+    """Escape what a file's or person's name could do to a terminal; line breaks stay."""
+    return "\n".join(map(escape_controls, text.split("\n")))
 
 
 def say_json(value: Mapping[str, Any]) -> None:
@@ -204,11 +249,18 @@ def check_folder(path: Path) -> None:
         raise UsageError(f"{path}: cannot be a folder to write to; choose another output.")
 
 
-def calibration_of(embedder: Embedder) -> Calibration | None:
-    """Return the model's calibration, unless it was fitted for embeddings of another kind."""
-    calibration = embedder.calibration
-    if calibration is not None and calibration.flip != embedder.flip:
-        how = "with" if calibration.flip else "without"
-        note(f"The calibration was fitted {how} --flip; probabilities are left out.")
+def calibration_of(embedder: Embedder, *, centred: bool = False) -> Calibration | None:
+    """Return the model's calibration, and note why where it cannot be used or is not the user's."""
+    if embedder.calibration is None:
         return None
+    try:
+        calibration = usable_calibration(embedder, centred=centred)
+    except CalibrationError as error:
+        note(f"{error} Probabilities and false match rates are left out.")
+        return None
+    if calibration.origin == "model":
+        note(
+            f"Error rates are those of the model on {calibration.data}; on other cameras they are "
+            "higher. `passreid calibrate` on your own crops, labelled or not, gives yours."
+        )
     return calibration

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from passreid.cli.app import DEFAULT_MODEL, app, console, note, say_json
+from passreid.cli.app import DEFAULT_MODEL, ReadingOptions, app, console, note, say_json
 
 
 @app.command
@@ -19,6 +19,7 @@ def bench(
     count: int = 128,
     batch_size: int = 32,
     json: bool = False,
+    reading: ReadingOptions = ReadingOptions(),  # noqa: B008
 ) -> None:
     """Measure crops per second, latency and memory of every engine and precision.
 
@@ -46,6 +47,7 @@ def bench(
         count=count,
         batch_size=batch_size,
         crops=find_images(crops) if crops else (),
+        overrides=reading.overrides(),
     )
     if json:
         for row in rows:

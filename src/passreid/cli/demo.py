@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 from cyclopts import Parameter
 from rich.markup import escape
 
 from passreid import storage
 from passreid.cli.app import ModelOptions, app, calibration_of, note, say
 from passreid.cli.measure import draw_sheet
-from passreid.errors import CalibrationError, UsageError
+from passreid.errors import UsageError
+from passreid.formats import show_cosine, show_probability
 from passreid.verify import cosine
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def demo(
 
     _clear(output)
     storage.write(output / MARK, b"")
-    people = make_synthetic(output / "people", people=12, cameras=4, per_camera=2, train_fraction=0)
+    people = make_synthetic(output / "people", people=12, cameras=6, per_camera=1, train_fraction=0)
     say(
         f"1. Drew {len(people.query)} query and {len(people.gallery)} gallery pictures of 12 "
-        f"synthetic people by 4 cameras in {escape(str(people.root))}."
+        f"synthetic people by 6 cameras in {escape(str(people.root))}."
     )
     embedder = options.load()
     report = evaluate(embedder, people)
@@ -52,6 +53,7 @@ def demo(
         f"({embedder.dim} numbers each, {report.images_per_second:.0f} pictures a second)."
     )
     _say_ranked(report)
+    _say_look_alikes(report)
     _say_compared(report, embedder)
     sheet = output / "ranked.png"
     draw_sheet(report, sheet)
@@ -127,22 +129,38 @@ def _say_ranked(report: Report) -> None:
         say(f"     {place}. {similarity:.3f}  {escape(_label(gallery[index]))}  {mark}")
 
 
+def _say_look_alikes(report: Report) -> None:
+    """Show what fails: the fourth person is drawn in the clothes of the third."""
+    query, gallery = report.query, report.gallery
+    first = np.array([hits[0] for hits in report.ranking(top_k=1).indices])
+    wrong = gallery.pids[first] != query.pids
+    pair = np.isin(query.pids, (3, 4))
+    say(
+        f"   Persons 3 and 4 wear the same clothes: {wrong[pair].sum()} of their {pair.sum()} "
+        f"queries find the other one first; of the {(~pair).sum()} queries of all others, "
+        f"{wrong[~pair].sum()} find somebody else first."
+    )
+
+
 def _say_compared(report: Report, embedder: Embedder) -> None:
     """Compare a query with the best picture of the same person, and with somebody else."""
     query, gallery = report.query, report.gallery
     hits = [index for index, _ in report.ranking(top_k=len(gallery.samples)).hits(0)]
     again = next(i for i in hits if gallery.pids[i] == query.pids[0])
     other = next(i for i in reversed(hits) if gallery.pids[i] != query.pids[0])
-    say("4. Compared it with two of them, allowing one false accept in 1,000:")
+    say("4. Compared it with two of them, at a false match rate of 0.001:")
     calibration = calibration_of(embedder)
     for truth, index in (("the same", again), ("another", other)):
         similarity = float(cosine(query.rows[0], gallery.rows[index]))
-        text = f"cosine {similarity:.3f}"
+        text = f"cosine {show_cosine(similarity)}"
         if calibration is not None:
-            text += f", probability {calibration.probability(similarity):.3f}"
-            with suppress(CalibrationError):  # fitted on too few people for this rate
-                same = calibration.judge(similarity, false_accept_rate=1e-3).same_person
-                text += ": same person" if same else ": not the same person"
+            found = calibration.judge(similarity, false_accept_rate=None)
+            if found.probability is not None:
+                text += f", probability {show_probability(found.probability)} (prior 0.5)"
+            # None where it was fitted on too few people for this rate.
+            text += {True: ": same person", False: ": not the same person", None: ""}[
+                found.same_person
+            ]
         say(f"     {escape(_label(gallery.samples[index]))}, truly {truth} person: {text}")
 
 

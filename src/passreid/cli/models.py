@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from passreid.cli.app import app, check_folder, console, note, say, say_json
+from passreid.cli.app import ReadingOptions, app, check_folder, console, note, say, say_json
 from passreid.errors import MissingExtraError, PassreidError, UsageError
+from passreid.formats import show_rate
 
 if TYPE_CHECKING:
     from passreid.card import ModelCard
-    from passreid.checkpoint.load import Overrides
 
 EXTRAS = {
     "torch": ("torch", "timm", "torchvision"),
@@ -37,7 +37,13 @@ EXTRAS = {
 
 
 @app.command
-def models(name: str | None = None, /, *, json: bool = False) -> None:
+def models(
+    name: str | None = None,
+    /,
+    *,
+    json: bool = False,
+    reading: ReadingOptions = ReadingOptions(),  # noqa: B008
+) -> None:
     """List the bundled models, or show one model's card.
 
     Args:
@@ -47,7 +53,7 @@ def models(name: str | None = None, /, *, json: bool = False) -> None:
     from passreid.hub import bundled, resolve
 
     names = bundled() if name is None else [name]
-    cards = {n: _card(resolve(n)) for n in names}
+    cards = {n: _card(resolve(n), reading) for n in names}
     if json:
         from passreid.config import plain
 
@@ -76,9 +82,8 @@ def convert(
     ),
     half: bool = False,
     role: Literal["auto", "teacher", "student"] = "auto",
-    image_size: tuple[int, int] | None = None,
-    fusion: Literal["cat", "mean"] | None = None,
     merge: int | None = None,
+    reading: ReadingOptions = ReadingOptions(),  # noqa: B008
 ) -> None:
     """Read weights of any known layout, strictly, and write them in another.
 
@@ -90,8 +95,6 @@ def convert(
         to: Layout to write.
         half: Store weights as float16 ("passreid" alone).
         role: Which network of a self-supervised checkpoint.
-        image_size: Height and width to resize the position table to.
-        fusion: How CLS and parts become one embedding, where the file does not say.
         merge: Patches that each block merges into others: faster, a little less exact; 0 is none.
     """
     try:
@@ -106,14 +109,8 @@ def convert(
         check_folder(output)
     path = resolve(source)
     keep = to not in ("cluster-contrast", "timm")  # which have no place for a classifier
-    wanted: Overrides = {}
-    if image_size is not None:
-        wanted["image_size"] = image_size
-    if fusion is not None:
-        wanted["fusion"] = fusion
-    if merge is not None:
-        wanted["merge"] = merge
-    loaded = load_checkpoint(path, role=role, keep_classifier=keep, **wanted)
+    options = reading.overrides()
+    loaded = load_checkpoint(path, role=role, keep_classifier=keep, merge=merge, **options)
     say(escape(str(loaded.report)))
     if to == "passreid":
         save_folder(loaded.model, loaded.card, output, half=half)
@@ -210,8 +207,7 @@ def _self_test() -> tuple[float, float]:
     """Embed three drawn crops: one person by two cameras, and another; cosines of the two pairs."""
     import numpy as np
 
-    from passreid.data.people import random_people
-    from passreid.data.street import draw_crop, random_camera
+    from passreid.data.drawing import draw_crop, random_camera, random_people
     from passreid.embed import load
     from passreid.verify import cosine
 
@@ -219,21 +215,21 @@ def _self_test() -> tuple[float, float]:
     people = random_people(3, rng)
     cameras = [random_camera(number, rng) for number in range(2)]
     shots = ((people[0], cameras[0]), (people[0], cameras[1]), (people[2], cameras[1]))
-    one, again, other = load()([draw_crop(*shot, rng, occluded=False) for shot in shots])
+    one, again, other = load()([draw_crop(*shot, rng) for shot in shots])
     return float(cosine(one, again)), float(cosine(one, other))
 
 
-def _card(path: Path) -> ModelCard:
+def _card(path: Path, reading: ReadingOptions) -> ModelCard:
     """Read a card without torch where there is one, else deduce it from the weights."""
     from passreid.card import ModelCard
 
-    if (path / "model.json").is_file():
+    if (path / "model.json").is_file() and not reading.overrides():
         return ModelCard.read(path / "model.json")
     try:
         from passreid.checkpoint import load_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError("Reading foreign weights", "torch") from error
-    return load_checkpoint(path).card
+    return load_checkpoint(path, **reading.overrides()).card
 
 
 def _scores(card: ModelCard) -> str:
@@ -256,5 +252,6 @@ def _say_card(card: ModelCard) -> None:
     if card.calibration is None:
         say("  calibration   none; fit one with `passreid calibrate`")
     else:
-        c = card.calibration
-        say(f"  calibration   {escape(c.data)}, equal error rate {c.equal_error_rate:.2%}")
+        rate = card.calibration.equal_error_rate
+        known = "without labels" if rate is None else f"equal error rate {show_rate(rate)}"
+        say(f"  calibration   {escape(card.calibration.data)}, {known}")

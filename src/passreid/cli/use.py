@@ -25,20 +25,33 @@ from passreid.cli.app import (
     say_json,
     skippable,
 )
-from passreid.errors import CalibrationError, UsageError
+from passreid.cli.centring import CentreOn, Centring, cameras_of, read_means_or_self, say_unseen
+from passreid.errors import UsageError
+from passreid.formats import show_cosine, show_probability, show_rate
+from passreid.listing import printable
+from passreid.openset import (
+    DEFAULT_FPIR,
+    DEFAULT_PRIOR,
+    Cut,
+    Verdict,
+    assess,
+    cut,
+)
 from passreid.ranking import rank as rank_embeddings
 from passreid.ranking import rank_distances
 from passreid.reranking import rerank
 from passreid.verify import cosine
 
 if TYPE_CHECKING:
-    from passreid.verify import Calibration
+    from passreid.centring import CameraMeans
+    from passreid.openset import Calibration
 
 FalseAccepts = Annotated[
     float | None,
     Parameter(
-        help="Accepted share of different people taken for one, of those that were measured; "
-        "without it 0.001, if that was."
+        name=("--false-match-rate", "--false-accept-rate"),
+        help="Decide at this FMR: the accepted share of pairs of different people taken for one "
+        "person, of those that were measured.",
     ),
 ]
 
@@ -51,29 +64,41 @@ class Search:
     Attributes:
         top: How many to show for each query.
         rerank: Order by k-reciprocal re-ranking, which looks at the gallery as a whole.
-        same_only: Keep what reaches the calibrated threshold; a query may then have no match.
-        false_accept_rate: Accepted share of different people taken for one, for --same-only.
+        same_only: Show hits from the cut on, and none below; a query may then have no match.
+        fpir: Where the cut is: the accepted share of searches for an absent person that still
+            return somebody (false positive identification rate).
+        false_match_rate: Cut at this FMR of a pair instead, of those that were measured.
     """
 
     top: int = 10
     rerank: bool = False
     same_only: bool = False
-    false_accept_rate: float = 1e-3
+    fpir: float = DEFAULT_FPIR
+    false_match_rate: FalseAccepts = None
 
     def __post_init__(self) -> None:
-        """Refuse an empty answer."""
+        """Refuse an empty answer and an impossible rate."""
         if self.top < 1:
             raise UsageError(f"--top is {self.top}; it must be at least 1.")
+        if not 0 < self.fpir < 1:
+            raise UsageError(f"--fpir is {self.fpir:g}; it must lie between 0 and 1.")
+        if self.false_match_rate is not None and self.fpir != DEFAULT_FPIR:
+            raise UsageError("--fpir and --false-match-rate both place the cut; give one of them.")
 
-    def threshold(self, calibration: Calibration | None) -> float:
-        """Return the smallest cosine that counts as found."""
-        if not self.same_only:
-            return -math.inf
+    def cut(self, calibration: Calibration | None, entries: int) -> Cut | None:
+        """Return the score from which hits in so many entries count as found."""
         if calibration is None:
-            raise UsageError(
-                "--same-only needs a calibrated model; run `passreid calibrate` on a labelled set."
-            )
-        return calibration.threshold(self.false_accept_rate)
+            if self.same_only or self.false_match_rate is not None or self.fpir != DEFAULT_FPIR:
+                raise UsageError(
+                    "--same-only, --fpir and --false-match-rate need a calibrated model; run "
+                    "`passreid calibrate` on crops of your cameras, labelled or not."
+                )
+            return None
+        if self.false_match_rate is None:
+            return cut(calibration, entries, fpir=self.fpir)
+        threshold = calibration.threshold(self.false_match_rate)
+        fpir = -math.expm1(entries * math.log1p(-self.false_match_rate))
+        return Cut(threshold=threshold, fpir=fpir, false_match_rate=self.false_match_rate)
 
     def order(self, query: np.ndarray, gallery: np.ndarray, threshold: float) -> list[list[int]]:
         """List for each query the gallery's indices, best first, one more than asked for.
@@ -98,7 +123,9 @@ def compare(
     /,
     *,
     json: bool = False,
-    false_accept_rate: FalseAccepts = None,
+    false_match_rate: FalseAccepts = None,
+    prior: float = DEFAULT_PRIOR,
+    centring: Centring = Centring(),  # noqa: B008
     options: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> None:
     """Say whether two pictures show the same person.
@@ -108,57 +135,54 @@ def compare(
     Args:
         a: A picture.
         b: Another.
-        json: One object: cosine, probability, same_person, threshold, false_accept_rate; null is
+        prior: Share of pairs like this one that show one person, which the probability rests on:
+            0.5 for two pictures somebody has reason to compare, 1 / N for a hit among N.
+        json: One object: cosine, probability, same_person, threshold, false_accept_rate (the FMR of
+            the threshold), false_match_rate (the FMR at this cosine), prior, calibration; null is
             what the model's calibration does not tell.
     """
+    if not 0 < prior < 1:
+        raise UsageError(f"--prior is {prior:g}; it must lie between 0 and 1.")
     embedder = options.load()
-    first, second = embedder([a, b])
-    calibration = calibration_of(embedder)
-    values = _judged(float(cosine(first, second)), calibration, false_accept_rate)
-    if json:
-        say_json(values)
-        return
-    text = f"cosine {values['cosine']:.3f}"
-    if calibration is None:
-        text += ". No calibration says what it means: `passreid calibrate` on a labelled set gives "
-        text += "a probability"
-    elif values["same_person"] is not None:
-        answer = "The same person" if values["same_person"] else "Not the same person"
-        text = (
-            f"{answer}: {text} against a threshold of {values['threshold']:.3f} "
-            f"(false-accept rate {values['false_accept_rate']:g} on {calibration.data})"
-        )
+    means = centring.means(embedder)
+    rows = embedder([a, b])
+    if means is not None:
+        rows = means.centre(rows, centring.cameras(a, b, means))
+    similarity = float(cosine(rows[0], rows[1]))
+    calibration = calibration_of(embedder, centred=means is not None)
+    verdict = Verdict(cosine=similarity)
     if calibration is not None:
-        text += f", probability {values['probability']:.3f}"
-    say(escape(f"{text[0].upper()}{text[1:]}."))
+        verdict = calibration.judge(similarity, false_accept_rate=false_match_rate, prior=prior)
+        if verdict.threshold is None:
+            note(
+                f"No threshold is known for an FMR of 0.001 on {calibration.data}, so there is no "
+                "verdict: choose another with --false-match-rate, or calibrate on more people."
+            )
+    if json:
+        fitted = calibration and {"data": calibration.data, "origin": calibration.origin}
+        say_json(asdict(verdict) | {"calibration": fitted})
+    else:
+        say(escape(_verdict_text(verdict, calibration)))
 
 
-def _judged(
-    similarity: float, calibration: Calibration | None, false_accept_rate: float | None
-) -> dict[str, Any]:
-    """Say what a cosine means as plain data, with None for what the calibration does not tell.
-
-    Raises:
-        CalibrationError: A rate is asked for that was not measured.
-    """
-    values: dict[str, Any] = {
-        "cosine": similarity,
-        "probability": None,
-        "same_person": None,
-        "threshold": None,
-        "false_accept_rate": None,
-    }
+def _verdict_text(verdict: Verdict, calibration: Calibration | None) -> str:
+    """Say a verdict in one line."""
+    text = f"cosine {show_cosine(verdict.cosine)}"
     if calibration is None:
-        return values
-    values["probability"] = calibration.probability(similarity)
-    asked = {} if false_accept_rate is None else {"false_accept_rate": false_accept_rate}
-    try:
-        return asdict(calibration.judge(similarity, **asked))
-    except CalibrationError as error:
-        if asked:
-            raise
-        note(str(error))
-    return values
+        return f"C{text[1:]}. Without a usable calibration nothing says what it means."
+    assert verdict.false_match_rate is not None
+    if verdict.threshold is not None:
+        answer = "The same person" if verdict.same_person else "Not the same person"
+        text = (
+            f"{answer}: {text} against a threshold of {show_cosine(verdict.threshold)} "
+            f"(FMR {verdict.false_accept_rate:g} on {calibration.data})"
+        )
+    fmr = show_rate(verdict.false_match_rate, is_bound=bool(verdict.false_match_rate_is_bound))
+    text += f". Of pairs of different people, a share of {fmr} is at least as alike"
+    if verdict.probability is not None:
+        chance = show_probability(verdict.probability)
+        text += f"; probability {chance} if {verdict.prior:g} of such pairs show one person"
+    return f"{text[0].upper()}{text[1:]}."
 
 
 @app.command
@@ -169,13 +193,16 @@ def rank(
     *,
     search: Search = Search(),
     sheet: Path | None = None,
+    centre_on: CentreOn = None,
     json: bool = False,
     on_error: OnError = "raise",
     options: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> int:
     """Rank the pictures of a folder by how alike they are to a query.
 
-    A picture of the gallery that is the query's own file is left out.
+    With a calibrated model each hit says how many strangers a search of this many pictures would
+    show at or above its cosine, and is strong (fewer than 0.05), possible (fewer than 1) or weak. A
+    picture of the gallery that is the query's own file is left out.
 
     Example: passreid rank someone.jpg crops/ --top 5 --sheet ranked.png
 
@@ -188,20 +215,25 @@ def rank(
     check_writable(sheet, suffix=".png")
     queries, pictures = expand([query]), expand([gallery])
     embedder = options.load()
-    calibration = calibration_of(embedder)
-    threshold = search.threshold(calibration)
+    means = read_means_or_self(centre_on, embedder)
+    calibration = calibration_of(embedder, centred=means is not None)
+    found_from = search.cut(calibration, len(pictures))
     with skippable(len(queries) > 1):
         asked = embedder.embed(queries, on_error=on_error)
     with skippable(len(pictures) > 1):
         found = embedder.embed(pictures, on_error=on_error, progress=len(pictures) > 200)
     queries = [queries[i] for i in asked.indices]
     pictures = [pictures[i] for i in found.indices]
+    sides = asked.embeddings, found.embeddings
+    if means is not None and queries and pictures:
+        sides = _centred((queries, pictures), sides, means)
+    threshold = found_from.threshold if found_from is not None and search.same_only else -math.inf
     order: list[list[int]] = [[] for _ in queries]
     if queries and pictures:
-        order = search.order(asked.embeddings, found.embeddings, threshold)
+        order = search.order(*sides, threshold)
     results: list[list[tuple[str, float]]] = []
-    for name, row, indices in zip(queries, asked.embeddings, order, strict=True):
-        hits = [(pictures[i], float(cosine(row, found.embeddings[i]))) for i in indices]
+    for name, row, indices in zip(queries, sides[0], order, strict=True):
+        hits = [(pictures[i], float(cosine(row, sides[1][i]))) for i in indices]
         hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
         results.append(hits[: search.top])
     if sheet is not None and results:  # first: who reads the answers may stop early
@@ -210,8 +242,25 @@ def rank(
         rank_sheet(queries, results, sheet)
         note(f"Drew {sheet}.")
     for name, hits in zip(queries, results, strict=True):
-        (say_json if json else _say_hits)(_answer(name, hits, calibration))
+        answer = _answer(name, hits, calibration, found_from, len(pictures))
+        (say_json if json else _say_hits)(answer)
     return report_skipped((*asked.skipped, *found.skipped))
+
+
+def _centred(
+    names: tuple[list[str], list[str]],
+    sides: tuple[np.ndarray, np.ndarray],
+    means: CameraMeans,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Subtract camera means from queries and gallery; empty means are filled from the gallery."""
+    cameras = [
+        cameras_of(pictures, where=what)
+        for pictures, what in zip(names, ("query", "gallery"), strict=True)
+    ]
+    if not means.counts:
+        means.add(sides[1], cameras[1])
+    say_unseen(means, [*cameras[0], *cameras[1]])
+    return means.centre(sides[0], cameras[0]), means.centre(sides[1], cameras[1])
 
 
 def _same_file(one: str, other: str) -> bool:
@@ -219,21 +268,47 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def _answer(
-    query: str, hits: Sequence[tuple[str, float]], calibration: Calibration | None
+    query: str,
+    hits: Sequence[tuple[str, float]],
+    calibration: Calibration | None,
+    found_from: Cut | None,
+    entries: int,
 ) -> dict[str, Any]:
     """One query's result as plain data."""
     matches: list[dict[str, Any]] = []
     for number, (path, similarity) in enumerate(hits, start=1):
-        chance = None if calibration is None else calibration.probability(similarity)
-        matches.append({"rank": number, "path": path, "cosine": similarity, "probability": chance})
-    return {"query": query, "no_match": not matches, "matches": matches}
+        match = {"rank": number, "path": path, "cosine": similarity, "probability": None}
+        if calibration is not None:
+            if calibration.labelled:
+                match["probability"] = calibration.probability(similarity)
+            match |= asdict(assess(similarity, calibration, entries))
+        matches.append(match)
+    return {
+        "query": query,
+        "no_match": not matches,
+        "matches": matches,
+        "entries": entries,
+        "cut": None if found_from is None else asdict(found_from),
+    }
 
 
 def _say_hits(answer: dict[str, Any]) -> None:
-    say(f"[bold]{escape(answer['query'])}[/bold]")
+    """Print one query's hits, with a line where the cut is."""
+    say(f"[bold]{escape(printable(answer['query']))}[/bold]")
     if answer["no_match"]:
         say("  no match")
+    found_from = answer["cut"]
+    above = found_from is not None
     for match in answer["matches"]:
-        chance = match["probability"]
-        sure = "" if chance is None else f"  p {chance:.3f}"
-        say(f"  {match['rank']:>3}  {match['cosine']:+.3f}{sure}  {escape(match['path'])}")
+        if above and match["cosine"] < found_from["threshold"]:
+            above = False
+            say(
+                f"  --- cut at {show_cosine(found_from['threshold'])}: at most "
+                f"{show_rate(found_from['fpir'])} of searches for an absent person show more ---"
+            )
+        meaning = ""
+        if "band" in match:
+            strangers = show_rate(match["expected_strangers"], is_bound=match["is_bound"])
+            meaning = f"  {match['band']:<8}  {strangers} strangers expected"
+        score, path = show_cosine(match["cosine"]), escape(printable(match["path"]))
+        say(f"  {match['rank']:>3}  {score}{meaning}  {path}")

@@ -1,4 +1,4 @@
-"""What a person re-identification data set is: samples in train, query and gallery."""
+"""`ReIDDataset`: labelled samples in train, query and gallery."""
 
 from __future__ import annotations
 
@@ -21,11 +21,21 @@ SUBSETS = ("train", "query", "gallery")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image: where it lies, who is on it, which camera took it (-1 = unknown)."""
+    """One image and its labels.
+
+    Attributes:
+        path: The image file.
+        pid: The person.
+        camid: The camera, -1 where unknown.
+        tracklet: The tracklet it is a frame of, which is embedded as one; -1 for a single image.
+        clothid: What the person wears, -1 where unknown; compared within one person only.
+    """
 
     path: Path
     pid: int
     camid: int = UNKNOWN_CAMERA
+    tracklet: int = -1
+    clothid: int = -1
 
 
 class SubsetCounts(NamedTuple):
@@ -39,7 +49,7 @@ class SubsetCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class ReIDDataset:
-    """A labelled set of person images, checked at birth.
+    """A labelled set of person images.
 
     A person's pid means the same in query and gallery; train may number its people anew.
 
@@ -54,10 +64,11 @@ class ReIDDataset:
         notes: Whatever a reader of a result should know, one sentence each.
         people: pid -> the name in the source, where that is not a number.
         cameras: camid -> the name in the source, where that is not this number.
+        splits: Number of random splits the set's protocol averages over; this is one of them.
 
     Raises:
         DatasetError: No images at all, only one of query and gallery, a negative pid, a camera
-            below -1, or one image twice in a subset.
+            below -1, numbers beyond 64 bits, or one image twice in a subset.
     """
 
     name: str
@@ -69,6 +80,7 @@ class ReIDDataset:
     notes: tuple[str, ...] = ()
     people: Mapping[int, str] = field(default_factory=dict)
     cameras: Mapping[int, str] = field(default_factory=dict)
+    splits: int = 1
 
     def __post_init__(self) -> None:
         for name in ("people", "cameras"):
@@ -87,7 +99,7 @@ class ReIDDataset:
         """Survive pickling between processes, which a mapping proxy does not."""
         parts = (self.train, self.query, self.gallery, self.notes)
         names = dict(self.people), dict(self.cameras)
-        return type(self), (self.name, self.kind, self.root, *parts, *names)
+        return type(self), (self.name, self.kind, self.root, *parts, *names, self.splits)
 
     def subset(self, name: str) -> tuple[Sample, ...]:
         """The samples of ``"train"``, ``"query"`` or ``"gallery"``."""
@@ -99,6 +111,20 @@ class ReIDDataset:
         samples = (*self.train, *self.query, *self.gallery)
         return all(sample.camid != UNKNOWN_CAMERA for sample in samples)
 
+    def items(self, subset: str) -> list[Sample]:
+        """List what is ranked: each image, or the first frame of each tracklet."""
+        return list(
+            {
+                sample.path if sample.tracklet < 0 else sample.tracklet: sample
+                for sample in reversed(self.subset(subset))
+            }.values()
+        )[::-1]
+
+    @property
+    def has_tracklets(self) -> bool:
+        """True when some images are frames of tracklets."""
+        return any(s.tracklet >= 0 for s in (*self.train, *self.query, *self.gallery))
+
     def unanswerable(self) -> list[Sample]:
         """List queries whose person no other camera shows in the gallery; they do not count."""
         seen: dict[int, set[int]] = defaultdict(set)
@@ -106,9 +132,22 @@ class ReIDDataset:
             seen[sample.pid].add(sample.camid)
         return [
             query
-            for query in self.query
+            for query in self.items("query")
             if not (seen[query.pid] - {query.camid} or (query.camid < 0 and seen[query.pid]))
         ]
+
+    def describe(self) -> list[str]:
+        """Say what was understood: the set, and people, images and cameras of each subset."""
+        lines = [f"{self.name} ({self.kind})"]
+        for subset, people, images, cameras in self.summary():
+            if images:
+                seen = f"{cameras} cameras" if cameras else "cameras unknown"
+                tracklets = len(self.items(subset))
+                frames = f"  in {tracklets:,} tracklets" if tracklets < images else ""
+                lines.append(
+                    f"  {subset:<8} {images:>7,} pictures  {people:>6,} people  {seen}{frames}"
+                )
+        return lines
 
     def summary(self) -> list[SubsetCounts]:
         """Count people, images and known cameras of each subset; distractors are not people."""
@@ -140,6 +179,11 @@ def _check(subset: str, samples: Sequence[Sample]) -> None:
     """Refuse labels that would be counted wrongly, and an image listed twice."""
     seen: set[Path] = set()
     for sample in samples:
+        if max(sample.pid, sample.camid) >= 2**63:
+            raise DatasetError(
+                f"{subset}: {sample.path} has a pid or camera beyond 64 bits; number people and "
+                "cameras from 0 and give their names in `people` and `cameras`."
+            )
         if sample.pid < 0:
             raise DatasetError(
                 f"{subset}: {sample.path} has pid {sample.pid}; a person's number is 0 or more, "

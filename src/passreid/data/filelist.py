@@ -13,9 +13,10 @@ from passreid.data.shards import INDEX, UTF8, read_range, read_whole, scan, unfo
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import read_image
 from passreid.listing import find_images
-from passreid.storage import is_address
+from passreid.storage import is_address, may_name
 
 _SHARD = ".tar"
+_REFUSED = "is on another storage than the list that names it; put the list there"
 _ODD_LINE = re.compile(rb"^[^\t\n]*\t(?!\d+\t\d+\t).*", re.MULTILINE)
 
 
@@ -57,6 +58,8 @@ class FileList:
         location, *member = self[index].split("\t")
         if not member:
             return read_image(_joined(self.root, location))
+        if not may_name(f"{self.root}/", location):
+            raise ImageError(self.name(index), _REFUSED)
         try:
             offset, size = int(member[0]), int(member[1])
             data = read_range(_joined(self.root, location), offset, size)
@@ -157,6 +160,8 @@ def _listed(root: str, name: str) -> FileList:
 
 def _members(root: str, shard: str) -> list[str]:
     """Return a shard's pictures as lines."""
+    if not may_name(f"{root}/", shard):
+        raise DatasetError(f"{shard}: {_REFUSED}.")
     members = list(scan(_joined(root, shard)))
     _check_names(shard, [member.name for member in members])
     return [f"{shard}\t{m.offset}\t{m.size}\t{m.name}" for m in members]

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from passreid.backends import BackendName, Precision, open_network, own_files
-from passreid.embed.embedder import Embedded, Embedder, OnError, Skipped
+from passreid.embed.embedder import Embedder, OnError
+from passreid.embed.result import Embedded, Skipped
 from passreid.hub import resolve
 
 __all__ = ["DEFAULT_MODEL", "Embedded", "Embedder", "OnError", "Skipped", "load"]
@@ -34,6 +36,7 @@ def load(
     flip: bool = False,
     threads: int | None = None,
     offline: bool | None = None,
+    **overrides: Any,
 ) -> Embedder:
     """Load a model.
 
@@ -52,6 +55,9 @@ def load(
         flip: Average each embedding with that of the mirrored image: twice the work.
         threads: Threads for reading and for the network; None is up to 4 and the backend's own.
         offline: Never use the network; None asks the environment (`hub.resolve`).
+        overrides: What a weight file does not say, over what its configuration says; None is not
+            given (`checkpoint.Overrides`): image_size, stride, heads, neck, fusion, feature,
+            pooling, merge, mean, std, interpolation, sie_camera, sie_weight. They need torch.
 
     Raises:
         ModelNotFoundError: The name leads to nothing.
@@ -62,6 +68,11 @@ def load(
     workers = threads or min(4, os.cpu_count() or 1)
     path = resolve(name_or_path, offline=offline, also=own_files(backend, precision))
     card, network = open_network(
-        path, backend=backend, device=device, precision=precision, threads=threads
+        path,
+        backend=backend,
+        device=device,
+        precision=precision,
+        threads=threads,
+        overrides={name: value for name, value in overrides.items() if value is not None},
     )
     return Embedder(network, card, batch_size, flip, workers, source=path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,39 +17,17 @@ from PIL import Image
 
 from passreid.backends import F32, Backend
 from passreid.card import ModelCard
-from passreid.embed.boxes import round_boxes
+from passreid.embed.boxes import BoxFormat, pixel_boxes
+from passreid.embed.identity import identify
+from passreid.embed.result import Embedded, Skipped
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import ChannelOrder, ImageInput, describe, normalise, read_image, to_pixels
-from passreid.verify import Calibration
+from passreid.inputs import is_one_image
+from passreid.openset import Calibration
 
 OnError = Literal["raise", "skip"]
 _Pixels = NDArray[np.uint8]
 _AHEAD = 2  # batches that are read while the network works on one
-
-
-class Skipped(NamedTuple):
-    """An image that was left out, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Embeddings, and which images they belong to.
-
-    Attributes:
-        embeddings: (N, D) float32, as the network gives them, not of unit length.
-        indices: (N,) int64 positions of the rows' images in the input, rising.
-        skipped: The images without a row, in order.
-    """
-
-    embeddings: F32
-    indices: NDArray[np.int64]
-    skipped: tuple[Skipped, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +76,16 @@ class Embedder:
     def attends(self) -> bool:
         """Whether `attend` can show where the model looks."""
         return self.network.attends
+
+    @cached_property
+    def identity(self) -> str:
+        """Name of the model that tells its vectors from those of any other.
+
+        It covers what runs: the weights, the architecture, the preprocessing, and "+flip" where
+        embeddings are averaged with mirrored ones. Backend, precision and the file that the weights
+        came from do not count: they change cosines in the third digit at most.
+        """
+        return identify(self.network, self.card, flip=self.flip)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -178,24 +166,33 @@ class Embedder:
         return self._stream(iter(_many(images)), channel_order, on_error == "skip")
 
     def boxes(
-        self, frame: ImageInput, xyxy: ArrayLike, *, channel_order: ChannelOrder | None = None
+        self,
+        frame: ImageInput,
+        xyxy: ArrayLike,
+        *,
+        box_format: BoxFormat = "xyxy",
+        channel_order: ChannelOrder | None = None,
     ) -> F32:
         """Embed the people a detector found in a frame.
 
         Args:
             frame: The whole picture.
-            xyxy: (N, 4) left, top, right, bottom in pixels; rounded, and clipped to the frame.
+            xyxy: (N, 4) boxes; rounded to pixels, and clipped to the frame.
+            box_format: "xyxy" is left, top, right, bottom in pixels; "xywh" left, top, width,
+                height; "cxcywh" the centre, width, height; with an "n" at the end, each relative to
+                the frame's width and height, 0 to 1 (YOLO's labels are "cxcywhn").
             channel_order: Order of the channels of `frame` if it is an array.
 
         Returns:
             (N, D) float32.
 
         Raises:
-            UsageError: `xyxy` is not (N, 4) numbers.
-            ImageError: The frame cannot be read, or a box has no pixel in it; names the box's row.
+            UsageError: `xyxy` is not (N, 4) numbers, or in another unit than `box_format` says.
+            ImageError: The frame cannot be read, or a box has fewer than 4 pixels on a side in it;
+                names the box's row.
         """
         picture = read_image(frame, channel_order=channel_order)
-        corners = round_boxes(xyxy, picture.size, describe(frame))
+        corners = pixel_boxes(xyxy, picture.size, describe(frame), box_format=box_format)
         return self(picture.crop(tuple(box)) for box in corners.tolist())
 
     def attend(
@@ -284,15 +281,27 @@ class Embedder:
         return Embedded(rows, np.array(indices, np.int64), tuple(skipped))
 
     def _forward(self, batch: NDArray[np.uint8]) -> F32:
-        rows = self._see(batch)
+        rows = self._run_network(batch)
         if self.flip:
-            rows = (rows + self._see(np.ascontiguousarray(batch[:, :, ::-1]))) / np.float32(2)
+            mirrored = np.ascontiguousarray(batch[:, :, ::-1])
+            rows = (rows + self._run_network(mirrored)) / np.float32(2)
         return rows
 
-    def _see(self, batch: NDArray[np.uint8]) -> F32:
-        if self.network.normalises:
-            return self.network.run(batch)
-        return self.network.run(normalise(batch, self.card.mean, self.card.std))
+    def _run_network(self, batch: NDArray[np.uint8]) -> F32:
+        """Normalise pixels (B, H, W, 3) if the network does not, and embed them.
+
+        Raises:
+            EmbeddingError: The network's rows are not as wide as the card says.
+        """
+        card = self.card
+        pixels = batch if self.network.normalises else normalise(batch, card.mean, card.std)
+        rows = self.network.run(pixels)
+        if rows.shape != (len(batch), self.dim):
+            raise EmbeddingError(
+                f"The card '{card.name}' says {self.dim} dimensions, but its network returned "
+                f"{rows.shape[-1]}; load the weights with the card that was saved with them."
+            )
+        return rows
 
 
 def read_crop(
@@ -329,9 +338,8 @@ def _at_once(read: Callable[..., _Pixels], *arguments: Any) -> Future[_Pixels]:
 
 
 def _many(images: Any) -> Iterable[ImageInput]:
-    """See one image as many; an array of four axes is a stack of images."""
-    single = (str, bytes, os.PathLike, Image.Image)
-    if isinstance(images, single) or (isinstance(images, np.ndarray) and images.ndim != 4):
+    """Return one image as a list; an array of four axes is a stack of images."""
+    if is_one_image(images):
         return [images]
     if not isinstance(images, Iterable):
         raise UsageError(f"{describe(images)} is neither an image nor a list of images.")

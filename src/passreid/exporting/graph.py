@@ -6,6 +6,7 @@ import copy
 import json
 import warnings
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def fold_norms(model: nn.Module) -> None:
         model: In evaluation mode; its forward methods are changed in place, its tensors are not.
     """
     modules: list[Any] = list(model.modules())
-    for conv, norm in zip(modules, modules[1:], strict=False):
+    for conv, norm in pairwise(modules):
         pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         if pair and conv.bias is None and norm.num_features == conv.out_channels:
             conv.forward = partial(_folded, conv, norm)
@@ -163,7 +164,8 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     assert norm.running_var is not None and norm.running_mean is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     weight = conv.weight * scale[:, None, None, None]
-    return conv._conv_forward(x, weight, norm.bias - norm.running_mean * scale)
+    folded: Tensor = conv._conv_forward(x, weight, norm.bias - norm.running_mean * scale)
+    return folded
 
 
 def _take_tensors_from(weights: Path, model: ModelProto, card: ModelCard) -> None:

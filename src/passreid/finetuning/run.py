@@ -83,8 +83,8 @@ def _readable(sets: TrainingSets, config: FinetuneConfig, process: Process) -> T
         DatasetError: Some cannot be read, and the recipe does not say to skip them.
     """
     if process.is_main:
-        notes = (note for dataset in sets.datasets for note in dataset.notes)
-        for line in (*notes, *_remarks(sets, config)):
+        said = (line for d in sets.datasets for line in (*d.describe(), *d.notes))
+        for line in (*said, *_remarks(sets, config)):
             log.info("%s", line)
     bad = sets.unreadable()
     if not bad:

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import replace
-
-from passreid.config import plain
 from passreid.embed import Embedder
-from passreid.hub import weights_digest
-
-_CHANNELS = "rgb"
+from passreid.storage import sha256
 
 
 def identity(embedder: Embedder) -> str:
-    """Name everything an embedding depends on, so that vectors of two models are never mixed.
-
-    Precision and backend do not count: they change cosines in the third digit at most.
-
-    Returns:
-        ``name@digest``, with "+flip" where embeddings are averaged with those of mirrored images.
-        The digest covers the weights, the architecture (merging, feature and neck included), input
-        size, mean, std, interpolation and channel order.
-    """
-    card = embedder.card
-    covered = {
-        "weights": _weights(embedder),
-        "architecture": plain(replace(card.architecture, num_classes=0)),  # embeds nothing
-        "mean": card.mean,
-        "std": card.std,
-        "interpolation": card.interpolation,
-        "channels": _CHANNELS,
-    }
-    text = json.dumps(covered, sort_keys=True).encode()
-    return _named(embedder, hashlib.sha256(text).hexdigest()[:16])
+    """Return `Embedder.identity`, which covers everything an embedding depends on."""
+    return embedder.identity
 
 
-def former_identity(embedder: Embedder) -> str:
-    """Name a model as older versions did, by its weights alone."""
-    return _named(embedder, _weights(embedder))
-
-
-def _weights(embedder: Embedder) -> str:
-    return "" if embedder.source is None else weights_digest(embedder.source)
-
-
-def _named(embedder: Embedder, digest: str) -> str:
-    return f"{embedder.card.name}@{digest}{'+flip' * embedder.flip}"
+def former_identity(embedder: Embedder) -> str | None:
+    """Name a model as older versions did, by its weight file alone; None without one."""
+    source = embedder.source
+    weights = source / "model.safetensors" if source is not None and source.is_dir() else source
+    if weights is None or not weights.is_file():
+        return None
+    return f"{embedder.card.name}@{sha256(weights)[:16]}{'+flip' * embedder.flip}"

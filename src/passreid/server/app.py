@@ -23,7 +23,7 @@ from passreid.server import (
 )
 from passreid.server.engine import Engine
 from passreid.server.guard import Guard
-from passreid.server.problems import MEDIA_TYPE, Problem, Refusal, handle_problems
+from passreid.server.problems import MEDIA_TYPE, Problem, handle_problems
 from passreid.server.schemas import EnrolLine, Health
 from passreid.server.settings import Settings
 
@@ -37,9 +37,9 @@ _PROBLEMS = {
     "413": "The request is too large.",
     "421": "The host name is not this service's.",
     "422": "A field or a picture cannot be used.",
-    "429": "The service is busy; Retry-After says for how long.",
+    "429": "The service is busy; Retry-After says how long to wait.",
     "500": "An internal error.",
-    "503": "The gallery cannot be reached, or the service is stopping.",
+    "503": "The gallery cannot be reached, or the service is full or stopping.",
 }
 
 
@@ -96,10 +96,8 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/readyz", response_model=Health, tags=["operations"], summary="Send requests here")
     async def readyz() -> Any:
-        """Answer 200 while the gallery answers and the service is not stopping."""
-        if engine.stopping:
-            raise Refusal(503, "The service is stopping.")
-        await engine.count()
+        """Answer 200 while pictures can be decoded, the gallery answers and nothing is stopping."""
+        await engine.check_ready()
         return {"status": "ok"}
 
     @app.get(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry
-from passreid.server.forms import FORM, name_of, parse_box
+from passreid.server.forms import FORM, BoxUnit, name_of, parse_box
 from passreid.server.problems import Refusal
 from passreid.server.schemas import AttentionAnswer
 
@@ -30,6 +30,7 @@ async def attention(
     box: Annotated[
         str | None, Form(description="JSON [left, top, right, bottom]: the person in the frame.")
     ] = None,
+    box_format: BoxUnit = "xyxy",
 ) -> Any:
     """Show the last block's attention from CLS and each part to the patches of a crop."""
     engine: Engine = request.app.state.engine
@@ -40,7 +41,8 @@ async def attention(
     if (image is None) == (entry is None) or (entry is not None and box):
         raise Refusal(422, "Send either image (and box, if it is a frame) or entry.")
     if image is not None:
-        crops = await engine.read(image.file, name_of(image, 0), boxes=parse_box(box))
+        name, boxes = name_of(image, 0), parse_box(box)
+        crops = await engine.read(image.file, name, boxes=boxes, box_format=box_format)
     else:
         assert entry is not None  # one of the two is there
         found = await find_entry(engine, entry)

@@ -15,17 +15,21 @@ import numpy as np
 
 from passreid.backends import F32
 from passreid.embed import Embedder
+from passreid.embed.boxes import BoxFormat
+from passreid.errors import CalibrationError
 from passreid.gallery.base import Where
 from passreid.gallery.engine import Gallery
 from passreid.gallery.identity import identity
+from passreid.openset import Calibration
 from passreid.server.audit import Audit
 from passreid.server.batching import Batcher
 from passreid.server.guard import Room
 from passreid.server.metrics import Metrics
 from passreid.server.pictures import Box, Crop, Readers, read_crops
+from passreid.server.problems import Refusal
 from passreid.server.settings import Settings
 from passreid.times import EARLIEST, LATEST
-from passreid.verify import Calibration
+from passreid.verify import usable_calibration
 
 log = logging.getLogger("passreid.server")
 
@@ -33,6 +37,7 @@ _DAY_S = 86400.0
 _DECODERS = 2
 _GALLERY_THREADS = 4
 _COUNTING_S = 2.0  # a scraper gives up after ten
+_READY_S = 5.0
 
 T = TypeVar("T")
 
@@ -78,8 +83,9 @@ class Engine:
     @property
     def calibration(self) -> Calibration | None:
         """What cosines mean; None when unknown, or known for other embeddings than these."""
-        calibration = self.embedder.calibration
-        return calibration if calibration and calibration.flip == self.embedder.flip else None
+        with suppress(CalibrationError):
+            return usable_calibration(self.embedder)
+        return None
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
@@ -104,9 +110,22 @@ class Engine:
         """Call something of the gallery in a thread."""
         return await asyncio.wrap_future(self._shelf.submit(function, *args, **options))
 
-    async def count(self) -> int:
-        """Count the entries."""
-        return await asyncio.shield(self._counted())
+    async def check_ready(self) -> None:
+        """Check that a request with a picture could be answered now.
+
+        Raises:
+            Refusal: 503, the service is stopping, or no picture can be decoded.
+            GalleryError: The gallery does not answer.
+        """
+        if self.stopping:
+            raise Refusal(503, "The service is stopping.")
+        if self._readers.stuck:
+            raise Refusal(503, "Every decoder is busy with a picture that takes too long.")
+        counting = self._counted()
+        await asyncio.wait([counting], timeout=_READY_S)
+        if not counting.done():
+            raise Refusal(503, f"The gallery did not answer within {_READY_S:g} s.")
+        counting.result()
 
     async def measure(self) -> bytes:
         """Return the metrics, also while the gallery does not answer: they are wanted then."""
@@ -123,9 +142,15 @@ class Engine:
         return self._counting
 
     async def read(
-        self, file: BinaryIO, name: str, *, boxes: Sequence[Box] = (), thumbnail: bool = False
+        self,
+        file: BinaryIO,
+        name: str,
+        *,
+        boxes: Sequence[Box] = (),
+        box_format: BoxFormat = "xyxy",
+        thumbnail: bool = False,
     ) -> list[Crop]:
-        """Decode an upload in a thread and cut the people out of it; `read_crops` says more."""
+        """Decode an upload in a thread and cut the people out of it, as `read_crops` does."""
         return await self._readers.run(
             read_crops,
             name,
@@ -134,6 +159,7 @@ class Engine:
             card=self.embedder.card,
             limits=self.settings.limits,
             boxes=boxes,
+            box_format=box_format,
             thumbnail=thumbnail,
         )
 

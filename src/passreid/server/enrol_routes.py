@@ -127,6 +127,8 @@ async def _chunk(
         try:
             (crop,) = await engine.read(upload.file, line["source"], thumbnail=thumbnails)
         except (ImageError, Refusal) as error:
+            if isinstance(error, Refusal) and error.status == 429:
+                raise  # not the picture's fault
             reason = error.reason if isinstance(error, ImageError) else error.detail
             line |= {"event": "skipped", "reason": reason}
             tally.skipped += 1

@@ -10,6 +10,7 @@ from fastapi import Depends, File, Form, Query, Request, UploadFile
 from fastapi.dependencies.models import Dependant
 from pydantic import Field, TypeAdapter, ValidationError
 
+from passreid.embed.boxes import BoxFormat
 from passreid.images import describe
 from passreid.server.pictures import Box
 from passreid.server.problems import Refusal, printable, said_of
@@ -18,12 +19,19 @@ from passreid.server.schemas import About, Filters, Labels, Time
 MOST_BOXES = 64
 MOST_HITS = 500
 
+BoxUnit = Annotated[
+    BoxFormat,
+    Form(
+        description="Order and unit of boxes: corners (xyxy), left, top, width, height (xywh) or "
+        "centre, width, height (cxcywh) in pixels; with n at the end relative to the frame, 0 to 1."
+    ),
+]
 Upload = Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Uploads = Annotated[list[UploadFile], File(description="One picture or several.", min_length=1)]
 
 
 class PageQuery(Filters):
-    """Filters, and which part of what fits."""
+    """Filters, and which page of the matching entries."""
 
     limit: int = Field(100, ge=1, le=1000, description="Entries on a page.")
     after: UUID | None = Field(None, description="The last page's `next`.")
@@ -54,7 +62,7 @@ FormFilters = Annotated[Filters, Depends(filters)]
 
 
 async def known_fields(request: Request) -> None:
-    """Refuse what a route with a form does not take: a filter with a slip in its name is no filter.
+    """Reject fields the form does not have: a misspelt filter would let everything through.
 
     Raises:
         Refusal: 422.
@@ -118,7 +126,7 @@ def parse_box(text: str | None) -> list[Box]:
 
 
 def parse_about(text: str | None, files: int) -> list[About]:
-    """Read what is said of each file: a JSON object for all, or a list with one for each.
+    """Read the `about` of each file: a JSON object for all, or a list with one for each.
 
     Raises:
         Refusal: 422, it is something else.
@@ -127,7 +135,7 @@ def parse_about(text: str | None, files: int) -> list[About]:
         values = json.loads(text) if text else {}
         if isinstance(values, dict):
             return [About.model_validate(values)] * files
-        told = _ABOUTS.validate_python(values)
+        abouts = _ABOUTS.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         shown = printable(".".join(str(part) for part in first["loc"]))
@@ -135,9 +143,9 @@ def parse_about(text: str | None, files: int) -> list[About]:
         raise Refusal(422, f"{place}: {said_of(first)}.") from None
     except (ValueError, RecursionError):
         raise Refusal(422, "about: must be a JSON object, or a list of them.") from None
-    if len(told) != files:
-        raise Refusal(422, f"about: describes {len(told)} files, but {files} were sent.")
-    return told
+    if len(abouts) != files:
+        raise Refusal(422, f"about: describes {len(abouts)} files, but {files} were sent.")
+    return abouts
 
 
 _Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]

@@ -1,13 +1,13 @@
-"""What every request passes before a route sees it.
+"""Checks that every request passes before a route sees it.
 
     security headers ─ Host ─ Origin ─ token ─ room for its body ─ bounded body ─▶ routes
 
-- Host: a page whose name was rebound to this machine's address is not answered.
-- Origin: a page from elsewhere cannot make a browser send anything; there are no cookies either.
+- Host: a page whose name was rebound to this machine's address gets no answer (DNS rebinding).
+- Origin: a page of another origin cannot make a browser send requests; there are no cookies either.
 - Token: compared in constant time.
 - Room: more requests with a body than `max_waiting` get 429 before a byte of the body is read.
 
-What no route expected is answered here: it has the headers then, and is counted as what it is.
+Unexpected exceptions are answered here too, so that they carry the headers and are counted as 500.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_OPEN = ("/healthz", "/readyz", "/openapi.json", "/")  # without a token: nothing secret in them
+_OPEN = ("/healthz", "/readyz", "/openapi.json", "/")  # need no token: they hold nothing secret
 _WITH_BODY = ("POST", "PUT", "PATCH")
-_GONE = 499  # what is counted where the client has gone before an answer
+_GONE = 499  # counted when the client leaves before an answer
 log = logging.getLogger("passreid.server")
 
 
 @dataclass
 class Room:
-    """How many requests with a body are under way, and how many were turned away.
+    """Counts requests with a body: those under way, and those refused.
 
     Attributes:
         places: Most at once.
-        wait_s: Says how long a refused client should wait.
-        taken, refused: Now, and so far.
+        wait_s: Gives the seconds a refused client should wait.
+        taken, refused: Requests under way, and refused so far.
     """
 
     places: int
@@ -65,10 +65,10 @@ class Guard:
     """ASGI middleware around the whole application.
 
     Args:
-        app: What it guards.
+        app: The guarded application.
         settings: Token, hosts and bounds.
         room: Counts requests with a body.
-        observe: Told of every answer: scope, status and seconds.
+        observe: Called with each answer's scope, status and seconds.
     """
 
     def __init__(
@@ -115,7 +115,8 @@ class Guard:
             check_host(headers, self._settings)
             check_origin(headers, scope["method"])
             check_token(headers, scope["path"], self._settings.token)
-            check_length(headers, self._settings.max_request_bytes)
+            most = longest(headers, self._settings)
+            check_length(headers, most)
             if takes_place and self._room.taken >= self._room.places:
                 self._room.refused += 1
                 raise busy(self._room.wait_s())
@@ -126,7 +127,7 @@ class Guard:
             return await self._app(scope, receive, send)
         self._room.taken += 1
         try:
-            await self._app(scope, bounded(receive, self._settings), send)
+            await self._app(scope, bounded(receive, self._settings, most), send)
         finally:
             self._room.taken -= 1
 
@@ -140,9 +141,10 @@ class Guard:
 
 
 def check_host(headers: Headers, settings: Settings) -> None:
-    """Refuse a Host this service does not go by.
+    """Reject requests whose Host is not a name of this service.
 
-    A plain IP address cannot be rebound, so it is fine where the service listens beyond loopback.
+    A plain IP address cannot be rebound, so it is accepted where the service listens beyond
+    loopback.
 
     Raises:
         Refusal: 421.
@@ -161,7 +163,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
 
 
 def _sane(headers: Headers) -> bool:
-    """Whether Host is there once and parses (an unbalanced bracket makes `urlsplit` raise)."""
+    """Whether there is one Host and it parses (an unbalanced bracket makes `urlsplit` raise)."""
     hosts = headers.getlist("host")
     if len(hosts) != 1:
         return False
@@ -172,7 +174,7 @@ def _sane(headers: Headers) -> bool:
 
 
 def check_origin(headers: Headers, method: str) -> None:
-    """Refuse what a browser sends for a page of another origin.
+    """Reject what a browser sends for a page of another origin.
 
     Raises:
         Refusal: 403.
@@ -186,7 +188,7 @@ def check_origin(headers: Headers, method: str) -> None:
 
 
 def check_token(headers: Headers, path: str, token: str | None) -> None:
-    """Refuse who does not know the token, if there is one.
+    """Reject requests without the token, if there is one.
 
     Raises:
         Refusal: 401.
@@ -204,7 +206,7 @@ def check_token(headers: Headers, path: str, token: str | None) -> None:
 
 
 def check_length(headers: Headers, most: int) -> None:
-    """Refuse a body that says itself that it is too long.
+    """Reject a body whose Content-Length is too large.
 
     Raises:
         Refusal: 400 or 413.
@@ -216,13 +218,26 @@ def check_length(headers: Headers, most: int) -> None:
         raise _too_long(most)
 
 
-def bounded(receive: Receive, settings: Settings) -> Receive:
-    """Read a body no further than it may be long, and no longer than it may take.
+def longest(headers: Headers, settings: Settings) -> int:
+    """Return how many bytes a body may have: only forms of several parts carry pictures."""
+    if headers.get("content-type", "").strip().lower().startswith("multipart/form-data"):
+        return settings.max_request_bytes
+    return min(settings.max_json_bytes, settings.max_request_bytes)
+
+
+def bounded(receive: Receive, settings: Settings, most: int | None = None) -> Receive:
+    """Bound the length of a body, and the time it may take to arrive.
+
+    Args:
+        receive: Gives the body's messages.
+        settings: Bounds.
+        most: Bytes; None is `max_request_bytes`.
 
     Raises:
         Refusal: 413 or 408, from the call that goes too far.
     """
-    left, complete = settings.max_request_bytes, False
+    most = settings.max_request_bytes if most is None else most
+    left, complete = most, False
     until = time.monotonic() + settings.upload_timeout_s
 
     async def reading() -> Message:
@@ -238,11 +253,11 @@ def bounded(receive: Receive, settings: Settings) -> Receive:
         left -= len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if left < 0:
-            raise _too_long(settings.max_request_bytes)
+            raise _too_long(most)
         return message
 
     return reading
 
 
 def _too_long(most: int) -> Refusal:
-    return Refusal(413, f"The body is longer than {most:,} bytes; send fewer or smaller pictures.")
+    return Refusal(413, f"The body is longer than {most:,} bytes; send less in one request.")

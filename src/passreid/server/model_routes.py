@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 
-from passreid.errors import CalibrationError
+from passreid.openset import Verdict
 from passreid.server.engine import Engine
-from passreid.server.forms import FORM, Upload, Uploads, name_of, parse_boxes
+from passreid.server.forms import FORM, BoxUnit, Upload, Uploads, name_of, parse_boxes
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
 from passreid.server.schemas import CompareAnswer, EmbedAnswer, ServiceInfo
@@ -30,8 +30,9 @@ async def embed(
     images: Uploads,
     boxes: Annotated[
         str | None,
-        Form(description="JSON [[left, top, right, bottom], …] in pixels; then send one picture."),
+        Form(description="JSON [[left, top, right, bottom], …]; then send one picture."),
     ] = None,
+    box_format: BoxUnit = "xyxy",
 ) -> Any:
     """Turn crops of people into embeddings."""
     engine: Engine = request.app.state.engine
@@ -43,7 +44,7 @@ async def embed(
     names: list[str] = []
     for index, upload in enumerate(images):
         name = name_of(upload, index)
-        found = await engine.read(upload.file, name, boxes=corners)
+        found = await engine.read(upload.file, name, boxes=corners, box_format=box_format)
         crops += found
         names += [name] * len(found)
     rows = await engine.embed(crops)
@@ -68,21 +69,13 @@ async def compare(
 ) -> Any:
     """Say how alike two crops are, and what that means where the model is calibrated."""
     engine: Engine = request.app.state.engine
-    known, asked = engine.calibration, {}
-    if false_accept_rate is not None:
-        asked = {"false_accept_rate": false_accept_rate}
     crops = await engine.read(a.file, name_of(a, 0)) + await engine.read(b.file, name_of(b, 1))
     first, second = await engine.embed(crops)
-    answer: dict[str, Any] = dict.fromkeys(CompareAnswer.model_fields)
-    answer["cosine"] = float(cosine(first, second))
+    similarity, known = float(cosine(first, second)), engine.calibration
+    verdict = Verdict(cosine=similarity)
     if known is not None:
-        answer["probability"] = known.probability(answer["cosine"])
-        try:
-            answer = vars(known.judge(answer["cosine"], **asked))
-        except CalibrationError:
-            if asked:
-                raise
-    return answer
+        verdict = known.judge(similarity, false_accept_rate=false_accept_rate)
+    return {name: getattr(verdict, name) for name in CompareAnswer.model_fields}
 
 
 @router.get("/info", response_model=ServiceInfo, summary="Model, gallery, calibration and limits")
@@ -93,6 +86,8 @@ async def info(request: Request) -> Any:
     gallery = await engine.ask(engine.gallery.info)
     height, width = card.architecture.image_size
     known = engine.calibration
+    if known is not None and not known.labelled:
+        known = None  # the page needs the logistic
     return {
         "version": importlib.metadata.version("passreid"),
         "model": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -11,10 +12,11 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from PIL import Image
 
 from passreid.card import ModelCard
+from passreid.embed.boxes import BoxFormat, pixel_boxes
 from passreid.errors import ImageError
 from passreid.gallery.enrolment import draw_thumbnail
 from passreid.images import ImageLimits, read_image
-from passreid.server.problems import Refusal
+from passreid.server.problems import Refusal, busy
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -41,6 +43,7 @@ def read_crops(
     card: ModelCard,
     limits: ImageLimits,
     boxes: Sequence[Box] = (),
+    box_format: BoxFormat = "xyxy",
     thumbnail: bool = False,
 ) -> list[Crop]:
     """Decode one upload and cut the people out of it.
@@ -53,11 +56,13 @@ def read_crops(
         name: What messages call it.
         card: Says the size and the filter.
         limits: Bounds on bytes and pixels.
-        boxes: Left, top, right, bottom in pixels; none is the whole picture.
+        boxes: In the order and unit of `box_format`; none is the whole picture.
+        box_format: As in `Embedder.boxes`.
         thumbnail: Draw thumbnails as well.
 
     Raises:
-        ImageError: It cannot be read, is too large, or a box has no pixel in it.
+        ImageError: It cannot be read, is too large, or too little of a box is in it.
+        UsageError: The boxes are in another unit.
     """
     file.seek(0)
     data = file.read(limits.max_bytes + 1)
@@ -68,33 +73,19 @@ def read_crops(
     digest = hashlib.sha256(data).hexdigest()
     height, width = card.architecture.image_size
     resample = Image.Resampling[card.interpolation.upper()]
+    corners = pixel_boxes(boxes, picture.size, name, box_format=box_format).tolist()
     crops = []
-    for person in [_cut(picture, box, name) for box in boxes] or [picture]:
+    for person in [picture.crop(tuple(box)) for box in corners] or [picture]:
         small = draw_thumbnail(person) if thumbnail else b""
         crops.append(Crop(person.resize((width, height), resample), digest, small))
     return crops
 
 
-def _cut(picture: Image.Image, box: Box, name: str) -> Image.Image:
-    """Cut as `Embedder.boxes` does: rounded, and clipped to the picture."""
-    sides = [
-        min(max(round(side), 0), most) for side, most in zip(box, picture.size * 2, strict=True)
-    ]
-    left, top, right, bottom = sides
-    if right - left < 1 or bottom - top < 1:
-        shown = ", ".join(f"{side:g}" for side in box)
-        raise ImageError(
-            name,
-            f"the box ({shown}) has no pixel in a picture of {picture.width} x {picture.height}",
-        )
-    return picture.crop((left, top, right, bottom))
-
-
 class Readers:
-    """Threads that decode; one that overruns its time is answered for, and keeps its place.
+    """Threads that decode; a request whose picture overruns its time is answered without it.
 
-    A thread cannot be stopped, but the limits on pixels bound what it can still cost, and as its
-    place stays taken, slow pictures cannot pile up.
+    A thread cannot be stopped, so it keeps its place until it ends, which the limits on pictures
+    bound. Requests wait for a place no longer than one picture may take.
 
     Args:
         workers: Threads.
@@ -104,19 +95,30 @@ class Readers:
     def __init__(self, workers: int, *, timeout_s: float) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="passreid-decode")
         self._places = asyncio.Semaphore(workers)
+        self._workers = workers
         self._timeout_s = timeout_s
+        self._overdue: set[asyncio.Future[Any]] = set()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether every thread is busy with a picture that overran its time."""
+        return len(self._overdue) == self._workers
 
     async def run(self, function: Callable[..., T], name: str, /, *args: Any, **options: Any) -> T:
         """Call `function` in a thread.
 
         Raises:
-            Refusal: 422, it took too long; the message says `name`.
+            Refusal: 429, no thread became free; 422, it took too long; the message names `name`.
         """
-        await self._places.acquire()
+        try:
+            await asyncio.wait_for(self._places.acquire(), self._timeout_s)
+        except asyncio.TimeoutError:
+            raise busy(math.ceil(self._timeout_s)) from None
         work = asyncio.wrap_future(self._pool.submit(function, *args, **options))
         work.add_done_callback(self._finished)
         done, _ = await asyncio.wait([work], timeout=self._timeout_s)
         if not done:
+            self._overdue.add(work)
             raise Refusal(
                 422, f"{name}: takes longer than {self._timeout_s:g} s to decode; scale it down."
             )
@@ -124,8 +126,9 @@ class Readers:
 
     def _finished(self, work: asyncio.Future[Any]) -> None:
         self._places.release()
+        self._overdue.discard(work)
         if not work.cancelled():
-            work.exception()  # looked at, so that nobody is warned when the request has gone
+            work.exception()  # retrieved, so that nobody is warned when the request has gone
 
     def stop(self) -> None:
         """Start no further work."""

@@ -71,7 +71,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
 
 
 def busy(wait_s: int) -> Refusal:
-    """Return the answer to who comes when there is too much to do."""
+    """Return the refusal of a request there is no room for."""
     return Refusal(
         429,
         f"The service is busy; come back in {wait_s} s.",
@@ -151,11 +151,11 @@ def _first(error: RequestValidationError) -> str:
 
 
 def said_of(error: Mapping[str, Any]) -> str:
-    """Return what one of pydantic's errors says, in words that fit after a field's name."""
+    """Return the message of one of pydantic's errors, to follow a field's name."""
     said = str(error.get("msg", "is not valid")).removeprefix("Value error, ")
     return "must be a file, not text" if "Expected UploadFile" in said else said
 
 
 def printable(name: str) -> str:
-    """Return a name that somebody sent, fit to be shown in a message."""
+    """Return a client's name for something, safe to show in a message."""
     return "".join(c if c.isprintable() else "?" for c in name)[:100]

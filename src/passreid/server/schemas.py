@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -13,9 +15,16 @@ from passreid.gallery.base import Entry, Where
 from passreid.gallery.validation import is_json
 from passreid.times import parse_time
 
+MAX_PAYLOAD_BYTES = 256 * 2**10
+"""Of an entry's payload as JSON: it is returned with every listing and hit."""
 
-def _writable(payload: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what the engines would not give back as it was."""
+
+def _storable(payload: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a payload that is too large, or that engines would not return unchanged."""
+    with suppress(RecursionError):  # too deep, as found below
+        text = json.dumps(payload, ensure_ascii=False)
+        if len(text.encode(errors="surrogatepass")) > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"must be at most {MAX_PAYLOAD_BYTES:,} bytes as JSON")
     if not is_json(payload):
         raise ValueError(
             "must be plain JSON without NaN, infinity, integers beyond 64 bits or deep nesting"
@@ -37,7 +46,7 @@ Time = Annotated[
     BeforeValidator(_moment),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
 ]
-Payload = Annotated[dict[str, Any], AfterValidator(_writable)]
+Payload = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class Model(BaseModel):
@@ -60,7 +69,9 @@ class About(Model):
     )
     person: Label | None = Field(None, description="Who it shows, if that is known.")
     tracklet: Label | None = Field(None, description="The track of one person it belongs to.")
-    payload: Payload = Field(default_factory=dict, description="Anything else, as JSON.")
+    payload: Payload = Field(
+        default_factory=dict, description="Anything else, as JSON of at most 256 KiB."
+    )
 
 
 class Change(Model):
@@ -70,7 +81,9 @@ class Change(Model):
     time: Time | None = Field(None, description="When it was taken: ISO 8601 or Unix seconds.")
     person: Label | None = Field(None, description="Who it shows.")
     tracklet: Label | None = Field(None, description="The track it belongs to.")
-    payload: Payload | None = Field(None, description="Replaces what was there; null empties it.")
+    payload: Payload | None = Field(
+        None, description="Replaces the former payload, at most 256 KiB; null empties it."
+    )
 
 
 class Stored(Model):
@@ -119,7 +132,7 @@ class Embedding(Model):
 
     source: str = Field(description="The file's name.")
     box: tuple[float, float, float, float] | None = Field(
-        description="The box that was cut out: left, top, right, bottom; null for a whole picture."
+        description="The box that was cut out, as it was sent; null for a whole picture."
     )
     embedding: list[float] = Field(description="D numbers as the network gives them.")
 

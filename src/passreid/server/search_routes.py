@@ -12,10 +12,11 @@ import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from passreid.backends import F32
+from passreid.embed.boxes import BoxFormat
 from passreid.gallery.base import GroupBy, Hit
 from passreid.server.engine import Engine
 from passreid.server.entry_routes import find_entry, record
-from passreid.server.forms import FORM, MOST_HITS, FormFilters, name_of, parse_box
+from passreid.server.forms import FORM, MOST_HITS, BoxUnit, FormFilters, name_of, parse_box
 from passreid.server.model_routes import check_files
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
@@ -38,6 +39,7 @@ async def search(
     box: Annotated[
         str | None, Form(description="JSON [left, top, right, bottom]: the person in the frame.")
     ] = None,
+    box_format: BoxUnit = "xyxy",
     top_k: Annotated[int, Form(ge=1, le=MOST_HITS, description="Most hits.")] = 20,
     min_score: Annotated[
         float | None, Form(ge=-1, le=1, allow_inf_nan=False, description="Smallest cosine.")
@@ -60,7 +62,7 @@ async def search(
         found = await find_entry(engine, entry)
         query = np.asarray(found.embedding, np.float32)
     else:
-        query = await _embed(engine, images or [], box)
+        query = await _embed(engine, images or [], box, box_format)
     hits = await engine.ask(
         engine.gallery.search,
         query,
@@ -83,15 +85,18 @@ async def search(
     return {"hits": _shown(engine, kept), "searched": count, "seconds": seconds}
 
 
-async def _embed(engine: Engine, images: Sequence[UploadFile], box: str | None) -> F32:
-    """The query: (D,) for one picture, (T, D) for a tracklet."""
+async def _embed(
+    engine: Engine, images: Sequence[UploadFile], box: str | None, box_format: BoxFormat
+) -> F32:
+    """Embed the query: (D,) for one picture, (T, D) for a tracklet."""
     check_files(engine, len(images))
     boxes = parse_box(box)
     if boxes and len(images) > 1:
         raise Refusal(422, "box: belongs to one frame; send one picture with it.")
     crops: list[Crop] = []
     for index, upload in enumerate(images):
-        crops += await engine.read(upload.file, name_of(upload, index), boxes=boxes)
+        name = name_of(upload, index)
+        crops += await engine.read(upload.file, name, boxes=boxes, box_format=box_format)
     rows = await engine.embed(crops)
     return rows[0] if len(rows) == 1 else rows
 
@@ -100,7 +105,7 @@ def _shown(engine: Engine, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     known = engine.calibration
     shown = []
     for rank, hit in enumerate(hits, start=1):
-        chance = known.probability(hit.score) if known else None
+        chance = known.probability(hit.score) if known and known.labelled else None
         extra = {"rank": rank, "cosine": hit.score, "probability": chance, "group": hit.group}
         shown.append(stored(hit.entry) | extra)
     return shown

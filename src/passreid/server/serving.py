@@ -1,22 +1,26 @@
-"""Run the application: a socket that is surely free, and a stop that finishes what it began."""
+"""Run the application: listen, bound connections, and finish running requests at a stop."""
 
 from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from passreid.errors import UsageError
-from passreid.server.settings import parse_address
+from passreid.server.connections import Bounds, Connection
+from passreid.server.settings import Settings, parse_address
 
 _STOP_S = 20
+_BACKLOG = 128  # asyncio accepts up to so many connections at once before it looks at their number
+_OTHER_FILES = 256  # the gallery's, libraries, logs
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, whose application hears of a signal at once and not only when all is over."""
+    """uvicorn, which also tells the application of a signal at once."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -28,7 +32,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket before anything is loaded, so that a taken port is known at once.
+    """Open the socket before anything is loaded, so that a taken port is reported at once.
 
     Args:
         host: An address or a name.
@@ -40,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
     address = parse_address(host)
     family = socket.AF_INET6 if address is not None and address.version == 6 else socket.AF_INET
     try:
-        opened = socket.create_server((host.strip("[]"), port), family=family, backlog=512)
+        opened = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise UsageError(
@@ -51,14 +55,46 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, opened.detach())
 
 
+def allowed_connections(settings: Settings) -> int:
+    """Raise this process's limit on open files as far as needed, and say what it allows.
+
+    Raises:
+        UsageError: It allows no connection.
+    """
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return settings.max_connections
+    spooled = settings.max_waiting * settings.max_files  # large uploads are files while they arrive
+    wanted = settings.max_connections + _BACKLOG + _OTHER_FILES + spooled
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    left = settings.max_connections
+    if soft != resource.RLIM_INFINITY:
+        left = min(left, soft - _BACKLOG - _OTHER_FILES)
+    if left < 1:
+        raise UsageError(
+            f"This process may open {soft} files, too few to serve; raise the limit (ulimit -n) to "
+            f"{wanted} or more."
+        )
+    return left
+
+
 def serve(app: FastAPI, listener: socket.socket) -> None:
     """Answer until a signal; then no new connections, and at most 20 s for those there are."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings: Settings = app.state.engine.settings
+    bounds = Bounds(allowed_connections(settings), settings.headers_timeout_s)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
+        http=partial(Connection, bounds=bounds),  # type: ignore[arg-type]  # makes one, as a class
+        ws="none",
+        backlog=_BACKLOG,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=_STOP_S,
     )

@@ -22,10 +22,14 @@ class Settings:
         token: What clients send as `Authorization: Bearer …`; None asks for nothing.
         allowed_hosts: Host names it answers to besides its own address and localhost.
         limits: Bounds on one uploaded picture.
-        max_request_bytes: Bound on a whole request body.
+        max_request_bytes: Bound on a whole request body with pictures.
+        max_json_bytes: Bound on any other body, which is parsed while other requests wait.
         max_files: Pictures in one request.
+        max_connections: Open connections; lowered where the system allows fewer open files.
         max_waiting: Requests with a body that are under way at once; more are told to come back.
         max_pending: Crops that wait for the network.
+        headers_timeout_s: Seconds in which a connection's next request must begin and its headers
+            arrive, and after which a client that reads nothing of an answer is cut off.
         decode_timeout_s, upload_timeout_s: Seconds to decode one picture, to send one body.
         retention_days: Entries older than this are forgotten; None keeps them.
         audit: File that lists who enrolled, searched, changed and forgot, without pictures.
@@ -36,16 +40,19 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     limits: ImageLimits = UPLOADS
     max_request_bytes: int = 64 * 2**20
+    max_json_bytes: int = 2**20
     max_files: int = 64
+    max_connections: int = 1000
     max_waiting: int = 64
     max_pending: int = 256
+    headers_timeout_s: float = 30.0
     decode_timeout_s: float = 10.0
     upload_timeout_s: float = 60.0
     retention_days: float | None = None
     audit: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would be open to everybody, or could never answer."""
+        """Refuse settings that anybody could use, or under which nothing could be answered."""
         if not self.local and not self.token:
             raise UsageError(
                 f"Listening on {self.host} needs a token, or anybody who reaches it could "
@@ -60,8 +67,8 @@ class Settings:
             )
         if self.retention_days is not None and not 0 < self.retention_days <= 1e6:
             raise UsageError("The retention must be more than 0 days, and a million at most.")
-        counts = (self.max_request_bytes, self.max_files, self.max_waiting)
-        if min(counts) < 1 or self.max_pending < self.max_files:
+        counts = (self.max_request_bytes, self.max_json_bytes, self.max_files, self.max_waiting)
+        if min(*counts, self.max_connections) < 1 or self.max_pending < self.max_files:
             raise UsageError("Limits must be positive, and max_pending at least max_files.")
 
     @property

@@ -1,8 +1,8 @@
-"""Rank sheets: each query with what was found for it, right and wrong answers told apart.
+"""Rank sheets: each query with its hits, right and wrong ones marked.
 
 A frame is green with a tick where the hit shows the query's person, red with a cross where it shows
-another, and grey with a bar where an evaluation leaves it out (the own person by the own camera).
-Without labels nothing is framed.
+another, and grey with a bar where an evaluation leaves it out (same person, same camera). Without
+labels nothing is framed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from passreid.data.dataset import UNKNOWN_CAMERA, Sample
 from passreid.errors import ImageError, UsageError
 from passreid.images import ImageInput, describe, read_image
+from passreid.show.lettering import lettering
 from passreid.storage import replacing
 
 SheetImage: TypeAlias = Sample | ImageInput
@@ -118,7 +119,7 @@ def _cell(
 
 
 def _verdict(query: SheetImage, hit: SheetImage, camera_filter: bool) -> Verdict | None:
-    """What a hit is for a query; None where one of the two has no label."""
+    """Judge a hit of a query; None where one of the two has no label."""
     if not isinstance(query, Sample) or not isinstance(hit, Sample):
         return None
     if query.pid != hit.pid:
@@ -163,9 +164,9 @@ class _Sheet:
         self.margin = round(4 * self.unit)
         self.gap = round(2.2 * self.unit)
         self.frame = max(1, round(0.32 * self.unit))
-        self.fonts = {
-            name: ImageFont.load_default(max(7.0, size * self.unit))
-            for name, size in {"title": 2.9, "score": 1.9, "small": 1.5}.items()
+        self.sizes = {
+            name: max(7.0, size * self.unit)
+            for name, size in {"title": 2.6, "score": 1.7, "small": 1.3}.items()
         }
         self.top = round((8.5 if title else 4) * self.unit + 3.5 * self.unit)
         self.row_height = round(height + 7.5 * self.unit)
@@ -200,12 +201,12 @@ class _Sheet:
         """The title, and what each column holds."""
         if self.title:
             at = (self.margin, round(3.2 * self.unit))
-            self.pen.text(at, self.title, fill=_INK, font=self.fonts["title"])
+            self.write(at, self.title, "title", _INK)
         y = self.top - round(2.8 * self.unit)
         for column in range(self.columns):
             text = "query" if column == 0 else str(column)
             centre = self.left(column) + self.width / 2
-            self.pen.text((centre, y), text, fill=_FAINT, font=self.fonts["small"], anchor="ma")
+            self.write((centre, y), text, "small", _FAINT, "ma")
         x = self.left(1) - round(1.5 * self.gap)
         bottom = self.top + self.row_height * len(self.rows) - round(2.5 * self.unit)
         self.pen.line((x, self.top, x, bottom), fill=_LINE, width=max(1, round(self.unit / 8)))
@@ -216,8 +217,7 @@ class _Sheet:
             self.cell(cell, self.left(column), y)
         if len(cells) == 1:
             at = (self.left(1), y + self.height / 2)
-            font = self.fonts["score"]
-            self.pen.text(at, "no match", fill=_FAINT, font=font, anchor="lm")
+            self.write(at, "no match", "score", _FAINT, "lm")
 
     def cell(self, cell: _Cell, x: int, y: int) -> None:
         """A picture with its frame and mark, its cosine and its labels."""
@@ -225,11 +225,9 @@ class _Sheet:
         self.pen.rectangle(box, fill=_MAT)
         centre = x + self.width / 2
         if cell.image is None:
-            at = (centre, y + self.height / 2)
-            font = self.fonts["small"]
-            self.pen.text(
-                at, "cannot be\nread", fill=_FAINT, font=font, anchor="mm", align="center"
-            )
+            at, text = (centre, y + self.height / 2), "cannot be\nread"
+            font = lettering("cannot be read", self.sizes["small"])[1]
+            self.pen.text(at, text, fill=_FAINT, font=font, anchor="mm", align="center")
         else:
             image = cell.image.copy()
             image.thumbnail((self.width, self.height), Image.Resampling.LANCZOS)
@@ -243,10 +241,10 @@ class _Sheet:
         y += self.height + round(1.1 * self.unit)
         if cell.similarity is not None:
             text = f"{cell.similarity:.3f}"
-            self.pen.text((centre, y), text, fill=_INK, font=self.fonts["score"], anchor="ma")
+            self.write((centre, y), text, "score", _INK, "ma")
             y += round(2.4 * self.unit)
         label = self.fitted(self.label(cell.source))
-        self.pen.text((centre, y), label, fill=_FAINT, font=self.fonts["small"], anchor="ma")
+        self.write((centre, y), label, "small", _FAINT, "ma")
 
     def label(self, source: SheetImage) -> str:
         """Person and camera, or the file's name where there are no labels."""
@@ -268,17 +266,16 @@ class _Sheet:
         self.image.paste(disc, (x - round(0.62 * size), y - round(0.38 * size)), disc)
 
     def legend(self, y: int) -> None:
-        """What the marks and numbers on this sheet mean."""
+        """Explain the marks and numbers on this sheet."""
         x = self.margin
-        font = self.fonts["small"]
         for verdict in self.verdicts:
             self.mark(verdict, x + round(1.9 * self.unit), y + round(0.2 * self.unit))
             x += round(_MARK * self.unit)
             at = (x, y + round(0.55 * self.unit))
-            self.pen.text(at, _LEGEND[verdict], fill=_FAINT, font=font, anchor="lm")
+            self.write(at, _LEGEND[verdict], "small", _FAINT, "lm")
             x += round(self.text_width(_LEGEND[verdict], "small") + _APART * self.unit)
         at = (x, y + round(0.55 * self.unit))
-        self.pen.text(at, _NUMBERS, fill=_FAINT, font=font, anchor="lm")
+        self.write(at, _NUMBERS, "small", _FAINT, "lm")
 
     def legend_width(self) -> float:
         """Width of the legend in pixels."""
@@ -296,9 +293,17 @@ class _Sheet:
             shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
         return shown
 
-    def text_width(self, text: str, font: str) -> float:
+    def text_width(self, text: str, size: str) -> float:
         """Width of a line in pixels."""
-        return self.fonts[font].getlength(text)
+        shown, font = lettering(text, self.sizes[size])
+        return font.getlength(shown)
+
+    def write(
+        self, at: tuple[float, float], text: str, size: str, colour: Colour, anchor: str = "la"
+    ) -> None:
+        """Draw a line of any script; Pillow's anchors say which point of it lies at `at`."""
+        shown, font = lettering(text, self.sizes[size])
+        self.pen.text(at, shown, fill=colour, font=font, anchor=anchor)
 
 
 _STROKES: Mapping[Verdict, Sequence[Sequence[tuple[float, float]]]] = {

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from passreid.errors import UsageError
+from passreid.show.lettering import lettering
 from passreid.storage import replacing
 
 Pixels = NDArray[np.uint8]
@@ -41,7 +42,7 @@ def view_sheet(
         raise UsageError("A view sheet needs at least one image.")
     scale = height / rows[0][1].shape[1]
     head = height // 8
-    font = ImageFont.load_default(height / 12)
+    size = height / 12
     drawn = [_row(image, views, local, areas, scale) for image, views, local in rows]
     width = _APART + max(x + tile.width for row in drawn for x, _, tile in row)
     sheet = Image.new("RGB", (width, head + len(rows) * (height + _GAP) + _GAP), _PAPER)
@@ -50,7 +51,8 @@ def view_sheet(
         top = head + _GAP + number * (height + _GAP)
         for x, title, tile in row:
             if number == 0 and title:
-                draw.text((x, head / 2), title, fill=_INK, font=font, anchor="lm")
+                shown, font = lettering(title, size)
+                draw.text((x, head / 2), shown, fill=_INK, font=font, anchor="lm")
             sheet.paste(tile, (x, top + (height - tile.height) // 2))
     with replacing(output) as temporary:
         sheet.save(temporary, format="PNG")

@@ -123,9 +123,14 @@ class RunFolder:
         return sorted(self._checkpoints.glob("step-*.pt"))
 
     def newest(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint that can be read; a damaged one is passed over and named."""
+        """Load the newest intact checkpoint; warn of each damaged one before it.
+
+        Raises:
+            TrainingError: There are checkpoints, but none is intact.
+        """
         for path in reversed(self._saved()):
             try:
+                storage.check_zip(path)
                 state = dict(torch.load(path, map_location="cpu", weights_only=True))
                 if "step" not in state:
                     raise ValueError("it holds no state of a run")

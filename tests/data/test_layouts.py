@@ -1,4 +1,4 @@
-"""The three-folder sets: labels from file names, junk, lists, boxes, counts."""
+"""Published layouts: labels from file names, junk, lists, boxes, counts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from passreid.data import read_dataset
-from passreid.data.dataset import SubsetCounts
-from passreid.data.market_style import parse_name
-from passreid.data.published import PUBLISHED, compare_with_published
+from passreid.data import ReIDDataset, read_dataset
+from passreid.data.assemble import Row, assemble
+from passreid.data.layouts import LAYOUTS, VARIANTS
 from passreid.errors import DatasetError
 from tests.data import trees
 from tests.data.trees import labels, note, touch
@@ -27,10 +26,12 @@ from tests.data.trees import labels, note, touch
         ("c1_0002.jpg", None),
         ("x0002_c1.jpg", None),
         ("0002.jpg", None),
+        ("0002_c0.93_000451.jpg", None),  # a score
     ],
 )
 def test_names_start_with_person_and_camera(name: str, parsed: tuple[int, int] | None) -> None:
-    assert parse_name(name) == parsed
+    found = LAYOUTS["market1501"].parse(f"query/{name}")
+    assert (found and (int(found["pid"]), int(found["cam"]))) == parsed
 
 
 def test_market_is_read_sorted_with_cameras_from_0_and_without_junk(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_occluded_duke_is_told_by_its_folder(
     dataset = read_dataset(occluded(tmp_path / "Occluded_Duke"))
     assert dataset.kind == "occluded-duke"
     assert len(dataset.train) == 2
-    assert note(dataset, "withdrew")
+    assert note(dataset, "withdrawn")
     monkeypatch.chdir(tmp_path / "Occluded_Duke")
     assert read_dataset(".").kind == "occluded-duke"
 
@@ -196,50 +197,64 @@ def test_cuhk03_is_read_from_one_of_its_boxes(
 def test_the_boxes_of_cuhk03_have_published_sizes_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PUBLISHED, "cuhk03-np/detected", {"train": (2, 1)})
+    monkeypatch.setattr(
+        "passreid.data.assemble.VARIANTS", {"cuhk03-np/detected": {"train": (2, 1)}}
+    )
     dataset = read_dataset(cuhk03(tmp_path, "detected"))
     assert note(dataset, "train: 1 people, the published set has 2")
 
 
 def test_cuhk03_asks_which_boxes_are_meant(tmp_path: Path) -> None:
     root = cuhk03(cuhk03(tmp_path, "labeled"), "detected")
-    with pytest.raises(DatasetError, match="hand-labeled and detected boxes"):
+    with pytest.raises(DatasetError, match=r"several data sets: detected .* labeled"):
         read_dataset(root)
     assert read_dataset(root / "detected").name.endswith("/detected")
 
 
 def test_a_named_kind_says_which_folders_it_misses(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg")
-    with pytest.raises(DatasetError, match="no folder bounding_box_train or bounding_box_test"):
+    with pytest.raises(DatasetError, match="none of bounding_box_train, query, bounding_box_test"):
         read_dataset(tmp_path, "market1501")
 
 
-def counts(*rows: tuple[str, int, int]) -> list[SubsetCounts]:
-    return [SubsetCounts(*row, 6) for row in rows]
-
-
-def test_a_nearly_full_set_is_compared_with_the_published_one() -> None:
-    found = counts(("train", 751, 12936), ("query", 750, 3300), ("gallery", 750, 15913))
-    assert compare_with_published("market1501", found) == [
-        "query: 3,300 images, the published set has 3,368"
+def of_size(kind: str, root: Path, **sizes: tuple[int, int]) -> ReIDDataset:
+    """Make a set of so many people and images."""
+    rows = [
+        Row(Path(f"{subset}{i}.jpg"), str(1 + i % people), subset, str(1 + i % 6))
+        for subset, (people, images) in sizes.items()
+        for i in range(images)
     ]
-    half = counts(("train", 0, 0), ("query", 750, 3368), ("gallery", 400, 8000))
-    assert compare_with_published("market1501", half) == [
+    return assemble(root, kind, rows, one_numbering=False)
+
+
+def test_a_nearly_full_set_is_compared_with_the_published_one(tmp_path: Path) -> None:
+    dataset = of_size(
+        "market1501", tmp_path, train=(751, 12936), query=(750, 3300), gallery=(400, 8000)
+    )
+    assert [line for line in dataset.notes if "published" in line] == [
+        "query: 3,300 images, the published set has 3,368",
         "gallery: 400 people, the published set has 750",
         "gallery: 8,000 images, the published set has 15,913",
     ]
 
 
-def test_a_small_or_unknown_set_is_compared_with_nothing() -> None:
-    small = counts(("train", 30, 200), ("query", 10, 40), ("gallery", 10, 100))
-    assert compare_with_published("market1501", small) == []
-    assert compare_with_published("folders", small) == []
+def test_a_small_or_unknown_set_is_compared_with_nothing(tmp_path: Path) -> None:
+    for kind in ("market1501", "folders"):
+        small = of_size(kind, tmp_path, train=(30, 200), query=(10, 40), gallery=(10, 100))
+        assert not [line for line in small.notes if "published" in line]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_set_itself_has_no_notes(name: str) -> None:
-    rows = [SubsetCounts(subset, *numbers, 6) for subset, numbers in PUBLISHED[name].items()]
-    assert compare_with_published(name, rows) == []
+@pytest.mark.parametrize(
+    "kind", [*VARIANTS, *(kind for kind, layout in LAYOUTS.items() if layout.counts)]
+)
+def test_the_published_set_itself_has_no_notes_about_its_size(kind: str, tmp_path: Path) -> None:
+    counts = VARIANTS[kind] if kind in VARIANTS else LAYOUTS[kind].counts
+    kind, _, name = kind.partition("/")
+    known = {subset: (people or 1, images) for subset, (people, images) in counts.items()}
+    if known.keys() == {"gallery"}:
+        known["query"] = (1, 1)
+    dataset = of_size(kind, tmp_path / (name or "x"), **known)
+    assert not [line for line in dataset.notes if "published" in line]
 
 
 def test_real_crops_are_read_whole(market: Path) -> None:

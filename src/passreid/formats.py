@@ -1,0 +1,20 @@
+"""How scores and rates are written, the same way in every output."""
+
+from __future__ import annotations
+
+
+def show_cosine(value: float) -> str:
+    """Write a cosine with three decimals."""
+    return f"{value:.3f}"
+
+
+def show_rate(value: float, *, is_bound: bool = False) -> str:
+    """Write a rate or a number of strangers with two digits, "< " before an upper bound."""
+    return f"{'< ' if is_bound else ''}{value:.2g}"
+
+
+def show_probability(value: float) -> str:
+    """Write a probability with three decimals; it is never 0 and never 1."""
+    if value > 0.999:
+        return "> 0.999"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
