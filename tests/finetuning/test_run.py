@@ -329,7 +329,7 @@ def test_too_few_people_leave_no_run_folder(
     people: ReIDDataset, start: Path, tmp_path: Path
 ) -> None:
     config = replace(recipe(people, start, tmp_path / "run"), people=7)
-    with pytest.raises(DatasetError, match="has 6 people, a batch needs 7; lower people"):
+    with pytest.raises(DatasetError, match="has 6 people, a batch needs 7; lower --people"):
         finetune(config, progress=False)
     assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ from passreid.card import PRESETS, ModelCard
 from passreid.checkpoint import initialise, load_checkpoint, save_folder
 from passreid.checkpoint.stem import initialise_stem
 from passreid.data import ReIDDataset, relabel
+from passreid.data.check import find_unreadable
 from passreid.data.filelist import FileList
 from passreid.errors import DatasetError
 from passreid.finetuning.config import FinetuneConfig
@@ -86,13 +87,14 @@ def _readable(sets: TrainingSets, config: FinetuneConfig, process: Process) -> T
         said = (line for d in sets.datasets for line in (*d.describe(), *d.notes))
         for line in (*said, *_remarks(sets, config)):
             log.info("%s", line)
-    bad = sets.unreadable()
+    images = sets.images
+    bad = find_unreadable(images)
     if not bad:
         return sets
     listing = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:5])
     if config.on_error == "raise":
         raise DatasetError(
-            f"{len(bad)} images cannot be read ({listing}). "
+            f"{len(bad)} of {len(images)} images cannot be read ({listing}). "
             "Mend them, or leave them out with --on-error skip."
         )
     log.warning("Left out %d images that cannot be read: %s", len(bad), listing)

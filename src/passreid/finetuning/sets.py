@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from passreid.data import ReIDDataset, Sample, read_dataset
-from passreid.data.check import find_unreadable
 from passreid.data.dataset import SUBSETS
 from passreid.errors import DatasetError
 
@@ -40,15 +39,10 @@ class TrainingSets:
         samples, set_of = zip(*kept, strict=True) if kept else ((), ())
         return replace(self, samples=samples, set_of=set_of)
 
-    def unreadable(self) -> dict[Path, str]:
-        """Decode every image of every set once.
-
-        Returns:
-            Path -> what is wrong with it. Images for scoring count too: one of them would end a
-            run in its midst.
-        """
-        every = [s.path for d in self.datasets for name in SUBSETS for s in d.subset(name)]
-        return find_unreadable(every)
+    @property
+    def images(self) -> list[Path]:
+        """Every image of every set. Those for scoring, too: one could end a run in its midst."""
+        return [s.path for d in self.datasets for name in SUBSETS for s in d.subset(name)]
 
 
 def read_sets(roots: Sequence[Path], kind: str = "auto") -> TrainingSets:
