@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.ranking import Labels, measure
+from passreid.labels import Labels
+from passreid.ranking import measure
 from passreid.reranking import rerank
 
 F32 = NDArray[np.float32]

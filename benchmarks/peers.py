@@ -33,7 +33,8 @@ from passreid.card import IMAGENET_MEAN, IMAGENET_STD
 from passreid.centring import CameraMeans
 from passreid.data import ReIDDataset, Sample
 from passreid.images import normalise, read_image, to_pixels
-from passreid.ranking import Labels, Metrics, measure
+from passreid.labels import Labels
+from passreid.ranking import Metrics, measure
 from passreid.statistics import Interval, difference_interval, mean_interval
 
 F32 = npt.NDArray[np.float32]

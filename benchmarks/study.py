@@ -36,8 +36,9 @@ from passreid.checkpoint import load_folder
 from passreid.config import build, read_toml
 from passreid.data import ReIDDataset
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
+from passreid.labels import Labels
 from passreid.pretraining.config import PretrainConfig, PretrainRecipe
-from passreid.ranking import Labels, Metrics, measure
+from passreid.ranking import Metrics, measure
 from passreid.statistics import Interval
 
 RECIPES = Path(__file__).parent.parent / "recipes"

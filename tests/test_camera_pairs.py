@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from passreid.camera_pairs import CameraPair, measure_camera_pairs
-from passreid.ranking import Labels, Metrics, measure
+from passreid.labels import Labels
+from passreid.ranking import Metrics, measure
 
 RNG = np.random.default_rng(5)
 QUERY, GALLERY = RNG.normal(size=(30, 8)), RNG.normal(size=(90, 8))

@@ -18,7 +18,8 @@ from passreid.centring import CameraMeans
 from passreid.data import ReIDDataset, Sample
 from passreid.errors import CalibrationError, DatasetError, ImageError, UsageError
 from passreid.evaluation import calibrate, evaluate
-from passreid.ranking import Labels, measure
+from passreid.labels import Labels
+from passreid.ranking import measure
 from passreid.report import Report
 from tests import small
 

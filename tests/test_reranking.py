@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from passreid import reranking, similarity
 from passreid.errors import EmbeddingError, UsageError
-from passreid.ranking import Labels, measure, measure_distances, rank_distances
+from passreid.labels import Labels
+from passreid.ranking import measure, measure_distances, rank_distances
 from passreid.reranking import SparseRows, encode, jaccard_blocks, jaccard_distance, rerank
 
 GOLDEN = Path(__file__).parent / "golden"

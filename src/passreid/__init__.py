@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from passreid.finetuning.config import FinetuneConfig
     from passreid.finetuning.run import finetune
     from passreid.gallery import open_gallery
+    from passreid.labels import Labels
     from passreid.openset import Calibration, Verdict
     from passreid.pretraining.config import PretrainConfig
     from passreid.pretraining.run import pretrain
-    from passreid.ranking import Labels, Metrics, Ranking, measure, rank
+    from passreid.ranking import Metrics, Ranking, measure, rank
     from passreid.report import Report
     from passreid.reranking import rerank
     from passreid.verify import cosine, same_person
@@ -41,7 +42,7 @@ _HOMES = {
     "Embedded": "embed",
     "Embedder": "embed",
     "FinetuneConfig": "finetuning.config",
-    "Labels": "ranking",
+    "Labels": "labels",
     "Metrics": "ranking",
     "ModelCard": "card",
     "PassreidError": "errors",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.ranking import UNKNOWN_CAMERA, Labels, Metrics
+from passreid.labels import UNKNOWN_CAMERA, Labels
+from passreid.ranking import Metrics
 
 I64 = NDArray[np.int64]
 

@@ -23,8 +23,9 @@ from passreid.data import ReIDDataset, Sample
 from passreid.embed import Embedder, OnError
 from passreid.embeddings import Embeddings, copy_notes
 from passreid.errors import CalibrationError, DatasetError, UsageError
+from passreid.labels import Labels
 from passreid.openset import Calibration
-from passreid.ranking import Labels, measure, measure_distances
+from passreid.ranking import measure, measure_distances
 from passreid.report import Report, pairs_calibration
 
 log = logging.getLogger("passreid")

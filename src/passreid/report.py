@@ -15,17 +15,10 @@ from passreid.camera_pairs import CameraPair, measure_camera_pairs
 from passreid.embed import Skipped
 from passreid.embeddings import Embeddings, by_content
 from passreid.errors import CalibrationError
+from passreid.labels import Labels
 from passreid.listing import printable
 from passreid.openset import Calibration
-from passreid.ranking import (
-    Labels,
-    Metrics,
-    Ranking,
-    measure,
-    measure_distances,
-    rank,
-    rank_distances,
-)
+from passreid.ranking import Metrics, Ranking, measure, measure_distances, rank, rank_distances
 from passreid.statistics import FPIR, Identification, Interval, identification, mean_interval
 
 if TYPE_CHECKING:

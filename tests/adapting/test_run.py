@@ -24,7 +24,8 @@ from passreid.data.filelist import FileList
 from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, TrainingError, UsageError
 from passreid.evaluation import evaluate
-from passreid.ranking import Labels, measure
+from passreid.labels import Labels
+from passreid.ranking import measure
 from passreid.training.process import Process
 from tests import several, small
 

@@ -15,7 +15,8 @@ from passreid.data.assemble import Row
 from passreid.data.protocols import multi_query, random_split
 from passreid.errors import DatasetError
 from passreid.evaluation import evaluate
-from passreid.ranking import Labels, measure
+from passreid.labels import Labels
+from passreid.ranking import measure
 from passreid.splits import evaluate_splits
 from tests import small
 from tests.data.trees import labels, note, touch

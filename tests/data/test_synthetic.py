@@ -15,7 +15,8 @@ from passreid.data import READERS, ReIDDataset, make_synthetic, read_dataset
 from passreid.data.synthetic import DRAWN
 from passreid.errors import DatasetError, OutputError, UsageError
 from passreid.evaluation import evaluate
-from passreid.ranking import Labels, Metrics, measure
+from passreid.labels import Labels
+from passreid.ranking import Metrics, measure
 from tests import small
 
 

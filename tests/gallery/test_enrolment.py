@@ -19,7 +19,8 @@ from passreid.data import make_synthetic
 from passreid.errors import GalleryError, ImageError
 from passreid.evaluation import evaluate
 from passreid.gallery import NewImage, Where, enrol, enrolment, identity, open_gallery
-from passreid.ranking import Labels, measure_distances
+from passreid.labels import Labels
+from passreid.ranking import measure_distances
 from tests import small
 
 pytest.importorskip("faiss")

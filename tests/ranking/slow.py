@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from passreid.ranking import Labels
+from passreid.labels import Labels
 
 
 def random_set(

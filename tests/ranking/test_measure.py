@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from passreid.errors import DatasetError
-from passreid.ranking import Labels, measure, measure_distances, rank, rank_distances
+from passreid.labels import Labels
+from passreid.ranking import measure, measure_distances, rank, rank_distances
 from passreid.similarity import product_blocks, unit_pair
 from tests.ranking.slow import random_set, slow_measure
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from passreid import similarity
 from passreid.errors import EmbeddingError, UsageError
-from passreid.ranking import Labels, Ranking, measure, measure_distances, rank, rank_distances
+from passreid.labels import Labels
+from passreid.ranking import Ranking, measure, measure_distances, rank, rank_distances
 from passreid.similarity import in_threads
 from tests.ranking.slow import random_set, slow_order
 

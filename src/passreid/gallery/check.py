@@ -13,6 +13,7 @@ import numpy as np
 
 from passreid.errors import EmbeddingError, GalleryError
 from passreid.gallery.base import Entry
+from passreid.gallery.damage import sqlite_errors
 from passreid.gallery.database import (
     INSERT,
     SELECT_WHOLE,
@@ -23,7 +24,6 @@ from passreid.gallery.database import (
     entry_of,
     faults,
     read_settings,
-    sqlite_errors,
     transaction,
     vector_checksum,
 )

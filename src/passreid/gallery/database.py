@@ -1,4 +1,4 @@
-"""The SQLite file of a gallery: its tables, its connections, its errors in our words.
+"""The SQLite file of a gallery: its tables, its connections, what a row holds.
 
     settings     what the gallery is: the model's identity, the width of its embeddings
     entries      labels, time, payload, float16 vector, its bits, and checksums (CRC-32) of it all
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,18 +22,16 @@ from urllib.parse import quote
 
 import numpy as np
 
-from passreid.errors import GalleryError, OutputError, PassreidError, UsageError
+from passreid.errors import GalleryError, OutputError, UsageError
 from passreid.gallery.base import Entry
+from passreid.gallery.damage import WAIT_S, DamagedError, damaged, sqlite_errors
 from passreid.gallery.validation import check_values
 
 APPLICATION = 0x70726964
 """Of the file's header ("prid"); `file` and SQLite's tools show it."""
 VERSION = 1
-WAIT_S = 10.0
-"""How long a writer waits for another one."""
 _PAGE = 4096
 _CACHE_KIB = 2**15
-_NEARLY_FULL = 2**20
 
 SCHEMA = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
@@ -60,73 +57,6 @@ INSERT = (
     f"INSERT INTO entries (row, {', '.join(WORDS)}, crc, vector, bits) "
     f"VALUES ({', '.join('?' * (len(WORDS) + 4))})"
 )
-
-
-class DamagedError(Exception):
-    """Checksums of entries do not hold.
-
-    Args:
-        ids: Of the entries, as far as they can be read.
-    """
-
-    def __init__(self, *ids: Any) -> None:
-        shown = ", ".join(str(id) for id in ids[:3]) + ", …" * (len(ids) > 3)
-        super().__init__(f"the checksums of {len(ids):,} entries do not hold: {shown}")
-
-
-@contextmanager
-def sqlite_errors(place: Path) -> Iterator[None]:
-    """Say what SQLite ran into, or found damaged, in one of our sentences.
-
-    Everything a damaged file can make SQLite or the decoding of a row raise ends here.
-    """
-    try:
-        yield
-    except PassreidError:
-        raise
-    except sqlite3.Error as error:
-        raise _in_our_words(place, str(error)) from None
-    except (DamagedError, TypeError, ValueError, RecursionError) as error:
-        raise GalleryError(damaged(place, str(error))) from None
-
-
-def _in_our_words(place: Path, said: str) -> PassreidError:
-    if "locked" in said or "busy" in said:
-        return GalleryError(
-            f"{place}: another process is writing to it and did not finish within {WAIT_S:g} s; "
-            "try again."
-        )
-    full = "full" in said
-    if "I/O error" in said or "unable to open" in said:
-        if not os.access(place.parent, os.W_OK):
-            return OutputError(f"{place}: cannot be written, its disk is read-only.")
-        try:
-            full = shutil.disk_usage(place.parent).free < _NEARLY_FULL
-        except OSError:
-            return OutputError(f"{place}: its folder is gone.")
-    if full:
-        return OutputError(
-            f"{place}: the disk is full; the change was not made and nothing was lost. Make room "
-            "and try again."
-        )
-    if "readonly" in said or "read-only" in said:
-        return OutputError(f"{place}: cannot be written, it or its disk is read-only.")
-    if "I/O error" in said or "unable to open" in said:
-        return OutputError(f"{place}: cannot be read or written ({said}).")
-    if "not a database" in said:
-        return GalleryError(
-            f"{place}: is not a gallery, or damaged beyond reading; restore a snapshot, or name "
-            "another file."
-        )
-    return GalleryError(damaged(place, said))
-
-
-def damaged(place: Path, what: str) -> str:
-    """Say what is wrong with a gallery and how to mend it."""
-    return (
-        f"{place} is damaged ({what}): restore a snapshot, or run `passreid gallery check --repair "
-        f"{place}`, which keeps what is whole."
-    )
 
 
 def connect(place: Path, *, write: bool) -> sqlite3.Connection:

@@ -18,23 +18,20 @@ import numpy as np
 
 from passreid.errors import GalleryError
 from passreid.gallery.base import Entry, Hit, Info, Layout, Where
+from passreid.gallery.damage import WAIT_S, DamagedError, damaged, sqlite_errors
 from passreid.gallery.database import (
     INSERT,
     SELECT_WHOLE,
     SELECT_WORDS,
-    WAIT_S,
     WORDS,
-    DamagedError,
     back_up,
     checksum,
     connect,
     connect_to_read,
-    damaged,
     entry_of,
     filled,
     log_of,
     read_settings,
-    sqlite_errors,
     transaction,
     vector_checksum,
     words_of,

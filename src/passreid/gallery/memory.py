@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passreid.gallery.base import Where
+from passreid.gallery.damage import DamagedError
 from passreid.gallery.database import (
     SELECT_WORDS,
     WORDS,
-    DamagedError,
     checksum,
     vector_checksum,
 )
