@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def show_cosine(value: float) -> str:
     """Write a cosine with three decimals."""
@@ -18,3 +21,11 @@ def show_probability(value: float) -> str:
     if value > 0.999:
         return "> 0.999"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def show_hit(told: Mapping[str, Any]) -> str:
+    """Write band and expected strangers of a hit, as `verify.explain_hit` tells them."""
+    if told["band"] is None:
+        return ""
+    strangers = show_rate(told["expected_strangers"], is_bound=told["is_bound"])
+    return f"  {told['band']:<8}  {strangers} strangers expected"

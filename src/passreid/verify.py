@@ -10,13 +10,14 @@ without identities; `openset` explains its terms.
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passreid.errors import CalibrationError, EmbeddingError
-from passreid.openset import DEFAULT_FMR, DEFAULT_PRIOR
+from passreid.openset import DEFAULT_FMR, DEFAULT_PRIOR, Assessment, assess
 from passreid.openset import Calibration as Calibration
 from passreid.openset import OperatingPoint as OperatingPoint
 from passreid.openset import Verdict as Verdict
@@ -138,3 +139,22 @@ def same_person(
     first, second = embedder([a, b], channel_order=channel_order)
     similarity = cosine(first, second)
     return calibration.judge(similarity, false_accept_rate=false_accept_rate, prior=prior)
+
+
+def explain_hit(cosine: float, calibration: Calibration | None, entries: int) -> dict[str, Any]:
+    """Say what a hit's score means among so many entries, as plain data.
+
+    Args:
+        cosine: The hit's score.
+        calibration: Of the model that made the embeddings; None is unknown.
+        entries: How many pictures were searched.
+
+    Returns:
+        probability (at a prior of one half), false_match_rate, expected_strangers, is_bound and
+        band, see `openset.Assessment`; None where the calibration does not tell.
+    """
+    if calibration is None:
+        names = ("probability", *(field.name for field in fields(Assessment)))
+        return dict.fromkeys(names)
+    chance = calibration.probability(cosine) if calibration.labelled else None
+    return {"probability": chance, **asdict(assess(cosine, calibration, entries))}

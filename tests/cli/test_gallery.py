@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -215,7 +216,8 @@ def test_no_probability_of_embeddings_that_were_not_calibrated(
     box, picture = tmp_path / "p.gallery", people.query[0].path
     assert cli("gallery", "add", box, picture, "--flip").code == 0
     found = cli("gallery", "search", box, picture, "--flip", "--json")
-    assert json.loads(found.out)["probability"] is None
+    hit = json.loads(found.out)
+    assert (hit["probability"], hit["band"], hit["expected_strangers"]) == (None, None, None)
     assert "without --flip" in found.err
 
 
@@ -357,3 +359,17 @@ def test_an_export_of_an_older_passreid_is_taken_with_its_model(
     imported = cli("gallery", "import", tmp_path / "n", file, "--model", "passreid-tiny")
     assert (imported.code, imported.err) == (0, "Added 1, known 0.\n")
     assert cli("gallery", "search", tmp_path / "n", people.query[0].path).code == 0
+
+
+def test_a_hit_says_how_many_strangers_its_score_would_bring(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    box, folder = tmp_path / "p.gallery", people.gallery[0].path.parent
+    assert cli("gallery", "add", box, folder).code == 0
+    picture = people.gallery[0].path
+    told = cli("gallery", "search", box, picture, "--top", 1)
+    assert re.match(r"  1  1\.000  strong    < \S+ strangers expected  ", told.out), told.out
+    assert "%" not in told.out
+    hit = json.loads(cli("gallery", "search", box, picture, "--top", 1, "--json").out)
+    count = len(list(folder.glob("*.jpg")))
+    assert hit["expected_strangers"] == pytest.approx(count * hit["false_match_rate"])

@@ -56,6 +56,8 @@ def test_search_by_picture_and_by_entry_with_filters(client: TestClient) -> None
     ids = [line.get("id") for line in enrol(client, *range(6), about=abouts)]
     hits = client.post("/v1/search", files={"images": png(2)}).json()["hits"]
     assert hits[0]["id"] == ids[2] and hits[0]["cosine"] > 0.999 and hits[0]["probability"] > 0.9
+    assert (hits[0]["band"], hits[0]["is_bound"]) == ("strong", True)
+    assert hits[0]["expected_strangers"] == pytest.approx(6 * hits[0]["false_match_rate"])
     filtered = client.post("/v1/search", files={"images": png(2)}, data={"not_cameras": "c0"})
     assert {hit["camera"] for hit in filtered.json()["hits"]} == {"c1"}
     late = client.post(

@@ -20,7 +20,9 @@ from passreid.cli.app import (
     say_json,
 )
 from passreid.errors import UsageError
+from passreid.formats import show_cosine, show_hit
 from passreid.times import parse_time, show_time
+from passreid.verify import explain_hit
 
 if TYPE_CHECKING:
     from passreid.gallery import Entry, Where
@@ -185,7 +187,7 @@ def search(
         place: The gallery's file or address.
         images: One picture of the person, or several.
         top: Hits, at most.
-        min_score: Smallest cosine, -1 to 1 (not the percentage that is shown beside it).
+        min_score: Smallest cosine, -1 to 1.
         group_by: One hit, the best, for each person or tracklet.
         rerank: Reorder the first hundred hits by who is whose neighbour among them; the cosines
             shown stay what they are.
@@ -208,15 +210,15 @@ def search(
             rerank=max(_RERANKED, top) if rerank else 0,
         )
         none = "" if hits else explain_nothing(opened, where)
+        entries = opened.count()
     calibration = calibration_of(embedder)
     for rank, hit in enumerate(hits, 1):
-        probability = calibration.probability(hit.score) if calibration else None
+        told = explain_hit(hit.score, calibration, entries)
         if json:
-            told = {"rank": rank, "cosine": hit.score, "probability": probability}
-            say_json(told | shown(hit.entry))
+            say_json({"rank": rank, "cosine": hit.score} | told | shown(hit.entry))
         else:
-            sure = "" if probability is None else f"  {100 * float(probability):3.0f} %"
-            say(f"{rank:>3}  {hit.score:.3f}{sure}  {escape(one_line(hit.entry))}")
+            score, line = show_cosine(hit.score), escape(one_line(hit.entry))
+            say(f"{rank:>3}  {score}{show_hit(told)}  {line}")
     if not hits:
         say_nothing(none, json=json)
     return 0

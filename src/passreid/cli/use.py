@@ -27,20 +27,19 @@ from passreid.cli.app import (
 )
 from passreid.cli.centring import CentreOn, Centring, cameras_of, read_means_or_self, say_unseen
 from passreid.errors import UsageError
-from passreid.formats import show_cosine, show_probability, show_rate
+from passreid.formats import show_cosine, show_hit, show_probability, show_rate
 from passreid.listing import printable
 from passreid.openset import (
     DEFAULT_FPIR,
     DEFAULT_PRIOR,
     Cut,
     Verdict,
-    assess,
     cut,
 )
 from passreid.ranking import rank as rank_embeddings
 from passreid.ranking import rank_distances
 from passreid.reranking import rerank
-from passreid.verify import cosine
+from passreid.verify import cosine, explain_hit
 
 if TYPE_CHECKING:
     from passreid.centring import CameraMeans
@@ -277,11 +276,8 @@ def _answer(
     """One query's result as plain data."""
     matches: list[dict[str, Any]] = []
     for number, (path, similarity) in enumerate(hits, start=1):
-        match = {"rank": number, "path": path, "cosine": similarity, "probability": None}
-        if calibration is not None:
-            if calibration.labelled:
-                match["probability"] = calibration.probability(similarity)
-            match |= asdict(assess(similarity, calibration, entries))
+        match = {"rank": number, "path": path, "cosine": similarity}
+        match |= explain_hit(similarity, calibration, entries)
         matches.append(match)
     return {
         "query": query,
@@ -306,9 +302,5 @@ def _say_hits(answer: dict[str, Any]) -> None:
                 f"  --- cut at {show_cosine(found_from['threshold'])}: at most "
                 f"{show_rate(found_from['fpir'])} of searches for an absent person show more ---"
             )
-        meaning = ""
-        if "band" in match:
-            strangers = show_rate(match["expected_strangers"], is_bound=match["is_bound"])
-            meaning = f"  {match['band']:<8}  {strangers} strangers expected"
         score, path = show_cosine(match["cosine"]), escape(printable(match["path"]))
-        say(f"  {match['rank']:>3}  {score}{meaning}  {path}")
+        say(f"  {match['rank']:>3}  {score}{show_hit(match)}  {path}")

@@ -106,7 +106,18 @@ class Found(Stored):
     rank: int = Field(ge=1, description="1 is the most alike.")
     cosine: float = Field(ge=-1, le=1, description="How alike query and entry are.")
     probability: float | None = Field(
-        description="That both show one person, if half of all pairs did; null if not calibrated."
+        description="That both show one person, if half of all pairs did; null if not calibrated. "
+        "In a gallery they do not: read the expected strangers."
+    )
+    false_match_rate: float | None = Field(
+        description="Share of pairs of different people at least as alike; null if not calibrated."
+    )
+    expected_strangers: float | None = Field(
+        description="Entries of other people expected at or above this score in one search."
+    )
+    is_bound: bool | None = Field(description="Both figures are upper bounds, not measured.")
+    band: Literal["strong", "possible", "weak"] | None = Field(
+        description="strong: fewer than 0.05 strangers expected; possible: fewer than 1."
     )
     group: str | None = Field(description="The person or tracklet it stands for when grouped.")
 

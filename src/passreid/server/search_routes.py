@@ -21,6 +21,7 @@ from passreid.server.model_routes import check_files
 from passreid.server.pictures import Crop
 from passreid.server.problems import Refusal
 from passreid.server.schemas import SearchAnswer, stored
+from passreid.verify import explain_hit
 
 router = APIRouter(prefix="/v1", tags=["gallery"])
 
@@ -82,7 +83,7 @@ async def search(
     )
     count = await engine.ask(engine.gallery.count)
     seconds = time.perf_counter() - began
-    return {"hits": _shown(engine, kept), "searched": count, "seconds": seconds}
+    return {"hits": _shown(engine, kept, count), "searched": count, "seconds": seconds}
 
 
 async def _embed(
@@ -101,11 +102,10 @@ async def _embed(
     return rows[0] if len(rows) == 1 else rows
 
 
-def _shown(engine: Engine, hits: Sequence[Hit]) -> list[dict[str, Any]]:
-    known = engine.calibration
+def _shown(engine: Engine, hits: Sequence[Hit], entries: int) -> list[dict[str, Any]]:
     shown = []
     for rank, hit in enumerate(hits, start=1):
-        chance = known.probability(hit.score) if known and known.labelled else None
-        extra = {"rank": rank, "cosine": hit.score, "probability": chance, "group": hit.group}
-        shown.append(stored(hit.entry) | extra)
+        told = explain_hit(hit.score, engine.calibration, entries)
+        extra = {"rank": rank, "cosine": hit.score, "group": hit.group}
+        shown.append(stored(hit.entry) | extra | told)
     return shown

@@ -8,7 +8,9 @@ const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
 
 export const selected = new Map(); // id -> entry
 
-export const percent = (share) => (share >= 0.995 ? ">99 %" : share < 0.01 ? "<1 %" : `${Math.round(share * 100)} %`);
+const rounded = (value) => (value >= 10 ? Math.round(value) : Number(value.toPrecision(2)));
+const strangers = ({ expected_strangers: n, is_bound: bound }) =>
+  `${n < 0.001 ? "< 0.001" : `${bound ? "< " : ""}${rounded(n)}`} strangers expected`;
 
 export function showCards(entries, { fresh, again }) {
   if (fresh) {
@@ -31,15 +33,15 @@ function card(entry, again) {
   addLooks(item, entry.id);
   showThumbnail(image, entry.thumbnail);
   const scored = entry.cosine !== undefined;
-  const known = scored && entry.probability !== null;
+  const known = scored && entry.band !== null;
   const cosine = scored ? `cosine ${entry.cosine.toFixed(3)}` : "";
-  write(".score", known ? `${percent(entry.probability)} same person` : cosine);
-  write(".cosine", known ? cosine : "");
+  write(".score", known ? `${entry.band} match` : cosine);
+  write(".cosine", known ? `${cosine} · ${strangers(entry)}` : "");
   write(".name", name);
   item.querySelector(".name").title = entry.person ? `${entry.person} (${entry.source})` : entry.source;
   write(".where", entry.camera ? `camera ${entry.camera}` : "");
   write(".when", entry.time === null ? "" : clock.format(entry.time * 1000));
-  item.classList.toggle("same", known && entry.probability >= 0.5);
+  item.classList.toggle("same", known && entry.band === "strong");
   const box = item.querySelector("input");
   box.setAttribute("aria-label", `Select ${name}`);
   box.addEventListener("change", () => {

@@ -1,7 +1,7 @@
 // The page: searches when the query or a filter changes, shows what is found, forgets on demand.
 
 import { getJson } from "./api.js";
-import { percent, selected, showCards } from "./cards.js";
+import { selected, showCards } from "./cards.js";
 import { setUpEnrolment, tooLarge } from "./enrol.js";
 import { setUpLabels } from "./labels.js";
 import { lookAtQuery, setUpLooks } from "./looks.js";
@@ -16,7 +16,6 @@ let turn = 0; // answers to older questions are dropped
 let after = null;
 
 const seconds = (text) => (text ? new Date(text).getTime() / 1000 : null);
-const chance = (cosine) => 1 / (1 + Math.exp(-(info.calibration.slope * cosine + info.calibration.intercept)));
 const count = (number, one, many) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
 function complain(error) {
@@ -64,7 +63,7 @@ const threshold = () => (filters.threshold.valueAsNumber <= Number(filters.thres
 
 function showFilters() {
   const [value, known] = [threshold(), info.calibration];
-  const shown = value === null ? "off" : `${known ? `${percent(chance(value))} · ` : ""}cosine ${value.toFixed(2)}`;
+  const shown = value === null ? "off" : `cosine ${value.toFixed(2)}`;
   find("#shown-threshold").value = shown;
   filters.threshold.setAttribute("aria-valuetext", shown);
   const point = value === null ? null : known?.points.filter((each) => each.threshold <= value).at(-1);
