@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -266,7 +267,10 @@ def test_people_listed_in_any_order_give_the_same_curve() -> None:
     rows, pids, camids = people()
     order = np.random.default_rng(1).permutation(len(rows))
     fitted = fit_calibration(rows, pids, camids=camids, data="x")
-    assert fit_calibration(rows[order], pids[order], camids=camids[order], data="x") == fitted
+    again = fit_calibration(rows[order], pids[order], camids=camids[order], data="x")
+    # The logistic is a sum over pairs, whose order moves its last digits.
+    assert (again.slope, again.intercept) == pytest.approx((fitted.slope, fitted.intercept))
+    assert replace(again, slope=fitted.slope, intercept=fitted.intercept) == fitted
 
 
 def slow_unlabelled(rows: Any, camids: Any) -> list[float]:
