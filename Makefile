@@ -3,6 +3,7 @@
 #   make test    everything the continuous integration checks
 #   make check   the same without the tests: format, lint, types, layers
 #   make fast    the tests alone, without the slow ones
+#   make docs    the documentation as a site, in site/
 #   make test-browser   the service's page in headless Chromium, which must be installed
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := .venv-demo
 
-.PHONY: demo test test-browser check fast format clean
+.PHONY: demo test docs test-browser check fast format clean
 
 demo: $(DEMO)/.done
 	$(DEMO)/bin/passreid demo --output demo
@@ -20,6 +21,9 @@ test: check
 
 fast: $(VENV)/.done
 	$(BIN)/python -m pytest -m "not slow"
+
+docs: $(VENV)/.done
+	$(BIN)/mkdocs build
 
 test-browser: $(VENV)/.done
 	$(BIN)/python -m pytest tests/browser
