@@ -12,7 +12,8 @@
     ├── GalleryError              a gallery that cannot be opened, of another model, or locked
     ├── OutputError               a file that cannot be written (rights, full disk)
     ├── MissingExtraError         an optional dependency is not installed
-    └── TrainingError             a run that cannot start, resume or go on
+    ├── TrainingError             a run that cannot start, resume or go on
+    └── VideoError                a video, detector or file of boxes that cannot be used
 
 Each message is one sentence on what is wrong and, where there is one, a second on what to do next.
 """
@@ -107,3 +108,7 @@ class MissingExtraError(PassreidError):
 
 class TrainingError(PassreidError):
     """A training run that cannot start, resume or go on."""
+
+
+class VideoError(PassreidError):
+    """A video, a stream, a detector or a file of boxes cannot be used."""

@@ -107,11 +107,12 @@ def resolve(
         }
         return _hugging_face(model_id, file, also, options)
     url = modelscope_url or os.environ.get("PASSREID_MODELSCOPE_URL") or MODELSCOPE_URL
-    root = Path(cache) if cache else _user_cache()
+    root = Path(cache) if cache else cache_folder()
     return _ModelScope(url.rstrip("/"), model_id, revision or "master").fetch(root, offline)
 
 
-def _user_cache() -> Path:
+def cache_folder() -> Path:
+    """Return the folder that fetched models are kept in when none is named."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "passreid"
 

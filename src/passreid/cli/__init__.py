@@ -112,4 +112,5 @@ def _register() -> None:
         train,
         upkeep,
         use,
+        video,
     )
