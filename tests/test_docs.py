@@ -49,7 +49,13 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "part"), [("how-to/own-data.md", ""), ("gallery.md", ".boxes("), ("scores.md", "")]
+    ("page", "part"),
+    [
+        ("how-to/trackers.md", ""),
+        ("how-to/own-data.md", ""),
+        ("gallery.md", ".boxes("),
+        ("scores.md", ""),
+    ],
 )
 def test_the_python_of_a_page_runs(page: str, part: str, tmp_path: Path) -> None:
     pytest.importorskip("faiss")

@@ -1,7 +1,7 @@
 """Let trackers use a passreid model: one encoder for the calls they make, and their thresholds.
 
-    encoder = passreid.trackers.encoder(passreid.load())
-    StrongSort(reid_model=encoder, **thresholds(embedder)["strongsort"])     BoxMOT
+encoder = passreid.trackers.encoder(passreid.load())
+StrongSort(reid_model=encoder, **thresholds(embedder)["strongsort"])     BoxMOT
 """
 
 from __future__ import annotations

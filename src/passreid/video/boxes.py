@@ -52,8 +52,8 @@ def clean_boxes(boxes: ArrayLike, size: tuple[int, int]) -> tuple[F64, NDArray[n
     """
     given = np.asarray(boxes, np.float64)
     given = given.reshape(len(given), -1)[:, :4] if given.size else np.empty((0, 4))
-    finite = np.isfinite(given).all(axis=1)
-    whole: F64 = np.clip(np.round(np.where(finite[:, None], given, 0)), 0, [*size, *size])
+    finite = np.asarray(np.isfinite(given).all(axis=1))
+    whole: F64 = np.clip(np.round(np.where(finite.reshape(-1, 1), given, 0)), 0, [*size, *size])
     sides = whole[:, 2:] - whole[:, :2]
     usable: NDArray[np.bool_] = np.asarray(finite & (sides >= MIN_SIDE).all(axis=1))
     return np.where(usable[:, None], whole, 0), usable
