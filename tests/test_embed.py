@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from passreid.embed import Embedder, Skipped
+from passreid.embed import Embedder, Skipped, read_crop
 from passreid.errors import EmbeddingError, ImageError, UsageError
 from passreid.images import normalise, read_image, to_pixels
 from tests import small
@@ -278,3 +278,20 @@ def test_an_embedder_tells_what_it_is() -> None:
     for wrong in ({"batch_size": 0}, {"workers": 0}):
         with pytest.raises(UsageError, match="at least 1"):
             small.colours(**wrong)
+
+
+def test_resized_crops_embed_as_their_files(tmp_path: Path) -> None:
+    embedder = small.colours(batch_size=2, flip=True)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for n, path in enumerate(paths):
+        path.write_bytes(encoded(small.picture(n)))
+    crops = np.stack([read_crop(path, embedder.card) for path in paths])
+    np.testing.assert_array_equal(embedder.embed_pixels(crops), embedder(paths))
+    assert embedder.embed_pixels(crops[:0]).shape == (0, 4)
+    refused: list[Any] = [crops[:, 1:], crops[0], crops.astype(np.float32)]
+    for wrong in refused:
+        with pytest.raises(UsageError, match=r"Crops must be uint8 \(N, 64, 32, 3\), not <array"):
+            embedder.embed_pixels(wrong)
+    crops[3] = 0
+    with pytest.raises(EmbeddingError, match="NaN or infinity for crop 3: its weights"):
+        small.colours(network=Broken(), batch_size=2).embed_pixels(crops)

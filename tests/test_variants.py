@@ -15,8 +15,7 @@ import passreid
 from passreid.backends import _quantised, export_command, exported
 from passreid.card import ModelCard
 from passreid.cli import run
-from passreid.embed import load
-from passreid.embed.embedder import read_crop
+from passreid.embed import load, read_crop
 from passreid.errors import (
     CheckpointError,
     MissingExtraError,

@@ -141,19 +141,24 @@ def content_hash(source: ImageInput, *, limits: ImageLimits = DEFAULT_LIMITS) ->
     return hashlib.sha256(data).hexdigest()
 
 
-def to_pixels(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Resize an RGB picture as the original does: Pillow's bilinear filter, aspect not kept.
+def to_pixels(
+    image: Image.Image,
+    size: tuple[int, int],
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+) -> npt.NDArray[np.uint8]:
+    """Resize a picture with Pillow's antialiasing filters, ignoring its aspect ratio.
 
     Args:
-        image: From `read_image`; another mode is converted as it would.
+        image: From `read_image`; other modes are converted as it would.
         size: Height and width in pixels.
+        interpolation: The filter; the original pipeline is bilinear.
 
     Returns:
-        uint8 (height, width, 3), writable.
+        uint8 RGB (height, width, 3), writable.
     """
     height, width = size
     rgb = image if image.mode == "RGB" else read_image(image)
-    return np.array(rgb.resize((width, height), Image.Resampling.BILINEAR))
+    return np.array(rgb.resize((width, height), Image.Resampling[interpolation.upper()]))
 
 
 def normalise(

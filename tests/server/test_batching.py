@@ -9,13 +9,12 @@ import threading
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
 
 from passreid.server.batching import Batcher
 from passreid.server.serving import listen
 from tests import small
 
-CROP = Image.new("RGB", (32, 64))
+CROP = np.zeros((64, 32, 3), np.uint8)
 
 
 class Counted(small.Colours):

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
 from passreid.data.filelist import FileList
-from passreid.embed.embedder import read_crop
+from passreid.embed import read_crop
 from passreid.errors import ImageError
 from passreid.images import normalise
 from passreid.model import PartViT

@@ -1,4 +1,4 @@
-"""Boxes of a detector as whole pixels of their frame."""
+"""Cut detector boxes out of a frame."""
 
 from __future__ import annotations
 
@@ -6,62 +6,58 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from passreid.errors import ImageError, UsageError
 
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
-"""Corners, or a corner or the centre with width and height; "n": relative to the frame, 0 to 1."""
+"""Two corners, or a corner or the centre with width and height; "n": relative to the frame, 0-1."""
 
 MIN_SIDE = 4
-"""Pixels: a smaller crop holds no person, and is how boxes in another unit come out."""
+"""Pixels: smaller crops show no person and are what boxes in the wrong unit look like."""
 
 _LARGEST_RELATIVE = 2.0  # detectors reach a little beyond the frame
 
 
-def pixel_boxes(
-    boxes: ArrayLike, size: tuple[int, int], name: str, *, box_format: BoxFormat = "xyxy"
-) -> NDArray[np.int64]:
-    """Round boxes to whole pixels, and clip them to their frame.
+def cut_boxes(
+    frame: Image.Image, boxes: ArrayLike, name: str, *, box_format: BoxFormat = "xyxy"
+) -> list[Image.Image]:
+    """Cut boxes out of a frame, rounded to whole pixels and clipped to the frame.
 
     Args:
+        frame: An RGB picture.
         boxes: (N, 4) numbers in the order and unit of `box_format`.
-        size: Width and height of the frame.
-        name: The frame's, for errors.
+        name: The frame's name in error messages.
         box_format: See `BoxFormat`.
 
-    Returns:
-        (N, 4) left, top, right, bottom; each box has at least `MIN_SIDE` pixels on a side.
-
     Raises:
-        UsageError: `boxes` is not (N, 4) numbers, or of another unit than `box_format` says.
-        ImageError: Too little of a box is in the frame.
+        UsageError: `boxes` is not (N, 4) numbers, or not in the unit of `box_format`.
+        ImageError: Fewer than `MIN_SIDE` pixels of a box's width or height lie in the frame.
     """
-    known = get_args(BoxFormat)
-    if box_format not in known:
-        raise UsageError(f"box_format is '{box_format}'; use one of {', '.join(known)}.")
+    if box_format not in get_args(BoxFormat):
+        known = ", ".join(get_args(BoxFormat))
+        raise UsageError(f"box_format is '{box_format}'; use one of {known}.")
     try:
         given = np.asarray(boxes, np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f"Boxes must be (N, 4) numbers, one box a row ({error}).") from None
     if not given.size:
-        return np.empty((0, 4), np.int64)
+        return []
     if given.ndim != 2 or given.shape[1] != 4:
         raise UsageError(f"Boxes must be (N, 4), one box a row, not of shape {given.shape}.")
-    relative = box_format.endswith("n")
-    _check_unit(given, box_format, relative)
-    corners = _corners(given, box_format.removesuffix("n"))
-    if relative:
-        corners = corners * [*size, *size]
-    whole = np.clip(np.round(corners), 0, [*size, *size])
+    _check_unit(given, box_format)
+    corners = _corners(given, box_format, frame.size)
+    whole = np.clip(np.round(corners), 0, [*frame.size, *frame.size])
     sides = whole[:, 2:] - whole[:, :2]
-    small = ~(sides >= MIN_SIDE).all(axis=1)  # NaN, too
+    small = ~(sides >= MIN_SIDE).all(axis=1)  # also NaN
     if small.any():
         row = int(np.flatnonzero(small)[0])
-        raise ImageError(f"box {row} of {name}", _too_small(given[row], sides[row], size))
-    return whole.astype(np.int64)
+        raise ImageError(f"box {row} of {name}", _too_small(given[row], sides[row], frame.size))
+    return [frame.crop(tuple(box)) for box in whole.astype(int).tolist()]
 
 
-def _check_unit(boxes: NDArray[np.float64], box_format: str, relative: bool) -> None:
+def _check_unit(boxes: NDArray[np.float64], box_format: str) -> None:
+    relative = box_format.endswith("n")
     largest = np.nanmax(np.abs(boxes), initial=0)
     if not relative and largest <= _LARGEST_RELATIVE:
         raise UsageError(
@@ -75,13 +71,15 @@ def _check_unit(boxes: NDArray[np.float64], box_format: str, relative: bool) -> 
         )
 
 
-def _corners(boxes: NDArray[np.float64], order: str) -> NDArray[np.float64]:
-    if order == "xyxy":
-        return boxes
-    first, sides = boxes[:, :2], boxes[:, 2:]
-    if order == "cxcywh":
-        first = first - sides / 2
-    return np.hstack([first, first + sides])
+def _corners(
+    boxes: NDArray[np.float64], box_format: str, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    first, second = boxes[:, :2], boxes[:, 2:]
+    if not box_format.startswith("xyxy"):
+        first = first - second / 2 if box_format.startswith("cxcy") else first
+        second = first + second
+    corners = np.hstack([first, second])
+    return corners * [*size, *size] if box_format.endswith("n") else corners
 
 
 def _too_small(box: NDArray[np.float64], sides: NDArray[np.float64], size: tuple[int, int]) -> str:

@@ -28,7 +28,7 @@ from passreid.backends.openvino import OpenVinoBackend
 from passreid.backends.pytorch import TorchBackend
 from passreid.card import ModelCard
 from passreid.checkpoint import load_folder
-from passreid.embed.embedder import read_crop
+from passreid.embed import read_crop
 from passreid.errors import CheckpointError, MissingExtraError, UsageError
 from passreid.exporting.graph import too_far, trace
 from passreid.images import normalise as normalised

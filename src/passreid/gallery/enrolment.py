@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from passreid.embed import Embedder, OnError, Skipped
-from passreid.embed.embedder import read_crop
+from passreid.embed import Embedder, OnError, Skipped, resize_crop
 from passreid.errors import GalleryError, ImageError
 from passreid.gallery.base import Entry, Where, entry_id
 from passreid.gallery.engine import Gallery
@@ -139,7 +138,7 @@ class _Enrolment:
         entries: list[Entry] = []
         decoded = self._ahead(self._fresh(images), self._decode)
         while batch := list(islice(decoded, self._embedder.batch_size)):
-            rows = self._embedder((each.pixels for each in batch), channel_order="rgb")
+            rows = self._embedder.embed_pixels(np.stack([each.pixels for each in batch]))
             entries += map(_entry, batch, rows)
             if len(entries) >= self._size:
                 self._add(entries)
@@ -187,7 +186,7 @@ class _Enrolment:
         except ImageError as error:
             raise ImageError(describe(read.new.image), error.reason) from None
         thumbnail = draw_thumbnail(picture) if self._thumbnails else None
-        return _Decoded(read, read_crop(picture, self._embedder.card), thumbnail)
+        return _Decoded(read, resize_crop(picture, self._embedder.card), thumbnail)
 
 
 def _read(new: NewImage) -> _Read:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from passreid.backends import F32
 from passreid.embed import Embedder
@@ -27,7 +27,7 @@ _RUNS = 2  # while one run's answers go out and new crops come in, the other kee
 
 
 class _Job(NamedTuple):
-    image: Image.Image
+    pixels: NDArray[np.uint8]
     row: asyncio.Future[F32]
 
 
@@ -76,24 +76,24 @@ class Batcher:
         """Seconds after which it is worth coming back, at least 1."""
         return max(1, math.ceil(self.pending * self._seconds))
 
-    async def embed(self, images: Sequence[Image.Image], *, patient: bool = False) -> F32:
+    async def embed(self, crops: Sequence[NDArray[np.uint8]], *, patient: bool = False) -> F32:
         """Embed crops, together with those of other requests.
 
         Args:
-            images: RGB pictures of the network's size (others are resized, which takes longer).
+            crops: uint8 RGB (H, W, 3) of the network's input size.
             patient: Wait for a place in the queue instead of being refused.
 
         Returns:
-            (N, D) float32, a row for each picture.
+            (N, D) float32, one row per crop.
 
         Raises:
             Refusal: 429, the queue is full.
             EmbeddingError: The network gives NaN or infinity.
         """
-        if not patient and self._queue.maxsize - self.pending < len(images):
+        if not patient and self._queue.maxsize - self.pending < len(crops):
             raise busy(self.wait_s)
         loop = asyncio.get_running_loop()
-        jobs = [_Job(image, loop.create_future()) for image in images]
+        jobs = [_Job(pixels, loop.create_future()) for pixels in crops]
         for job in jobs:
             await self._queue.put(job)
         return np.stack(await asyncio.gather(*(job.row for job in jobs)))
@@ -112,7 +112,8 @@ class Batcher:
     async def _run(self, jobs: Sequence[_Job]) -> None:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
-        run = loop.run_in_executor(self._threads, self._embedder, [job.image for job in jobs])
+        crops = np.stack([job.pixels for job in jobs])
+        run = loop.run_in_executor(self._threads, self._embedder.embed_pixels, crops)
         try:
             await asyncio.wait([run])
         except asyncio.CancelledError:

@@ -165,11 +165,11 @@ class Engine:
 
     async def embed(self, crops: Sequence[Crop], *, patient: bool = False) -> F32:
         """Embed crops together with those of other requests: (N, D)."""
-        return await self.batcher.embed([crop.image for crop in crops], patient=patient)
+        return await self.batcher.embed([crop.pixels for crop in crops], patient=patient)
 
     async def attend(self, crop: Crop) -> F32:
         """Return where CLS and parts look in a crop, (1 + P, rows, columns)."""
-        looks = self._looks.submit(self.embedder.attend, crop.image)
+        looks = self._looks.submit(self.embedder.attend, crop.pixels, channel_order="rgb")
         maps = await asyncio.wrap_future(looks)
         return np.asarray(maps[0])
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 from passreid.card import ModelCard
-from passreid.embed.boxes import BoxFormat, pixel_boxes
+from passreid.embed import BoxFormat, cut_boxes, resize_crop
 from passreid.errors import ImageError
 from passreid.gallery.enrolment import draw_thumbnail
 from passreid.images import ImageLimits, read_image
@@ -26,12 +27,12 @@ class Crop(NamedTuple):
     """One person, ready for the network.
 
     Attributes:
-        image: RGB of the network's input size.
+        pixels: uint8 RGB (H, W, 3) of the network's input size.
         content_hash: SHA-256 in hex of the uploaded file.
         thumbnail: A small JPEG; empty where none was asked for.
     """
 
-    image: Image.Image
+    pixels: NDArray[np.uint8]
     content_hash: str
     thumbnail: bytes
 
@@ -71,13 +72,10 @@ def read_crops(
     except ImageError as error:
         raise ImageError(name, error.reason) from None
     digest = hashlib.sha256(data).hexdigest()
-    height, width = card.architecture.image_size
-    resample = Image.Resampling[card.interpolation.upper()]
-    corners = pixel_boxes(boxes, picture.size, name, box_format=box_format).tolist()
     crops = []
-    for person in [picture.crop(tuple(box)) for box in corners] or [picture]:
+    for person in cut_boxes(picture, boxes, name, box_format=box_format) or [picture]:
         small = draw_thumbnail(person) if thumbnail else b""
-        crops.append(Crop(person.resize((width, height), resample), digest, small))
+        crops.append(Crop(resize_crop(person, card), digest, small))
     return crops
 
 
