@@ -23,7 +23,7 @@ def seen(*triples: Any) -> Any:
 
 
 def slow(embeddings: NDArray[Any], wrong: NDArray[np.bool_], threshold: float) -> Any:
-    """Average linkage as its definition says it, over lists of members."""
+    """Complete linkage as its definition says it, over lists of members."""
     groups = [[index] for index in range(len(embeddings))]
     cosines = embeddings @ embeddings.T
     while True:
@@ -31,8 +31,8 @@ def slow(embeddings: NDArray[Any], wrong: NDArray[np.bool_], threshold: float) -
         for one in range(len(groups)):
             for other in range(one):
                 rows, columns = np.ix_(groups[one], groups[other])
-                if not wrong[rows, columns].any() and cosines[rows, columns].mean() >= best:
-                    best, pair = cosines[rows, columns].mean(), (one, other)
+                if not wrong[rows, columns].any() and cosines[rows, columns].min() >= best:
+                    best, pair = cosines[rows, columns].min(), (one, other)
         if pair is None:
             break
         groups[pair[1]] += groups.pop(pair[0])
@@ -43,7 +43,7 @@ def slow(embeddings: NDArray[Any], wrong: NDArray[np.bool_], threshold: float) -
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_linking_equals_average_linkage_written_out(seed: int) -> None:
+def test_linking_equals_complete_linkage_written_out(seed: int) -> None:
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(5, 8))
     who = generator.integers(0, 5, 25)

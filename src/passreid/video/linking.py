@@ -54,7 +54,7 @@ class Travel:
 
 
 def threshold_for(calibration: Calibration | None, count: int) -> float:
-    """Return the mean cosine from which two of `count` tracklets are taken for one person.
+    """Return the cosine from which two of `count` tracklets are taken for one person.
 
     All pairs are compared, so the false match rate is chosen for count * (count - 1) / 2 of them:
     fewer than 0.05 false links are expected. Where the calibration is the model's, not one of the
@@ -81,15 +81,16 @@ def link(
     threshold: float,
     travel: Travel = Travel(),
 ) -> NDArray[np.int64]:
-    """Group tracklets into people by average linkage, with pairs that cannot be one person.
+    """Group tracklets into people by complete linkage, with pairs that cannot be one person.
 
-    The two most similar groups are joined, again and again, while the mean cosine over their pairs
-    is at or above the threshold. Groups with an impossible pair are never joined.
+    The two most similar groups are joined, again and again, while every pair of their tracklets is
+    at or above the threshold and possible. One false pair then cannot join two large groups, as it
+    does with average linkage.
 
     Args:
         embeddings: (N, D), one row for each tracklet, unit length.
         sightings: Of each tracklet.
-        threshold: Of the mean cosine (`threshold_for`).
+        threshold: Of the cosine (`threshold_for`).
         travel: Which pairs are impossible.
 
     Returns:
@@ -106,29 +107,23 @@ def link(
         )
     if not count:
         return np.empty(0, np.int64)
-    mean = (embeddings @ embeddings.T).astype(np.float32)
-    mean[impossible(sightings, travel)] = -np.inf
-    np.fill_diagonal(mean, -np.inf)
-    members = np.ones(count, np.float32)
+    least = (embeddings @ embeddings.T).astype(np.float32)  # between groups: of all their pairs
+    least[impossible(sightings, travel)] = -np.inf
+    np.fill_diagonal(least, -np.inf)
     person = np.arange(count)
-    best = mean.argmax(axis=1)
+    best = least.argmax(axis=1)
     while True:
-        values = mean[np.arange(count), best]
+        values = least[np.arange(count), best]
         one = int(values.argmax())
         if values[one] < threshold:
             break
         other = int(best[one])
-        joined = members[one] * mean[one] + members[other] * mean[other]  # -inf stays -inf
-        mean[one] = mean[:, one] = joined / (members[one] + members[other])
-        mean[one, one] = -np.inf
-        mean[other] = mean[:, other] = -np.inf
-        members[one] += members[other]
+        least[one] = least[:, one] = np.minimum(least[one], least[other])
+        least[one, one] = -np.inf
+        least[other] = least[:, other] = -np.inf
         person[person == other] = one
-        stale = np.flatnonzero((best == one) | (best == other))
-        stale = np.union1d(stale, [one])
-        best[stale] = mean[stale].argmax(axis=1)
-        better = mean[:, one] > mean[np.arange(count), best]
-        best[better] = one
+        stale = np.union1d(np.flatnonzero((best == one) | (best == other)), [one])
+        best[stale] = least[stale].argmax(axis=1)
     _, first, inverse = np.unique(person, return_index=True, return_inverse=True)
     numbers: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse]
     return numbers
