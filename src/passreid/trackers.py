@@ -18,10 +18,11 @@ from passreid.video.boxes import clean_boxes
 
 F32 = NDArray[np.float32]
 
-ASSOCIATION_FMR = 0.01
-"""False match rate at which trackers stop believing in one person.
+ASSOCIATION_FMR = 0.001
+"""False match rate up to which a box may join a track.
 
-They compare a box with the few tracks near it, not with a gallery of thousands.
+StrongSORT and Deep SORT take the best of up to a hundred stored views of a track, so a rate of 0.01
+for each of them would let a stranger in every other time.
 """
 
 
@@ -101,12 +102,12 @@ def thresholds(embedder: Embedder, *, fmr: float = ASSOCIATION_FMR) -> dict[str,
     cosines of strangers are higher, so those defaults let strangers into one track.
 
     Args:
-        embedder: A calibrated model's.
+        embedder: Of a calibrated model.
         fmr: False match rate accepted between two boxes.
 
     Returns:
         Tracker name -> keyword arguments: "strongsort" and "deepsort" (largest cosine distance),
-        "botsort" (largest half cosine distance), "deepocsort" (weight of appearance).
+        and "botsort" (largest half cosine distance). DeepOcSort weighs appearance and has no limit.
 
     Raises:
         CalibrationError: The model was never calibrated.
