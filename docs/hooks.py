@@ -12,7 +12,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-ROOT_FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE")
+ROOT_FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSES.md", "LICENSE")
 
 
 def on_files(files: Files, config: Any) -> Files:

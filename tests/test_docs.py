@@ -20,9 +20,10 @@ def fences(language: str) -> list[str]:
     return [body for kind, body in FENCE.findall(README) if kind == language]
 
 
-def run(command: list[str], folder: Path) -> None:
+def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def test_the_readme_is_short_and_starts_with_a_command() -> None:
@@ -43,9 +44,17 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert rest == [["pip", "install", "."]], "what else the README asks for is tested here"
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    for body in fences("python"):
-        run([sys.executable, "-W", "error", "-c", body], tmp_path)
+def test_python_of_the_readme_prints_what_its_comments_say(tmp_path: Path) -> None:
+    [body] = fences("python")
+    printed = run([sys.executable, "-W", "error", "-c", body], tmp_path)
+    assert printed.split("\n")[:3] == ["(3, 384)", "True", "False"]
+
+
+def test_chinese_readme_has_the_same_commands_and_figures() -> None:
+    chinese = (ROOT / "README.zh-CN.md").read_text()
+    uncommented = [re.sub(r"#.*", "", body) for _, body in FENCE.findall(chinese)]
+    assert uncommented == [re.sub(r"#.*", "", body) for _, body in FENCE.findall(README)]
+    assert re.findall(r"\d\d\.\d / \d\d\.\d", chinese) == re.findall(r"\d\d\.\d / \d\d\.\d", README)
 
 
 @pytest.mark.parametrize(
