@@ -117,11 +117,13 @@ def test_recipes_can_be_run(path: Path) -> None:
 
 
 def test_the_page_of_data_sets_states_the_sizes_that_are_checked() -> None:
-    from passreid.data.layouts import LAYOUTS, VARIANTS
+    from passreid.data.layouts import LAYOUTS
 
     page = (ROOT / "docs" / "datasets.md").read_text()
     rows = {row[0].strip("` "): row for line in page.splitlines() if (row := line.split("|")[1:-1])}
-    named = {kind: layout.counts for kind, layout in LAYOUTS.items()} | dict(VARIANTS)
+    named = {kind: layout.counts for kind, layout in LAYOUTS.items()}
+    for kind, layout in LAYOUTS.items():
+        named |= {f"{kind}/{name}": counts for name, counts in layout.variants.items()}
     for kind, counts in named.items():
         if kind == "cuhk03-np":  # its two variants have the sizes
             continue

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passreid.data import Sample
-from passreid.data.assemble import few
 from passreid.embed import Skipped
+from passreid.listing import first_few
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def copy_notes(parts: list[Embeddings]) -> list[str]:
         else:
             repeated.append(named)
     return [
-        f"{what}: {len(found)} ({few(found)})."
+        f"{what}: {len(found)} ({first_few(found)})."
         for found, what in (
             (contradictory, "Files labelled as different people, so one label is wrong"),
             (leaked, "Queries copied from the gallery, which find themselves"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from passreid.data import make_synthetic, read_dataset
-from passreid.data.synthetic import DRAWN
 from passreid.errors import DatasetError, UsageError
 from tests.data.trees import labels, note, touch
+from tests.drawn import TEMPLATES, draw_layout
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_padded_numbers_are_not_those_of_celeb_reid(tmp_path: Path) -> None:
 
 def test_a_single_person_is_said(tmp_path: Path) -> None:
     root = touch(tmp_path, "ada/1_c1.jpg", "ada/2_c1.jpg", "ada/3_c2.jpg")
-    assert note(read_dataset(root), "show one person (ada): every answer is right")
+    assert note(read_dataset(root), "show only one person (ada): every match is correct")
 
 
 @pytest.mark.parametrize("name", ["a_c0.93_1.jpg", "ada-cam2.5x.jpg", "c1.0.jpg"])
@@ -150,7 +150,7 @@ def test_long_numbers_in_file_and_folder_names_are_names(tmp_path: Path) -> None
     assert sorted(read_dataset(folders).people.values()) == sorted([long, "7"])
 
 
-def test_cameras_of_two_pairs_of_cuhk02_number_their_people_anew(tmp_path: Path) -> None:
+def test_each_camera_pair_of_cuhk02_numbers_its_own_people(tmp_path: Path) -> None:
     names = [f"P{pair}/cam{c}/001_{c}.png" for pair in (1, 2, 5) for c in (1, 2)]
     dataset = read_dataset(touch(tmp_path, *names))
     assert dataset.kind == "cuhk02"
@@ -165,14 +165,14 @@ def test_two_unicode_forms_of_a_name_are_one_person(tmp_path: Path) -> None:
     assert dataset.query[0].pid == next(s.pid for s in dataset.gallery if s.path.name == "2.jpg")
 
 
-def test_files_passed_over_by_their_endings_are_noted(tmp_path: Path) -> None:
+def test_skipped_files_are_noted(tmp_path: Path) -> None:
     market = touch(
         tmp_path / "m", "query/0001_c1s1_1.jpg", "bounding_box_test/0001_c2s1_1.jpg",
         "query/0002_c1s1_1.ppm", "query/0003_c1s1_1.tga", "query/Thumbs.db",
     )  # fmt: skip
-    assert note(read_dataset(market), "passed over 2 files by their endings (1 .ppm, 1 .tga)")
+    assert note(read_dataset(market), "skipped 2 files that are not images (1 .ppm, 1 .tga)")
     people = touch(tmp_path / "p", "ada/1.jpg", "ada/2.jpg", "bob/1.pgm", "bob/without")
-    assert note(read_dataset(people), "passed over 2 files by their endings")
+    assert note(read_dataset(people), "skipped 2 files that are not images")
 
 
 def test_columns_that_are_not_understood_are_noted(tmp_path: Path) -> None:
@@ -180,17 +180,17 @@ def test_columns_that_are_not_understood_are_noted(tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     file.write_text("path,pid,x1,y1,ClothID,Weather\na.jpg,1,2,3,red,fog\nb.jpg,1,2,3,red,fog\n")
     dataset = read_dataset(file)
-    assert note(dataset, "columns that are not understood and not used: x1, y1, weather")
+    assert note(dataset, "unknown columns that are not used: x1, y1, weather")
     assert dataset.query[0].clothid == 0
 
 
 @pytest.mark.parametrize(
-    "kind", [k for k in DRAWN if k not in ("csv", "folders", "msmt17", "msmt17-v2", "cuhk02")]
+    "kind", [k for k in TEMPLATES if k not in ("csv", "folders", "msmt17", "msmt17-v2", "cuhk02")]
 )
 def test_a_published_layout_read_as_folders_is_never_taken_for_people(
     tmp_path: Path, kind: str
 ) -> None:
-    made = make_synthetic(tmp_path / "toy", people=6, cameras=2, kind=kind, size=(16, 8))
+    made = draw_layout(tmp_path / "toy", kind, people=6, cameras=2, size=(16, 8))
     true = {sample.pid for sample in (*made.train, *made.query, *made.gallery)}
     try:
         read = read_dataset(tmp_path / "toy", "folders")
@@ -200,7 +200,7 @@ def test_a_published_layout_read_as_folders_is_never_taken_for_people(
 
 
 def test_a_split_that_the_protocol_does_not_have_is_refused(tmp_path: Path) -> None:
-    make_synthetic(tmp_path / "v", people=4, cameras=2, kind="viper", size=(16, 8))
+    draw_layout(tmp_path / "v", "viper", people=4, size=(16, 8))
     with pytest.raises(UsageError, match="no random split 10"):
         read_dataset(tmp_path / "v", split=10)
     make_synthetic(tmp_path / "m", people=4, cameras=2, size=(16, 8))

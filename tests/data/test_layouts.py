@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from passreid.data import ReIDDataset, read_dataset
-from passreid.data.assemble import Row, assemble
-from passreid.data.layouts import LAYOUTS, VARIANTS
+from passreid.data import read_dataset
+from passreid.data.build import Row, build_dataset
+from passreid.data.layouts import LAYOUTS
 from passreid.errors import DatasetError
 from tests.data import trees
 from tests.data.trees import labels, note, touch
@@ -72,8 +72,8 @@ def test_files_without_labels_in_their_names_are_left_out_and_counted(tmp_path: 
     root = touch(trees.market(tmp_path), *(f"query/img{i}.jpg" for i in range(5)))
     dataset = read_dataset(root)
     assert len(dataset.query) == 1
-    assert "query: 5 files left out" in note(dataset, "left out, their names")
-    assert "img0.jpg, img1.jpg, img2.jpg and 2 more" in note(dataset, "left out, their names")
+    assert "query: 5 files left out" in note(dataset, "left out, whose names")
+    assert "img0.jpg, img1.jpg, img2.jpg and 2 more" in note(dataset, "left out, whose names")
 
 
 def test_a_set_without_one_readable_name_is_refused(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_a_missing_gallery_is_refused(tmp_path: Path) -> None:
 
 def test_a_set_for_one_purpose_only_says_so(tmp_path: Path) -> None:
     train = touch(tmp_path / "a", "bounding_box_train/0001_c1s1_1.jpg")
-    assert note(read_dataset(train), "can teach a model but not measure")
+    assert note(read_dataset(train), "can train a model but not measure")
     test = touch(tmp_path / "b", "query/0001_c1s1_1.jpg", "bounding_box_test/0001_c2s1_1.jpg")
-    assert note(read_dataset(test), "can measure a model but not teach")
+    assert note(read_dataset(test), "can measure a model but not train")
 
 
 def test_queries_that_cannot_count_are_named(tmp_path: Path) -> None:
@@ -194,16 +194,6 @@ def test_cuhk03_is_read_from_one_of_its_boxes(
     assert read_dataset(".").name == dataset.name
 
 
-def test_the_boxes_of_cuhk03_have_published_sizes_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "passreid.data.assemble.VARIANTS", {"cuhk03-np/detected": {"train": (2, 1)}}
-    )
-    dataset = read_dataset(cuhk03(tmp_path, "detected"))
-    assert note(dataset, "train: 1 people, the published set has 2")
-
-
 def test_cuhk03_asks_which_boxes_are_meant(tmp_path: Path) -> None:
     root = cuhk03(cuhk03(tmp_path, "labeled"), "detected")
     with pytest.raises(DatasetError, match=r"several data sets: detected .* labeled"):
@@ -217,44 +207,55 @@ def test_a_named_kind_says_which_folders_it_misses(tmp_path: Path) -> None:
         read_dataset(tmp_path, "market1501")
 
 
-def of_size(kind: str, root: Path, **sizes: tuple[int, int]) -> ReIDDataset:
-    """Make a set of so many people and images."""
+def sizes_noted(kind: str, root: Path, **sizes: tuple[int, int]) -> list[str]:
+    """Compare a set of so many people and images with the published one."""
     rows = [
         Row(Path(f"{subset}{i}.jpg"), str(1 + i % people), subset, str(1 + i % 6))
         for subset, (people, images) in sizes.items()
         for i in range(images)
     ]
-    return assemble(root, kind, rows, one_numbering=False)
+    return LAYOUTS[kind].compare_sizes(build_dataset(root, kind, rows, shared_pids=False))
 
 
 def test_a_nearly_full_set_is_compared_with_the_published_one(tmp_path: Path) -> None:
-    dataset = of_size(
+    notes = sizes_noted(
         "market1501", tmp_path, train=(751, 12936), query=(750, 3300), gallery=(400, 8000)
     )
-    assert [line for line in dataset.notes if "published" in line] == [
+    assert notes == [
         "query: 3,300 images, the published set has 3,368",
         "gallery: 400 people, the published set has 750",
         "gallery: 8,000 images, the published set has 15,913",
     ]
 
 
-def test_a_small_or_unknown_set_is_compared_with_nothing(tmp_path: Path) -> None:
-    for kind in ("market1501", "folders"):
-        small = of_size(kind, tmp_path, train=(30, 200), query=(10, 40), gallery=(10, 100))
-        assert not [line for line in small.notes if "published" in line]
+def test_a_small_set_is_not_compared_with_the_published_one(tmp_path: Path) -> None:
+    small = {"train": (30, 200), "query": (10, 40), "gallery": (10, 100)}
+    assert not sizes_noted("market1501", tmp_path, **small)
 
 
-@pytest.mark.parametrize(
-    "kind", [*VARIANTS, *(kind for kind, layout in LAYOUTS.items() if layout.counts)]
-)
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_the_published_set_itself_has_no_notes_about_its_size(kind: str, tmp_path: Path) -> None:
-    counts = VARIANTS[kind] if kind in VARIANTS else LAYOUTS[kind].counts
-    kind, _, name = kind.partition("/")
-    known = {subset: (people or 1, images) for subset, (people, images) in counts.items()}
-    if known.keys() == {"gallery"}:
-        known["query"] = (1, 1)
-    dataset = of_size(kind, tmp_path / (name or "x"), **known)
-    assert not [line for line in dataset.notes if "published" in line]
+    layout = LAYOUTS[kind]
+    for name, counts in {"x": layout.counts, **layout.variants}.items():
+        sizes = {subset: (people or 1, images) for subset, (people, images) in counts.items()}
+        if sizes.keys() == {"gallery"}:
+            sizes["query"] = (1, 1)
+        assert not sizes or not sizes_noted(kind, tmp_path / name, **sizes)
+
+
+def test_sizes_are_compared_with_the_variant_that_the_folder_names(tmp_path: Path) -> None:
+    detected = {"train": (767, 7365), "query": (700, 1400), "gallery": (700, 5332)}
+    assert sizes_noted("cuhk03-np", tmp_path / "labeled", **detected) == [
+        "train: 7,365 images, the published set has 7,368",
+        "gallery: 5,332 images, the published set has 5,328",
+    ]
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_the_example_of_a_layout_is_a_name_it_reads(kind: str) -> None:
+    layout = LAYOUTS[kind]
+    labels = layout.parse(layout.example)
+    assert labels and (layout.lists_name_people or int(labels["pid"].rpartition("-")[2]) == 2)
 
 
 def test_real_crops_are_read_whole(market: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from passreid.data import read_dataset
-from passreid.data.assemble import Row, split_query
+from passreid.data.build import Row, split_query
 from passreid.errors import DatasetError
 from tests.data.trees import labels, note, touch
 
@@ -35,7 +35,7 @@ def test_folders_without_a_split_are_for_searching(tmp_path: Path) -> None:
         ("only.jpg", 2, -1),
     ]
     assert dataset.train == ()
-    assert note(dataset, "no query is named")
+    assert note(dataset, "queries are not given")
     assert note(dataset, "camera of 1 of 5 images")
 
 
@@ -171,7 +171,7 @@ def test_csv_with_all_columns(tmp_path: Path) -> None:
     assert labels(dataset, "gallery") == [("b.jpg", 1, -1)]
     assert labels(dataset, "train") == [("c.jpg", 2, -1)]
     assert [s.path for s in read_dataset(tmp_path).query] == [s.path for s in dataset.query]
-    assert note(dataset, "camera of 2 of 3 images is not known")
+    assert note(dataset, "camera of 2 of 3 images is unknown")
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -240,7 +240,7 @@ def test_csv_paths_may_be_absolute(tmp_path: Path) -> None:
         ("path,pid\nimg/a.jpg,1\n" + "x" * 200_000 + ",1\n", "line 3: not valid CSV"),
         (
             "path,pid\nimg/a.jpg,1\nimg/a.jpg,1\nimg/a.jpg,1\n",
-            "line 3: img/a.jpg is listed in line 2 too",
+            "line 3: img/a.jpg is also listed in line 2",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_the_error_lists_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="It is empty") as error:
         read_dataset(tmp_path)
     for kind, reader in READERS.items():
-        assert f"{kind}: {reader.looks_for}" in str(error.value)
+        assert f"{kind}: {reader.contents}" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,17 @@ def test_reading_a_set_needs_neither_torch_nor_pillow(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = [sys.executable, "-c", code, str(tmp_path)]
     assert subprocess.run(run, env=environment, check=False).returncode == 0
+
+
+def test_one_subset_given_as_the_set_is_sent_to_its_parent(tmp_path: Path) -> None:
+    root = trees.market(tmp_path / "set")
+    with pytest.raises(DatasetError, match=r"only the folder query of a market1501 data set: give"):
+        read_dataset(root / "query")
+    people = touch(tmp_path / "own", "query/ada/1.jpg", "gallery/ada/1.jpg", "gallery/ada/2.jpg")
+    assert trees.note(read_dataset(people / "gallery"), f"one part of the data set in {people}")
+
+
+def test_the_mat_file_of_cuhk03_is_refused_with_what_to_get_instead(tmp_path: Path) -> None:
+    touch(tmp_path, "cuhk-03.mat")
+    with pytest.raises(DatasetError, match="download the CUHK03-NP folders"):
+        read_dataset(tmp_path)

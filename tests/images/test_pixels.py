@@ -117,7 +117,7 @@ def test_folders_without_pictures_are_named(
     touch(tmp_path, "deep/a.jpg", "empty/notes.txt")
     for folder, options, message in (
         (tmp_path / "missing", {}, "missing: there is no such folder"),
-        (tmp_path / "deep/a.jpg", {}, r"a\.jpg: is a file; a folder of pictures is expected"),
+        (tmp_path / "deep/a.jpg", {}, r"a\.jpg: is a file; a folder of images is expected"),
         (tmp_path / "empty", {}, "empty: holds no JPEG, PNG, WebP, BMP, GIF or TIFF file$"),
         (tmp_path, {"recursive": False}, "holds no .* file; its subfolders were not searched"),
     ):

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.fetch import download
 from passreid.images import DEFAULT_LIMITS, describe
-from passreid.listing import IMAGE_SUFFIXES, find_files, has_ending, is_image
+from passreid.listing import IMAGE_SUFFIXES, find_files, has_suffix, is_image
 from passreid.storage import filesystem, is_address, may_name, open_binary, open_parquet
 
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "file_name", "source", "url")
@@ -153,7 +153,7 @@ def _list_stored(source: str, found: _Listed) -> None:
 
 
 def _wanted(name: str) -> bool:
-    return has_ending(name, (*IMAGE_SUFFIXES, *_SHARDS))
+    return has_suffix(name, (*IMAGE_SUFFIXES, *_SHARDS))
 
 
 def _sort_all(names: Sequence[str], source: str, found: _Listed) -> None:

@@ -91,7 +91,7 @@ def _read_labels(
     roots: Sequence[Path], kind: str, labels: bool | None, *, quiet: bool
 ) -> list[ReIDDataset]:
     """Read labelled sets; none for one folder that holds crops and no layout."""
-    from passreid.data.assemble import images_in
+    from passreid.listing import images_in
 
     try:
         return [read(root, kind, quiet=quiet) for root in roots]
@@ -112,7 +112,7 @@ def _fit_unlabelled(
     progress: bool,
 ) -> Calibration:
     """Calibrate on the crops of a folder, whoever is on them."""
-    from passreid.data.own import camera_of
+    from passreid.data.folders import camera_of
     from passreid.evaluation import calibrate_unlabelled
     from passreid.listing import find_images
 

@@ -79,7 +79,7 @@ def cameras_of(pictures: Sequence[str | Path], *, where: str) -> list[str | None
     Raises:
         UsageError: Not one name says a camera.
     """
-    from passreid.data.own import camera_of
+    from passreid.data.folders import camera_of
 
     cameras = [camera_of(Path(picture)) for picture in pictures]
     if not any(cameras):

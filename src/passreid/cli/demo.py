@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from cyclopts import Parameter
 from rich.markup import escape
 
 from passreid import storage
@@ -73,23 +72,20 @@ def synthetic(
     people: int = 24,
     cameras: int = 4,
     per_camera: int = 2,
-    kind: Annotated[str, Parameter(help="Layout to write; any that `evaluate` reads.")] = (
-        "market1501"
-    ),
     seed: int = 0,
     train_fraction: float = 0.5,
 ) -> None:
-    """Draw a data set of pedestrians, to try every command on.
+    """Draw a data set of pedestrians, in the layout of Market-1501, to try every command on.
 
-    Example: passreid synthetic people --people 12 --kind msmt17
+    Example: passreid synthetic people --people 12
 
     Args:
         output: A new folder.
-        people: How many, train and test together.
-        cameras: How many see each person.
-        per_camera: Pictures by each camera of each person.
+        people: Number of people, train and test together.
+        cameras: Number of cameras, each of which sees everyone.
+        per_camera: Images of each person from each camera.
         seed: Another seed gives other people.
-        train_fraction: Share of the people that is for training.
+        train_fraction: Fraction of the people for training.
     """
     from passreid.data import make_synthetic
 
@@ -98,12 +94,11 @@ def synthetic(
         people=people,
         cameras=cameras,
         per_camera=per_camera,
-        kind=kind,
         seed=seed,
         train_fraction=train_fraction,
     )
     images = len(made.train) + len(made.query) + len(made.gallery)
-    note(f"Drew {images} pictures of {people} people in {output} ({made.kind}).")
+    note(f"Drew {images} images of {people} people in {output} ({made.kind}).")
 
 
 def _clear(output: Path) -> None:

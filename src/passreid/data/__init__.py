@@ -1,4 +1,4 @@
-"""Data sets: what they are, how they are read from disk, and synthetic ones that can be drawn."""
+"""Data sets: read from disk, or drawn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["READERS", "ReIDDataset", "Sample", "make_synthetic", "read_dataset",
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import `make_synthetic` on first use: drawing needs Pillow and reading does not."""
+        """Import `make_synthetic` on first use: drawing needs Pillow, reading does not."""
         if name != "make_synthetic":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from passreid.data.synthetic import make_synthetic

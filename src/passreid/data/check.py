@@ -1,4 +1,4 @@
-"""Which pictures of a set cannot be read: an early look, before hours of work."""
+"""Find unreadable images before hours of work."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from passreid.images import read_image
 
 
 def find_unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Decode every picture once, in a few threads.
+    """Decode every image once, in threads; map those that fail to the reason, in order."""
 
-    Returns:
-        Path -> what is wrong with it, for those that cannot be read, in the order of `paths`.
-    """
-
-    def reason(path: Path) -> str | None:
+    def check(path: Path) -> str | None:
         try:
             read_image(path)
         except ImageError as error:
@@ -26,5 +22,5 @@ def find_unreadable(paths: Sequence[Path]) -> dict[Path, str]:
         return None
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        reasons = pool.map(reason, paths)
+        reasons = pool.map(check, paths)
         return {path: why for path, why in zip(paths, reasons, strict=True) if why is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -26,9 +26,9 @@ class Sample:
     Attributes:
         path: The image file.
         pid: The person.
-        camid: The camera, -1 where unknown.
+        camid: The camera, -1 if unknown.
         tracklet: The tracklet it is a frame of, which is embedded as one; -1 for a single image.
-        clothid: What the person wears, -1 where unknown; compared within one person only.
+        clothid: The person's outfit, -1 if unknown; only compared within one person.
     """
 
     path: Path
@@ -51,17 +51,16 @@ class SubsetCounts(NamedTuple):
 class ReIDDataset:
     """A labelled set of person images.
 
-    A person's pid means the same in query and gallery; train may number its people anew.
+    A pid is the same person in query and gallery; train may number its people separately.
 
     Attributes:
-        name: How the set is called in reports.
-        kind: The layout it was read from, a key of `READERS`; names the variant where numbers
-            depend on it (``msmt17-v2``).
+        name: Name of the set in reports.
+        kind: The layout it was read from, such as ``market1501`` or ``csv``.
         root: The folder or file it was read from.
-        train: Images to learn from; may be empty.
-        query: Images to look for; empty only together with `gallery`.
-        gallery: Images to search in. Market-1501's distractors carry pid 0.
-        notes: Whatever a reader of a result should know, one sentence each.
+        train: Training images; may be empty.
+        query: Query images; empty only together with `gallery`.
+        gallery: Gallery images. Distractors of Market-1501 have pid 0.
+        notes: What a reader of a result should know, one sentence each.
         people: pid -> the name in the source, where that is not a number.
         cameras: camid -> the name in the source, where that is not this number.
         splits: Number of random splits the set's protocol averages over; this is one of them.
@@ -96,37 +95,34 @@ class ReIDDataset:
             _check(subset, self.subset(subset))
 
     def __reduce__(self) -> tuple[type[ReIDDataset], tuple[object, ...]]:
-        """Survive pickling between processes, which a mapping proxy does not."""
-        parts = (self.train, self.query, self.gallery, self.notes)
-        names = dict(self.people), dict(self.cameras)
-        return type(self), (self.name, self.kind, self.root, *parts, *names, self.splits)
+        """Pickle the mapping proxies as plain dictionaries."""
+        values = [getattr(self, each.name) for each in fields(self)]
+        return type(self), tuple(dict(v) if isinstance(v, Mapping) else v for v in values)
 
     def subset(self, name: str) -> tuple[Sample, ...]:
-        """The samples of ``"train"``, ``"query"`` or ``"gallery"``."""
+        """Return the samples of ``"train"``, ``"query"`` or ``"gallery"``."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}[name]
 
     @property
     def has_cameras(self) -> bool:
-        """True when the camera of every image is known."""
+        """True if the camera of every image is known."""
         samples = (*self.train, *self.query, *self.gallery)
         return all(sample.camid != UNKNOWN_CAMERA for sample in samples)
 
-    def items(self, subset: str) -> list[Sample]:
-        """List what is ranked: each image, or the first frame of each tracklet."""
-        return list(
-            {
-                sample.path if sample.tracklet < 0 else sample.tracklet: sample
-                for sample in reversed(self.subset(subset))
-            }.values()
-        )[::-1]
-
     @property
     def has_tracklets(self) -> bool:
-        """True when some images are frames of tracklets."""
+        """True if some images are frames of tracklets."""
         return any(s.tracklet >= 0 for s in (*self.train, *self.query, *self.gallery))
 
+    def items(self, subset: str) -> list[Sample]:
+        """List what is ranked: each single image, and the first frame of each tracklet."""
+        first: dict[Path | int, Sample] = {}
+        for sample in self.subset(subset):
+            first.setdefault(sample.path if sample.tracklet < 0 else sample.tracklet, sample)
+        return list(first.values())
+
     def unanswerable(self) -> list[Sample]:
-        """List queries whose person no other camera shows in the gallery; they do not count."""
+        """List queries of people whom no other camera shows in the gallery; they do not count."""
         seen: dict[int, set[int]] = defaultdict(set)
         for sample in self.gallery:
             seen[sample.pid].add(sample.camid)
@@ -137,7 +133,7 @@ class ReIDDataset:
         ]
 
     def describe(self) -> list[str]:
-        """Say what was understood: the set, and people, images and cameras of each subset."""
+        """Describe the set in lines of text: people, images and cameras of each subset."""
         lines = [f"{self.name} ({self.kind})"]
         for subset, people, images, cameras in self.summary():
             if images:
@@ -145,7 +141,7 @@ class ReIDDataset:
                 tracklets = len(self.items(subset))
                 frames = f"  in {tracklets:,} tracklets" if tracklets < images else ""
                 lines.append(
-                    f"  {subset:<8} {images:>7,} pictures  {people:>6,} people  {seen}{frames}"
+                    f"  {subset:<8} {images:>7,} images  {people:>6,} people  {seen}{frames}"
                 )
         return lines
 
@@ -164,7 +160,7 @@ class ReIDDataset:
 
 
 def relabel(samples: Iterable[Sample]) -> tuple[NDArray[np.int64], dict[int, int]]:
-    """Number the people of `samples` 0, 1, … in the order of their pids, for a classifier.
+    """Number the people of `samples` 0, 1, … by ascending pid, for a classifier.
 
     Returns:
         (N,) int64 labels in the order of `samples`, and pid -> label. Both depend only on which
@@ -176,24 +172,21 @@ def relabel(samples: Iterable[Sample]) -> tuple[NDArray[np.int64], dict[int, int
 
 
 def _check(subset: str, samples: Sequence[Sample]) -> None:
-    """Refuse labels that would be counted wrongly, and an image listed twice."""
+    """Reject invalid labels and images listed twice."""
     seen: set[Path] = set()
     for sample in samples:
         if max(sample.pid, sample.camid) >= 2**63:
-            raise DatasetError(
-                f"{subset}: {sample.path} has a pid or camera beyond 64 bits; number people and "
-                "cameras from 0 and give their names in `people` and `cameras`."
+            problem = (
+                "has a pid or camera beyond 64 bits; number people and cameras from 0 and give "
+                "their names in `people` and `cameras`"
             )
-        if sample.pid < 0:
-            raise DatasetError(
-                f"{subset}: {sample.path} has pid {sample.pid}; a person's number is 0 or more, "
-                "and junk (-1) must be left out."
-            )
-        if sample.camid < UNKNOWN_CAMERA:
-            raise DatasetError(
-                f"{subset}: {sample.path} has camera {sample.camid}; a camera's number is 0 or "
-                "more, or -1 when it is not known."
-            )
-        if sample.path in seen:
-            raise DatasetError(f"{subset}: {sample.path} is listed twice.")
-        seen.add(sample.path)
+        elif sample.pid < 0:
+            problem = f"has pid {sample.pid}; use 0 or more, and leave out junk (-1)"
+        elif sample.camid < UNKNOWN_CAMERA:
+            problem = f"has camera {sample.camid}; use 0 or more, or -1 if unknown"
+        elif sample.path in seen:
+            problem = "is listed twice"
+        else:
+            seen.add(sample.path)
+            continue
+        raise DatasetError(f"{subset}: {sample.path} {problem}.")

@@ -1,7 +1,7 @@
-"""Draw pedestrians: who they are, how they walk, and what a street camera makes of them.
+"""Draw pedestrians as a street camera would see them.
 
-A body is drawn in units of its own height: x to the right of its axis, y from the crown (0) to the
-soles (1). The angle turns it: 0 faces the viewer, 90 walks to the right, 180 shows the back.
+Bodies are drawn in units of their height: x to the right of the axis, y from crown (0) to soles
+(1). At angle 0 a person faces the viewer, at 90 walks to the right, at 180 shows the back.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _BRIGHT = (
     *((232, 232, 228), (70, 130, 200), (190, 30, 36), (244, 150, 170), (242, 200, 40)),
     *((236, 120, 30), (40, 130, 66), (120, 200, 150), (120, 60, 150)),
 )
-_SCALE = 3  # figures are drawn so much larger and reduced, which smooths their edges
+_SCALE = 3  # figures are drawn at this scale and reduced, to smooth their edges
 _STREET = (480, 270)
 
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same about a person wherever it is seen."""
+    """A person's looks, the same in front of every camera."""
 
     height: float
     build: float
     skin: Colour
     hair: Colour
     long_hair: bool
-    sleeves: int  # covered joints of the arm: none, to the elbow (2), to the hand (3)
+    sleeves: int  # joints of the arm that are covered: 0, 2 (to the elbow) or 3 (to the hand)
     hem: float  # how far down the top reaches
     top: Colour
     pattern: str  # plain, stripes, block
@@ -51,7 +51,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a camera is, from which side it sees people, and what its pictures look like."""
+    """A camera's place, the side from which it sees people, and its image quality."""
 
     place: int
     angle: float
@@ -61,7 +61,7 @@ class Camera:
 
 
 def random_person(rng: np.random.Generator) -> Person:
-    """Draw one person's looks; the same generator state gives the same person."""
+    """Choose the looks of one person."""
 
     def colour(options: Sequence[Colour]) -> Colour:
         shade = np.array(options[int(rng.integers(len(options)))]) + rng.normal(0, 6)
@@ -88,45 +88,41 @@ def random_person(rng: np.random.Generator) -> Person:
 
 
 def random_people(count: int, rng: np.random.Generator) -> list[Person]:
-    """Draw people in clothes as unlike as may be, but for the fourth, in those of the third."""
+    """Choose people in clearly different clothes; only the fourth wears those of the third."""
 
-    def unlike(one: Person, other: Person) -> int:
+    def difference(one: Person, other: Person) -> int:
         mine, theirs = ((p.top, p.bottom, p.bottom, p.hair, p.skin) for p in (one, other))
         return int(np.abs(np.subtract(mine, theirs)).sum())
 
     people: list[Person] = []
     for index in range(count):
         drawn = [random_person(rng) for _ in range(12)]
-        chosen = max(drawn, key=lambda p: min((unlike(p, other) for other in people), default=0))
+        chosen = max(
+            drawn, key=lambda p: min((difference(p, other) for other in people), default=0)
+        )
         if index == 3:
             chosen = replace(people[2], hair=chosen.hair, skin=chosen.skin, shoes=chosen.shoes)
         people.append(chosen)
     return people
 
 
-def in_other_clothes(person: Person, rng: np.random.Generator) -> Person:
-    """Dress a person anew: body, skin and hair stay."""
-    kept = {k: getattr(person, k) for k in ("height", "build", "skin", "hair", "long_hair")}
-    return replace(random_person(rng), **kept)
-
-
 def random_camera(number: int, rng: np.random.Generator) -> Camera:
-    """Draw the camera of a place; neighbouring numbers look at people from different sides."""
+    """Choose a camera; consecutive numbers see people from different sides."""
     red, green, blue = (rng.uniform(0.92, 1.08) * rng.normal(1, 0.015, 3)).tolist()
     angle, blur, noise = rng.uniform((-25, 0.2, 1.5), (25, 0.6, 4)).tolist()
     return Camera(number, number * 135 + angle, (red, green, blue), blur, noise)
 
 
 class _Figure:
-    """One person from one side on a transparent canvas; each method draws one part."""
+    """A person seen from one side, on a transparent canvas; each method draws a part."""
 
     def __init__(self, person: Person, angle: float, pixels: float) -> None:
         self.person, self.unit = person, pixels * person.height * _SCALE
         self.forward, self.left = math.sin(math.radians(angle)), math.cos(math.radians(angle))
         self.canvas = Image.new("RGBA", (round(0.7 * self.unit), round(1.04 * self.unit)))
 
-    def wide(self, front: float, side: float) -> float:
-        """Return half the width of a part of the body."""
+    def half_width(self, front: float, side: float) -> float:
+        """Return half the visible width of a part that is wider from the front than the side."""
         return self.person.build * math.hypot(front * self.left, side * self.forward)
 
     def pixels(self, points: Points) -> list[tuple[float, float]]:
@@ -146,7 +142,7 @@ class _Figure:
             pen.polygon([*near, (u - nx * b, v - ny * b), (x - nx * a, y - ny * a)], fill=colour)
 
     def shape(self, right: Points, colour: Colour, x: float = 0, pattern: str = "") -> None:
-        """Fill an outline given by its right half; a pattern leaves some of it as it is."""
+        """Fill an outline given by its right half; a pattern leaves parts of it unpainted."""
         outline = [(x + a, b) for a, b in right] + [(x - a, b) for a, b in reversed(right)]
         mask = Image.new("L", self.canvas.size)
         pen = ImageDraw.Draw(mask)
@@ -180,13 +176,13 @@ class _Figure:
         self.limb(sleeve, (0.034 * person.build, 0.033, 0.026), person.top)
 
     def trunk(self) -> None:
-        """Draw skirt, neck, top, a bag on its strap, and the head."""
+        """Draw skirt, neck, top, shoulder bag and head."""
         person, forward, left = self.person, self.forward, self.left
-        shoulder, hip = self.wide(0.122, 0.075), self.wide(0.108, 0.082)
+        shoulder, hip = self.half_width(0.122, 0.075), self.half_width(0.108, 0.082)
         if person.legs == "skirt":
             self.shape([(hip, 0.46), (1.5 * hip, 0.72)], person.bottom)
         self.limb(((0, 0.12), (0, 0.18)), (0.032, 0.036), person.skin)
-        waist, hem = (self.wide(0.098, 0.07), 0.39), (hip, person.hem)
+        waist, hem = (self.half_width(0.098, 0.07), 0.39), (hip, person.hem)
         right = [(0.03, 0.16), (shoulder * 0.9, 0.185), (shoulder, 0.22), waist, hem]
         self.shape(right, person.top)
         if person.pattern != "plain":
@@ -202,18 +198,18 @@ class _Figure:
         )
 
     def back(self) -> None:
-        """Draw what hangs on the back: long hair and a backpack."""
+        """Draw long hair and a backpack."""
         if self.person.long_hair:
             right = [(0.05, 0.03), (0.06, 0.09), (0.055, 0.25)]
             self.shape(right, self.person.hair, x=-0.026 * self.forward)
         if self.person.bag == "backpack":
-            wide = self.wide(0.085, 0.05)
+            wide = self.half_width(0.085, 0.05)
             right = [(wide * 0.7, 0.17), (wide, 0.21), (wide, 0.42), (wide * 0.8, 0.45)]
             self.shape(right, self.person.bag_colour, x=-0.1 * self.forward)
 
 
 def draw_person(person: Person, angle: float, phase: float, height: float) -> Image.Image:
-    """Draw a person on a transparent ground, in a phase (0 to 1) of a step."""
+    """Draw a person on a transparent background, at a phase (0 to 1) of the walking cycle."""
     figure = _Figure(person, angle, height)
     near = -1 if figure.forward >= 0 else 1
     cycles = {side: 2 * math.pi * (phase + (side < 0) / 2) for side in (-near, near)}
@@ -228,7 +224,7 @@ def draw_person(person: Person, angle: float, phase: float, height: float) -> Im
     for side in (-near, near) if abs(figure.left) > 0.9 else (near,):
         figure.arm(side, cycles[side])
     drawn = figure.canvas.reduce(_SCALE)
-    # Rounded by the light: brighter towards the middle of the outline.
+    # Brighter towards the middle of the outline, so that bodies look round.
     alpha = drawn.getchannel("A").filter(ImageFilter.GaussianBlur(drawn.height / 40))
     pixels = np.array(drawn)
     shade = 0.66 + 0.38 * np.asarray(alpha, np.float32)[..., None] / 255
@@ -237,8 +233,8 @@ def draw_person(person: Person, angle: float, phase: float, height: float) -> Im
 
 
 @lru_cache(16)
-def _street(place: int) -> Image.Image:
-    """Draw the ground and wall a camera sees; the same number gives the same."""
+def _draw_street(place: int) -> Image.Image:
+    """Draw the background that the camera at a place sees."""
     rng = np.random.default_rng([place, 7])
     colour = rng.integers(110, 185) + rng.integers(-12, 13, 3)
     stains = Image.fromarray(rng.normal(1, 0.05, (27, 48)).astype(np.float32))
@@ -247,33 +243,24 @@ def _street(place: int) -> Image.Image:
 
 
 def draw_crop(
-    person: Person,
-    camera: Camera,
-    rng: np.random.Generator,
-    *,
-    size: tuple[int, int] = (128, 64),
-    occluded: bool = False,
+    person: Person, camera: Camera, rng: np.random.Generator, *, size: tuple[int, int] = (128, 64)
 ) -> Image.Image:
-    """Draw a person as a detector cuts it out of a camera's frame, in RGB.
+    """Draw a person as a detector would crop it from a camera's frame, in RGB.
 
     Args:
-        person, camera: Who, and which camera.
-        rng: Decides the pose, the place and the error of the box.
+        person: Who is shown.
+        camera: Which camera.
+        rng: Decides the pose, the background and the error of the box.
         size: (height, width) in pixels.
-        occluded: A post or a low wall hides a part of the person.
     """
     height, width = size
     x, y = rng.uniform(0, (_STREET[0] - 100, _STREET[1] - 200)).tolist()
     box = (x, y, x + 100, y + 200)
-    crop = _street(camera.place).resize((width, height), Image.Resampling.BILINEAR, box)
+    crop = _draw_street(camera.place).resize((width, height), Image.Resampling.BILINEAR, box)
     tall = height / rng.uniform(1.06, 1.18)
     figure = draw_person(person, camera.angle + rng.normal(0, 25), rng.random(), tall)
     left = round(width * rng.normal(0.5, 0.04) - figure.width / 2)
     crop.paste(figure, (left, height - figure.height), figure)
-    if occluded:
-        x, y = rng.uniform(0.25, 0.6) * width, rng.uniform(0.4, 0.55) * height
-        hidden = (x, 0, x + 0.3 * width, height) if rng.random() < 0.5 else (0, y, width, height)
-        ImageDraw.Draw(crop).rectangle(hidden, fill=(110, 108, 112))
     soft = crop.filter(ImageFilter.GaussianBlur(camera.blur * min(height / 128, 2.0)))
     pixels = np.asarray(soft, np.float32) * (np.array(camera.gain) * rng.uniform(0.94, 1.06))
     pixels += camera.noise * rng.standard_normal((height, width, 1))

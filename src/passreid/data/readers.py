@@ -1,54 +1,48 @@
-"""Read a data set from disk: a published one by its `Layout`, or a user's own folders or CSV file.
+"""Recognise the layout of a data set on disk and read it.
 
-Readers look at names and lists, never into the images.
+Only names and lists are read here, never the images themselves.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from passreid.data import own
-from passreid.data.assemble import (
+from passreid.data import csvlist, folders
+from passreid.data.build import (
     Row,
-    assemble,
-    few,
-    first_images,
-    folders_in,
+    build_dataset,
     images_below,
+    note_unread,
     read_text,
     require_files,
 )
 from passreid.data.dataset import ReIDDataset
-from passreid.data.layout import Groups, Layout
-from passreid.data.layouts import LAYOUTS
+from passreid.data.layouts import LAYOUTS, DatasetLayout
 from passreid.data.protocols import random_split
 from passreid.errors import DatasetError, UsageError
-from passreid.listing import describe_others
+from passreid.listing import describe_skipped, first_few, folders_in
 
 _VAL = "list_val is part of train, as in PASS; torchreid and fast-reid leave it out"
-# So many names are looked at in each folder to recognise a layout.
-_SAMPLED = 20
 
 
-@dataclass(frozen=True)
-class Reader:
+class DatasetReader(NamedTuple):
     """How one layout is recognised and read.
 
     Attributes:
-        looks_for: What a folder of this kind holds, for users whose folder no reader recognises.
-        recognises: True when a folder (or file) looks like this layout.
-        read: Reads one random split of it, numbered from 0, where its protocol has several.
-        generic: Recognises much; asked only after all others.
+        contents: What a folder in this layout holds, for messages.
+        matches: Whether a folder or file looks like this layout.
+        read: Reads one random split, numbered from 0, if the protocol has several.
+        generic: Matches much, so it is only tried after all others.
     """
 
-    looks_for: str
-    recognises: Callable[[Path], bool]
+    contents: str
+    matches: Callable[[Path], bool]
     read: Callable[[Path, int], ReIDDataset]
     generic: bool = False
 
@@ -65,22 +59,21 @@ def read_dataset(
 
     Raises:
         UsageError: `kind` is unknown, or the set has no such split.
-        DatasetError: Nothing is recognised, or too much; lists and labels that cannot be used; a
-            folder that cannot be listed.
+        DatasetError: No layout or several are recognised, lists or labels cannot be used, or a
+            folder cannot be listed.
     """
     path = Path(root)
     if kind != "auto" and kind not in READERS:
-        raise UsageError(f"There is no data set kind {kind!r}: use auto, {', '.join(READERS)}.")
+        raise UsageError(f"Unknown data set kind {kind!r}: use auto, {', '.join(READERS)}.")
     if not path.exists():
         raise DatasetError(f"{path} does not exist.")
-    kinds = dict(READERS) if kind == "auto" else {kind: READERS[kind]}
+    readers = READERS if kind == "auto" else {kind: READERS[kind]}
     try:
-        found = _locate(path, kinds)
+        found = _locate(path, readers)
         if found is None and kind == "auto":
-            raise DatasetError(_unrecognised(path))
-        # A layout asked for by name is read even where it is not recognised: its reader knows best
-        # what is missing.
-        place, reader = found or (path, kinds[kind])
+            raise DatasetError(_describe_unrecognised(path))
+        # A layout asked for by name is read even if it is not recognised, for its error message.
+        place, reader = found or (path, readers[kind])
         dataset = reader.read(place, split)
     except OSError as error:
         where = error.filename or path
@@ -93,213 +86,163 @@ def read_dataset(
     return dataset
 
 
-def _locate(root: Path, readers: Mapping[str, Reader]) -> tuple[Path, Reader] | None:
+def _locate(root: Path, readers: Mapping[str, DatasetReader]) -> tuple[Path, DatasetReader] | None:
     """Find the layout in `root`, or else in exactly one folder inside it."""
     for generic in (False, True):
-        asked = {kind: reader for kind, reader in readers.items() if reader.generic == generic}
-        for reader in asked.values():
-            if reader.recognises(root):
+        tried = {kind: reader for kind, reader in readers.items() if reader.generic == generic}
+        for reader in tried.values():
+            if reader.matches(root):
                 return root, reader
         inside: dict[Path, str] = {}
         for folder in folders_in(root):
-            for kind, reader in asked.items():
-                if reader.recognises(folder):
+            for kind, reader in tried.items():
+                if reader.matches(folder):
                     inside.setdefault(folder, kind)
         if len(inside) > 1:
-            found = few(f"{folder.name} ({kind})" for folder, kind in inside.items())
+            found = first_few(f"{folder.name} ({kind})" for folder, kind in inside.items())
             raise DatasetError(
                 f"{root} holds several data sets: {found}. Name one of them."
-                + (own.NESTED if generic else "")
+                + (folders.NESTED_HINT if generic else "")
             )
         for folder, kind in inside.items():
-            return folder, asked[kind]
+            return folder, tried[kind]
     return None
 
 
-def _unrecognised(root: Path) -> str:
-    """What was looked for, and what is there instead."""
-    looked = "\n".join(f"  {kind}: {reader.looks_for}" for kind, reader in READERS.items())
+def _describe_unrecognised(root: Path) -> str:
+    whole = root.resolve()
+    for kind, layout in LAYOUTS.items():
+        if whole in layout.find_folders(whole.parent).values() and layout.matches(whole.parent):
+            return (
+                f"{root} is only the folder {whole.name} of a {kind} data set: give the folder "
+                f"around it, {whole.parent}."
+            )
     here = ""
     if root.is_file():
         here = " It is a file, and not a CSV file."
     elif not any(root.iterdir()):
         here = " It is empty."
+    elif (root / "cuhk-03.mat").is_file():
+        here = " passreid does not read cuhk-03.mat; download the CUHK03-NP folders instead."
     elif images := images_below(root):
         here = f" It has {len(images):,} images, but nothing says who is on them."
-    return f"{root}: unrecognised data set layout.{here} Looked for:\n{looked}"
+    looked = "\n".join(f"  {kind}: {reader.contents}" for kind, reader in READERS.items())
+    return f"{root}: unrecognised data set layout.{here} Known layouts:\n{looked}"
 
 
-def _present(layout: Layout, root: Path) -> dict[str, Path]:
-    """Find the layout's folders below `root`, whatever the case of their names."""
-    found = {}
-    for name in layout.folders:
-        folder: Path | None = root
-        for part in name.split("/"):
-            # The name as it is first: a file system may not tell case apart.
-            inside = [] if folder is None or not folder.is_dir() else folders_in(folder)
-            matching = [f for f in inside if f.name.lower() == part.lower()]
-            folder = next((f for f in matching if f.name == part), next(iter(matching), None))
-        if folder is not None:
-            found[name] = folder
-    return found
-
-
-def _lists(layout: Layout, root: Path) -> dict[str, list[Path]]:
-    """Subset -> those of its lists that are there."""
-    return {
-        subset: found
-        for subset, names in layout.lists.items()
-        if (found := [root / name for name in names if (root / name).is_file()])
-    }
-
-
-def _recognises(layout: Layout, root: Path) -> bool:
-    folders = _present(layout, root) if root.is_dir() else {}
-    lists = _lists(layout, root)
-    if not folders or (layout.lists_name_people and not lists):
-        return False
-    named = re.search(layout.root, root.resolve().name, re.IGNORECASE)
-    if not named and not lists:
-        return False
-    if layout.lists_name_people or any(name in folders for name in layout.certain):
-        return True
-    names = [
-        f"{name}/{path.relative_to(folder).as_posix()}"
-        for name, folder in folders.items()
-        for path in first_images(folder, _SAMPLED)
-    ]
-    known = sum(layout.parse(name) is not None for name in names)
-    enough = len(folders) > 1 or next(iter(layout.folders)) in folders
-    return enough and known > 0.9 * len(names)
-
-
-def _read(kind: str, layout: Layout, root: Path, split: int) -> ReIDDataset:
-    """Read a published layout."""
-    folders, lists = _present(layout, root), _lists(layout, root)
-    if not folders or (layout.lists_name_people and not lists):
-        missing = [name for names in layout.lists.values() for name in names] if folders else []
+def _read_published(layout: DatasetLayout, root: Path, split: int) -> ReIDDataset:
+    subfolders, lists = layout.find_folders(root), layout.find_lists(root)
+    if not subfolders or (layout.lists_name_people and not lists):
+        wanted, what = (layout.list_names, "lists") if subfolders else (layout.folders, "images")
+        similar = [other.kind for other in LAYOUTS.values() if other.matches(root)]
         raise DatasetError(
-            f"{root} has none of {', '.join(missing or layout.folders)}, which a set of kind "
-            f"{kind!r} keeps its {'lists' if missing else 'images'} in.{_another(root)}"
+            f"{root} has none of {', '.join(wanted)}, where a set of kind {layout.kind!r} has its "
+            f"{what}." + (f" It looks like kind {similar[0]!r}." if similar else "")
         )
-    others = [root / "gt_bbox", root / "gt_query"] if kind == "market1501" else []
-    notes = [*layout.notes, *own.not_read(root, [*folders.values(), *others])]
+    others = [root / "gt_bbox", root / "gt_query"] if layout.kind == "market1501" else []
+    notes = [*layout.notes, *note_unread(root, [*subfolders.values(), *others])]
     if layout.lists_name_people and (root / "list_val.txt").is_file():
         notes.append(_VAL)
-    rows = list(_rows(root, layout, folders, lists, notes))
-    if kind == "mars":
-        rows = _with_mars_queries(root, rows)
+    rows = list(_read_lists(root, layout, subfolders, lists))
+    rows += _read_names(root, layout, subfolders, lists, notes)
+    if layout.kind == "mars":
+        rows = _choose_mars_queries(root, rows)
     if layout.splits > 1:
         rows = random_split(rows, split, halves=layout.halves)
         notes.append(
             f"random split {split + 1} of {layout.splits} ({layout.source}); --splits "
-            f"{layout.splits} gives mean and spread"
+            f"{layout.splits} gives mean and standard deviation"
         )
     whole = root.resolve()
-    return assemble(
+    dataset = build_dataset(
         root,
-        kind,
+        layout.kind,
         rows,
         name=f"{whole.parent.name}/{whole.name}" if whole.name in ("labeled", "detected") else "",
         notes=notes,
         # The lists of MSMT17 number the people of train and test from 0 each.
-        one_numbering=not layout.lists_name_people,
+        shared_pids=not layout.lists_name_people,
         splits=layout.splits,
     )
+    return replace(dataset, notes=(*dataset.notes, *layout.compare_sizes(dataset)))
 
 
-def _another(root: Path) -> str:
-    kinds = [kind for kind, layout in LAYOUTS.items() if _recognises(layout, root)]
-    return f" It looks like kind {kinds[0]!r}." if kinds else ""
-
-
-def _rows(
+def _read_names(
     root: Path,
-    layout: Layout,
-    folders: Mapping[str, Path],
+    layout: DatasetLayout,
+    subfolders: Mapping[str, Path],
     lists: Mapping[str, list[Path]],
     notes: list[str],
 ) -> Iterator[Row]:
-    """Yield the images that lists name, or those of a folder without a list.
-
-    Files whose names say nothing are counted in `notes`.
-    """
-    unread: dict[str, list[str]] = defaultdict(list)
-    others: Counter[str] = Counter()
-    read = 0
-    for subset, files in lists.items():
-        wanted = [name for name, meant in layout.folders.items() if meant == subset]
-        name = wanted[0] if wanted else [*layout.folders][-1]
-        for file in files:
-            listed = _listed(file, layout, folders.get(name, root / name), subset)
-            read += len(listed)
-            yield from listed
-    for name, folder in folders.items():
-        if layout.lists_name_people or layout.folders[name] in lists:
-            continue
-        for path in images_below(folder, others):
-            groups = layout.parse(f"{name}/{path.relative_to(folder).as_posix()}")
-            if groups is None:
-                unread[layout.folders[name]].append(path.name)
+    """Yield the images of folders without a list; add notes on other files."""
+    if layout.lists_name_people:
+        return
+    unparsed: dict[str, list[str]] = defaultdict(list)
+    skipped: Counter[str] = Counter()
+    read = len(lists)
+    for name, folder in subfolders.items():
+        subset = layout.folders[name]
+        for path in [] if subset in lists else images_below(folder, skipped):
+            labels = layout.parse(f"{name}/{path.relative_to(folder).as_posix()}")
+            if labels is None:
+                unparsed[subset].append(path.name)
             else:
                 read += 1
-                yield _row(path, groups, layout.folders[name])
-    bad = [name for names in unread.values() for name in names]
-    if bad and not read:
+                yield _make_row(path, labels, subset)
+    if unparsed and not read:
+        bad = first_few(name for names in unparsed.values() for name in names)
         raise DatasetError(
-            f"{root}: not one file name says who is on the image ({few(bad)}). A name looks like "
+            f"{root}: not one file name says who is on the image ({bad}). Names should look like "
             f"{layout.example}."
         )
-    notes += [describe_others(others)] if others else []
+    notes += [describe_skipped(skipped)] if skipped else []
     notes += [
-        f"{subset}: {len(names):,} files left out, their names are not like {layout.example}: "
-        f"{few(names)}"
-        for subset, names in unread.items()
+        f"{subset}: {len(names):,} files left out, whose names are not like {layout.example}: "
+        f"{first_few(names)}"
+        for subset, names in unparsed.items()
     ]
 
 
-def _row(path: Path, groups: Groups, subset: str) -> Row:
-    return Row(
-        path,
-        groups["pid"],
-        groups.get("subset", subset),
-        groups.get("cam", ""),
-        groups.get("tracklet", ""),
-        groups.get("clothes", ""),
-    )
+def _make_row(path: Path, labels: Mapping[str, str], subset: str) -> Row:
+    camera, tracklet, clothes = (labels.get(key, "") for key in ("cam", "tracklet", "clothes"))
+    return Row(path, labels["pid"], labels.get("subset", subset), camera, tracklet, clothes)
 
 
-def _listed(listing: Path, layout: Layout, folder: Path, subset: str) -> list[Row]:
-    """Read the rows of one list, which may be written with backslashes.
+def _read_lists(
+    root: Path,
+    layout: DatasetLayout,
+    subfolders: Mapping[str, Path],
+    lists: Mapping[str, list[Path]],
+) -> Iterator[Row]:
+    """Yield the images that list files name; paths may have backslashes."""
+    example = layout.example.partition("/")[2] + " 0" * layout.lists_name_people
+    for subset, file in ((subset, file) for subset, files in lists.items() for file in files):
+        name = next((f for f, each in layout.folders.items() if each == subset), "")
+        name = name or list(layout.folders)[-1]
+        folder = subfolders.get(name, root / name)
+        rows = []
+        for number, line in enumerate(read_text(file).splitlines(), 1):
+            where, pid = line.strip().replace("\\", "/"), ""
+            if not where:
+                continue
+            if layout.lists_name_people:
+                where, _, pid = where.rpartition(" ")
+            else:
+                where = where.rpartition("/")[2]
+            labels = layout.parse(where)
+            if labels is not None and pid:
+                labels["pid"] = pid
+            if labels is None or not labels.get("pid", "").isdecimal():
+                raise DatasetError(
+                    f"{file}, line {number}: {line.strip()!r} is not like {example!r}."
+                )
+            rows.append(_make_row(folder / where, labels, subset))
+        require_files((row.path for row in rows), file)
+        yield from rows
 
-    Raises:
-        DatasetError: A line without the labels, or files that do not exist.
-    """
-    rows = []
-    for number, line in enumerate(read_text(listing).splitlines(), 1):
-        where, pid = line.strip().replace("\\", "/"), ""
-        if layout.lists_name_people:
-            where, _, pid = where.rpartition(" ")
-        else:
-            where = where.rpartition("/")[2]
-        groups = layout.parse(where) if where else None
-        if groups is not None and pid:
-            groups["pid"] = pid
-        if line.strip() and (groups is None or not groups.get("pid", "").isdecimal()):
-            like = layout.example + (" 0" if layout.lists_name_people else "")
-            raise DatasetError(f"{listing}, line {number}: {line.strip()!r} is not like {like!r}.")
-        if groups is not None:
-            rows.append(_row(folder / where, groups, subset))
-    require_files((row.path for row in rows), listing)
-    return rows
 
-
-def _with_mars_queries(root: Path, rows: list[Row]) -> list[Row]:
-    """Make queries of the tracklets that MARS's ``info`` folder lists, where it is there.
-
-    Raises:
-        DatasetError: SciPy, which reads the lists, is missing, or they do not fit.
-    """
+def _choose_mars_queries(root: Path, rows: list[Row]) -> list[Row]:
+    """Make queries of the tracklets that MARS's ``info`` folder lists, if it is there."""
     info = root / "info"
     if not (info / "query_IDX.mat").is_file():
         return rows
@@ -307,7 +250,7 @@ def _with_mars_queries(root: Path, rows: list[Row]) -> list[Row]:
         from scipy.io import loadmat
     except ImportError:
         raise DatasetError(
-            f"{info}/query_IDX.mat names the queries of MARS, and reading it needs SciPy: "
+            f"{info}/query_IDX.mat lists the queries of MARS, and reading it needs SciPy: "
             "pip install scipy."
         ) from None
     try:
@@ -326,15 +269,18 @@ def _with_mars_queries(root: Path, rows: list[Row]) -> list[Row]:
     ]
 
 
-def _alone(read: Callable[[Path], ReIDDataset]) -> Callable[[Path, int], ReIDDataset]:
-    return lambda root, split: read(root)
-
-
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, DatasetReader] = {
     **{
-        kind: Reader(layout.looks_for, partial(_recognises, layout), partial(_read, kind, layout))
+        kind: DatasetReader(layout.contents, layout.matches, partial(_read_published, layout))
         for kind, layout in LAYOUTS.items()
     },
-    "csv": Reader(own.CSV_HELP, own.is_csv, _alone(own.read_csv), generic=True),
-    "folders": Reader(own.FOLDERS_HELP, own.is_folders, _alone(own.read_folders), generic=True),
+    "csv": DatasetReader(
+        csvlist.CONTENTS, csvlist.is_csv, lambda root, split: csvlist.read_csv(root), generic=True
+    ),
+    "folders": DatasetReader(
+        folders.CONTENTS,
+        folders.is_folders,
+        lambda root, split: folders.read_folders(root),
+        generic=True,
+    ),
 }
