@@ -4,14 +4,16 @@
 #   make check   the same without the tests: format, lint, types, layers
 #   make fast    the tests alone, without the slow ones
 #   make docs    the documentation as a site, in site/
+#   make test-lowest    the tests on the oldest versions that pyproject.toml allows (torch as it comes)
 #   make test-browser   the service's page in headless Chromium, which must be installed
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := .venv-demo
+LOWEST := .venv-lowest
 
-.PHONY: demo test docs test-browser check fast format clean
+.PHONY: demo test test-lowest docs test-browser check fast format clean
 
 demo: $(DEMO)/.done
 	$(DEMO)/bin/passreid demo --output demo
@@ -24,6 +26,15 @@ fast: $(VENV)/.done
 
 docs: $(VENV)/.done
 	$(BIN)/mkdocs build
+
+test-lowest: $(VENV)/.done
+	$(BIN)/uv venv --quiet --clear $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST) torch torchvision timm tomli-w
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct '.[serve]'
+	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-randomly pytest-socket \
+		pytest-timeout hypothesis
+	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning tests/gallery tests/server \
+		tests/ranking tests/images tests/data
 
 test-browser: $(VENV)/.done
 	$(BIN)/python -m pytest tests/browser
@@ -49,4 +60,4 @@ $(DEMO)/.done: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) demo build dist
+	rm -rf $(VENV) $(DEMO) $(LOWEST) site demo build dist
