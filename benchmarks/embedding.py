@@ -144,6 +144,30 @@ def products() -> tuple[float, Run]:
     return crops, partial(timed, lambda: [product() for _ in range(PRODUCTS)])
 
 
+def write_modelscope(source: Path, folder: Path) -> None:
+    """Write a model folder as ModelScope's pipeline loads it."""
+    model, card = load_folder(source)
+    save_as(model, card, folder / "pytorch_model.pt")
+    a = card.architecture
+    size, stride = list(a.image_size), list(a.stride)
+    rates = {"DROP_PATH": 0.1, "DROP_OUT": 0.0, "ATT_DROP_RATE": 0.0, "DROPOUT_RATE": 0.0}
+    network = {"MULTI_NECK": a.neck == "multi", "FEAT_FUSION": a.fusion, "STRIDE_SIZE": stride}
+    pixels = {"PIXEL_MEAN": list(card.mean), "PIXEL_STD": list(card.std)}
+    cfg = {
+        "INPUT": {"SIZE_TRAIN": size, "SIZE_TEST": size, **pixels},
+        "MODEL": {"SIE_COE": 3.0, "GEM_POOLING": False, "STEM_CONV": False, **rates, **network},
+        "DATASETS": {"NUM_CLASSES": a.num_classes or 1},
+        "TEST": {"NECK_FEAT": a.feature},
+    }
+    document = {
+        "framework": "pytorch",
+        "task": "image-reid-person",
+        "pipeline": {"type": "passvitb-image-reid-person"},
+        "model": {"type": "passvitb", "cfg": cfg},
+    }
+    (folder / "configuration.json").write_text(json.dumps(document))
+
+
 def main() -> None:
     """Read the options and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
@@ -159,8 +183,7 @@ def main() -> None:
     runs = our_runs(options.models, crops, few)
     runs["matrix products alone, bfloat16"] = products()
     if options.modelscope:
-        model, card = load_folder(options.models / "merge-0")
-        save_as(model, card, options.models / "modelscope", format="modelscope")
+        write_modelscope(options.models / "merge-0", options.models / "modelscope")
         listed = options.models / "few.json"
         listed.write_text(json.dumps([str(path) for path in few]))
         peer = peer_runs(options.modelscope, options.models / "modelscope", listed)

@@ -145,11 +145,6 @@ def test_foreign_files_load_through_torch(bare: Path, tmp_path: Path, name: str)
     assert embedder(PICTURES, channel_order="rgb").shape == (5, 128)
 
 
-def test_a_modelscope_folder_loads(bare: Path, tmp_path: Path) -> None:
-    save_as(*load_folder(bare), tmp_path, format="modelscope")
-    np.testing.assert_allclose(rows(tmp_path), rows(bare), atol=1e-6)
-
-
 def test_torch_is_asked_for_where_it_is_needed(
     bare: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,5 +147,5 @@ def test_a_choice_between_equals_is_no_fault_of_a_file() -> None:
 
 def test_other_layouts_have_no_place_for_it(tmp_path: Path) -> None:
     a = Architecture(width=64, depth=2, heads=1, image_size=(64, 32), merge=2)
-    with pytest.raises(CheckpointError, match="merging of patches"):
+    with pytest.raises(CheckpointError, match="token merging"):
         save_as(PartViT(a), ModelCard(name="m", architecture=a), tmp_path / "m.pth", format="pass")

@@ -263,7 +263,7 @@ def test_side_information_asks_for_the_camera(tmp_path: Path) -> None:
     tensors = transreid(plain()) | build({"base.sie_embed": (6, 1, 64)})
     torch.save(tensors, tmp_path / "m.pth")
     for camera in (None, 6, -1):
-        with pytest.raises(CheckpointError, match=r"Say whose they are with --sie-camera .*0 to 5"):
+        with pytest.raises(CheckpointError, match=r"Choose it with --sie-camera .*0 to 5"):
             load_checkpoint(tmp_path / "m.pth", sie_camera=camera)
     changed = bare(tensors)
     for weight in (3.0, 1.5):

@@ -41,7 +41,7 @@ def test_initialise_takes_the_backbone_and_leaves_the_rest(tmp_path: Path) -> No
     )
     assert torch.equal(model.classifier.weight, classifier)
     assert all(torch.equal(model.neck.state_dict()[key], value) for key, value in neck.items())
-    assert report.resized == ((4, 2), (6, 2)) and "none of the file's" in report.initialised[0]
+    assert report.resized == ((4, 2), (6, 2)) and "not the file's" in report.initialised[0]
 
 
 def test_a_plain_vit_gives_part_tokens_in_their_bands(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_plain_vit_gives_part_tokens_in_their_bands(tmp_path: Path) -> None:
         torch.testing.assert_close(
             positions[0, 1 + part], table[0] + band.mean(0) - table[1:].mean(0)
         )
-    assert "3 part tokens: CLS, placed in their bands" in str(report)
+    assert "3 part tokens: copies of CLS, placed in their bands" in str(report)
     tokens = model.eval().tokens(IMAGES)
     assert (tokens[:, 1] - tokens[:, 2]).abs().max() > 1e-3
 

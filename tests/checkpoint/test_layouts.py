@@ -17,7 +17,7 @@ from passreid.checkpoint import (
     load_checkpoint,
     resize_positions,
 )
-from passreid.checkpoint.reading import deduce
+from passreid.checkpoint.infer import facts_from_shapes
 from passreid.errors import CheckpointError
 from tests import seeded
 from tests.checkpoint.fabricate import (
@@ -159,7 +159,7 @@ def test_every_hidden_width_is_what_the_network_makes_of_the_ratio() -> None:
     shapes = {"cls_token": (1, 1, 448), "patch_embed.proj.weight": (448, 3, 16, 16)}
     for hidden in range(1, 1000):
         shapes["blocks.0.mlp.fc1.weight"] = (hidden, 448)
-        facts = deduce(shapes, layouts.TIMM, keep_classifier=False)
+        facts = facts_from_shapes(shapes, layouts.TIMM, keep_classifier=False)
         assert int(448 * facts["mlp_ratio"]) == hidden
 
 

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from passreid.card import HALF, ModelCard
-from passreid.checkpoint import (
-    load_checkpoint,
-    save_as,
-)
+from passreid.card import HALF
+from passreid.checkpoint import load_checkpoint
 from passreid.errors import CheckpointError
-from passreid.model import PartViT
-from tests.checkpoint.fabricate import (
-    TINY,
-    Tensors,
-    assert_same_network,
-    bare,
-    expected,
-    fine_tuned,
-)
+from tests.checkpoint.fabricate import Tensors, assert_same_network, bare, expected, fine_tuned
 
 
 def modelscope(folder: Path, tensors: Tensors, changes: Mapping[str, Any] | None = None) -> Path:
@@ -121,22 +109,18 @@ def test_the_weights_of_the_folder_are_found(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).report.format == "modelscope"
 
 
-def test_all_that_a_card_says_goes_through_a_configuration(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"stride": (12, 12), "neck": "single", "fusion": "mean"}
-    a = replace(TINY, **changes, feature="after", num_classes=0)
-    card = ModelCard(name="m", architecture=a, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    save_as(PartViT(a), card, tmp_path / "m", format="modelscope")
-    read = load_checkpoint(tmp_path / "m").card
-    assert replace(read, description="") == card
-    written = json.loads((tmp_path / "m" / "configuration.json").read_text())
-    assert written["model"]["cfg"]["DATASETS"] == {"NUM_CLASSES": 1}
-    with pytest.raises(CheckpointError, match="nor bicubic resizing"):
-        save_as(
-            PartViT(a),
-            replace(card, interpolation="bicubic"),
-            tmp_path / "soft",
-            format="modelscope",
-        )
+def test_every_value_of_a_configuration_reaches_the_card(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "MODEL.STRIDE_SIZE": [12, 12],
+        "MODEL.MULTI_NECK": False,
+        "MODEL.FEAT_FUSION": "mean",
+        "INPUT.PIXEL_STD": [0.1, 0.2, 0.3],
+    }
+    tensors = fine_tuned(neck="single", fusion="mean", patches=10)
+    card = load_checkpoint(modelscope(tmp_path, tensors, changes)).card
+    a = card.architecture
+    assert (a.stride, a.neck, a.fusion, a.feature) == ((12, 12), "single", "mean", "after")
+    assert (card.mean, card.std) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
 
 
 def test_configuration_of_another_model(tmp_path: Path) -> None:

@@ -1,20 +1,14 @@
-"""Weight files as inert data: named tensors in, files that appear whole or not at all out.
-
-Nothing in a file is ever run. safetensors holds no code; a PyTorch file is unpickled with
-``weights_only=True`` and nothing else, and where that refuses, the refusal is the answer.
-"""
+"""Read and write weight files as plain data; nothing inside a file is ever executed."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -30,11 +24,12 @@ Role = Literal["auto", "teacher", "student"]
 _SAFE_TORCH = (2, 10)
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "params", "module")
 _ROLES = {"auto": ("teacher", "student"), "teacher": ("teacher",), "student": ("student",)}
-_DEEPEST = 8  # a crafted file may hold an entry that is the file itself
+_MAX_NESTING = 8  # a crafted file may hold an entry that is the file itself
 DAMAGE = Exception  # parsing a damaged or hostile file can raise anything
 _ASK = "ask its author for the PyTorch weights it was made from"
-# How files that are not weights begin, and what they are; the first match is reported.
+# First bytes of files that are not weights, and what to tell the user; the first match counts.
 _OTHER_KINDS = (
+    (rb"\Z", "the file is empty; download it again"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the weights; run `git lfs pull` there"),
     (
         rb"\s*<(!doctype html|html)",
@@ -43,20 +38,13 @@ _OTHER_KINDS = (
     ),
     (rb"(?s)\s*<(\?xml.*<)?net\b", f"an OpenVINO network, not PyTorch weights; {_ASK}"),
     (rb"\x08.{1,16}(pytorch|onnx|tf2)", f"an ONNX graph, not PyTorch weights; {_ASK}"),
-    (rb"\x89HDF", f"an HDF5 file, as Keras writes, not PyTorch weights; {_ASK}"),
+    (rb"\x89HDF", f"an HDF5 file (Keras), not PyTorch weights; {_ASK}"),
     (rb"[\t\n\r\f\x20-\xff]*\Z", "not a weight file (text)"),
 )
 
 
-@dataclass(frozen=True)
-class Contents:
-    """The tensors of a weight file, and the entries around them.
-
-    Attributes:
-        tensors: By the file's own names.
-        chosen: Names of the entries they were found under, outermost first.
-        others: Names of the entries passed over (an optimiser's state, the other network).
-    """
+class Contents(NamedTuple):
+    """Tensors of a weight file, the entries they were nested in, and the entries passed over."""
 
     tensors: dict[str, Tensor]
     chosen: tuple[str, ...] = ()
@@ -73,10 +61,10 @@ class _Inert:
         pass
 
 
-# The pickle names them; they are never imported, so their code cannot run either. DINO-type scripts
-# save their options (a Namespace), cluster contrast its best mAP (a NumPy scalar).
+# Replaced by `_Inert` on reading, so their code never runs. DINO scripts save their options (a
+# Namespace), cluster contrast its best mAP (a NumPy scalar).
 _INERT_NAMES = (
-    f"{argparse.Namespace.__module__}.{argparse.Namespace.__qualname__}",
+    "argparse.Namespace",
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
@@ -84,15 +72,9 @@ _INERT_NAMES = (
 
 
 def read_tensors(path: Path, *, role: Role = "auto") -> Contents:
-    """Read a safetensors or PyTorch file (zip or the older bare pickle).
+    """Read a safetensors or PyTorch file (zip or bare pickle), told apart by its first bytes.
 
-    Args:
-        path: The file; its first bytes, not its name, tell what it is.
-        role: Which network of a self-supervised checkpoint; "auto" prefers the teacher.
-
-    Raises:
-        CheckpointError: Unreadable, not weights, damaged, holding code or no tensors, without the
-            role, or a torch too old to read pickles safely.
+    `role` picks a network of a self-supervised checkpoint; "auto" prefers the teacher.
     """
     try:
         with path.open("rb") as stream:
@@ -104,57 +86,50 @@ def read_tensors(path: Path, *, role: Role = "auto") -> Contents:
             contents = Contents(load_file(path))
         except DAMAGE as error:
             raise CheckpointError(
-                f"{path}: damaged or cut short safetensors file ({error}); download it again."
+                f"{path}: damaged or truncated safetensors file ({error}); download it again."
             ) from None
     elif head.startswith((b"PK\x03\x04", b"\x80")):
         contents = _unwrap(path, _unpickle(path, zipped=head.startswith(b"PK")), role)
     else:
-        raise CheckpointError(f"{path}: {_name_kind(path, head)}.")
+        kinds = (kind for start, kind in _OTHER_KINDS if re.match(start, head, re.IGNORECASE))
+        kind = next(kinds, "not a weight file (neither safetensors nor a PyTorch file)")
+        if head and path.with_suffix(".xml").is_file():
+            kind = f"the tensors of an OpenVINO network, not PyTorch weights; {_ASK}"
+        raise CheckpointError(f"{path}: {kind}.")
     if role != "auto" and role not in contents.chosen:
         raise CheckpointError(f"{path}: has no '{role}' entry.")
     return contents
-
-
-def _name_kind(path: Path, head: bytes) -> str:
-    """Name a file that is neither safetensors nor PyTorch."""
-    if not head:
-        return "the file is empty; download it again"
-    for pattern, kind in _OTHER_KINDS:
-        if re.match(pattern, head, re.IGNORECASE):
-            return kind
-    if path.with_suffix(".xml").is_file():
-        return f"the numbers of an OpenVINO network, not PyTorch weights; {_ASK}"
-    return "not a weight file (neither safetensors nor a PyTorch file)"
 
 
 def _unpickle(path: Path, *, zipped: bool) -> Any:
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < _SAFE_TORCH:
         raise CheckpointError(
-            f"{path}: torch {torch.__version__} can be made to corrupt memory by a crafted file of "
-            "this kind (CVE-2026-24747); upgrade to torch 2.10 or newer, or use safetensors."
+            f"{path}: a crafted file of this kind can corrupt the memory of torch "
+            f"{torch.__version__} (CVE-2026-24747); upgrade to torch 2.10 or newer, or use "
+            "safetensors."
         )
-    inert = [(_Inert, name) for name in _INERT_NAMES]
     try:
         if zipped:
             check_zip(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals([*inert]):
+        inert: list[Any] = [(_Inert, name) for name in _INERT_NAMES]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(inert):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         if _is_torchscript(path):
             reason = (
-                "a TorchScript program, which passreid does not run. Save its weights where it was "
-                "made: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+                "a TorchScript program, which passreid does not run. Where it was made, save its "
+                "weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
             )
         elif found := re.search(r"GLOBAL (\S+)", str(error)):
             reason = (
-                f"refused, reading it would run code ({found[1]}). Ask its author for a plain "
-                "state dict or a safetensors file"
+                f"refused, because reading it would run code ({found[1]}). Ask its author for a "
+                "plain state dict or a safetensors file"
             )
         else:
             first = str(error).split("\n")[0][:120]
-            reason = f"damaged or cut short PyTorch file ({first}); download it again"
+            reason = f"damaged or truncated PyTorch file ({first}); download it again"
         raise CheckpointError(f"{path}: {reason}.") from None
 
 
@@ -170,7 +145,7 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
     """Follow ``model``, ``state_dict`` and ``teacher``/``student`` down to named tensors."""
     chosen: list[str] = []
     others: list[str] = []
-    while isinstance(value, Mapping) and len(chosen) < _DEEPEST:
+    while isinstance(value, Mapping) and len(chosen) < _MAX_NESTING:
         inner = [key for key in (*_WRAPPERS, *_ROLES[role]) if isinstance(value.get(key), Mapping)]
         if not inner:
             break
@@ -184,7 +159,7 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
         keys = ", ".join(str(key) for key in list(value)[:8]) or "nothing"
         raise CheckpointError(f"{path}: holds no named tensors (found: {keys}).")
     for name, tensor in tensors.items():
-        # What claims more numbers than the file holds could ask for all memory.
+        # A tensor that claims more values than its storage holds could exhaust all memory.
         plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
         if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise CheckpointError(f"{path}: '{name}' is not a plain dense tensor.")
@@ -193,33 +168,27 @@ def _unwrap(path: Path, value: Any, role: Role) -> Contents:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no number is NaN or infinite."""
+    """Return whether a tensor holds neither NaN nor infinity."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    # Extremes carry NaN along, in a tenth of the time that looking at each number takes.
+    # min and max propagate NaN, and take a tenth of the time of `isfinite` on every value.
     low, high = torch.aminmax(tensor.float())
     return math.isfinite(low) and math.isfinite(high)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], wrapper: Mapping[str, Any]) -> None:
-    """Write tensors as safetensors or, by any other suffix, with `torch.save`.
-
-    Args:
-        path: A temporary name from `storage.replacing`; its last suffix is the final file's.
-        tensors: Contiguous CPU tensors.
-        wrapper: Entries beside ``"state_dict"``; empty writes the tensors flat (torch only).
-    """
-    if path.suffix == ".safetensors":
-        try:
-            save_file(dict(tensors), path, metadata={"format": "pt"})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from None
-    else:
-        write_pickle(path, {"state_dict": dict(tensors), **wrapper} if wrapper else dict(tensors))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write contiguous CPU tensors as safetensors or, by any other suffix, with `torch.save`."""
+    if path.suffix != ".safetensors":
+        write_pickle(path, dict(tensors))
+        return
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from None
 
 
 def write_pickle(path: Path, content: object) -> None:
-    """`torch.save`, where a full disk is the OSError it should be."""
+    """Call `torch.save`, raising OSError when the disk is full."""
     try:
         torch.save(content, path)
     except RuntimeError as error:

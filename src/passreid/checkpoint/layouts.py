@@ -1,18 +1,18 @@
-"""How each family of files spells a PartViT's tensors: reversible tables, and telling them apart.
+"""How each family of files names a PartViT's tensors, and how the families are recognised.
 
     ours                     PASS, ModelScope           cluster contrast        timm, TransReID
     vit.cls_token            cls_token                  same                    same
     vit.reg_token            part_token1, 2, 3          same                    reg_token
     vit.pos_embed            cls_pos, part1_pos …,      same                    pos_embed
-                             pos_embed, joined
+                             pos_embed, concatenated
     vit.patch_embed.stem.*   patch_embed.conv.* (IN, BN)
     vit.*                    *                          *                       *
     neck.* ("multi")         bottleneck, bottleneck_1…  bottleneck_pt1…         bottleneck
     classifier.weight        classifier.weight          -                       classifier.weight
 
 With TransReID's jigsaw branches, the last block and norm are b1.0 and b1.1, jpm.* is b2.*, and each
-branch has its bottleneck, bottleneck_1 …. Files add `module.`, `backbone.` or `base.` in front;
-reading takes any of them off.
+branch has its own bottleneck, bottleneck_1 …. Prefixes such as `module.`, `backbone.` or `base.`
+are stripped.
 """
 
 from __future__ import annotations
@@ -33,18 +33,16 @@ _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # width -> heads of so400m, h
 
 @dataclass(frozen=True)
 class Layout:
-    """One family's spelling.
+    """One family's naming.
 
     Attributes:
-        name: Name of the family in reports and for `save_as`.
-        prefix: What its files put before a backbone tensor's name.
+        name: The family in reports.
         split_positions: One tensor per special token's position instead of one table.
-        part_neck: The neck of part or branch i, as a format of i; "" when they have none.
+        part_neck: Name of the neck of part or branch i, as a format of i; "" when there is none.
         neck, classifier: Whether its files have these at all.
     """
 
     name: str
-    prefix: str = ""
     split_positions: bool = False
     part_neck: str = ""
     neck: bool = True
@@ -52,60 +50,55 @@ class Layout:
 
 
 NATIVE = Layout("passreid")
-PASS = Layout("pass", "base.", split_positions=True, part_neck="bottleneck_{}")
+PASS = Layout("pass", split_positions=True, part_neck="bottleneck_{}")
 CLUSTER_CONTRAST = Layout(
-    "cluster-contrast",
-    "module.",
-    split_positions=True,
-    part_neck="bottleneck_pt{}",
-    classifier=False,
+    "cluster-contrast", split_positions=True, part_neck="bottleneck_pt{}", classifier=False
 )
-TRANSREID = Layout("transreid-jpm", "base.", part_neck="bottleneck_{}", classifier=False)
-TRANSREID_SSL = Layout("transreid-ssl", "base.")
+TRANSREID = Layout("transreid-jpm", part_neck="bottleneck_{}", classifier=False)
+TRANSREID_SSL = Layout("transreid-ssl")
 TIMM = Layout("timm", neck=False, classifier=False)
 
 _START = "start from PASS, DINO, iBOT or plain timm weights"
 # Tell-tale tensors of networks that are not a PartViT, and what to do; the first match counts.
 _FOREIGN = (
-    (r"dist_token", "a distilled DeiT, whose second class token has no place here; take the "
-                    "checkpoint of the same model without distillation"),
+    (r"dist_token", "A distilled DeiT, which has a second class token; take the checkpoint of the "
+                    "same model without distillation"),
     (r"storage_tokens|rope_embed\..*|.*layer_scale1\.lambda1",
      f"DINOv3, which has rotary positions and layer scale; {_START}"),
     (r"(\w+\.)?embeddings\.cls_token|embeddings\.patch_embeddings\..*",
-     "a ViT in the names of Hugging Face transformers; take the same weights from a timm "
+     "A ViT in the names of Hugging Face transformers; take the same weights from a timm "
      "repository (timm/…), or convert the names"),
     (r"blocks\.0\.(0\.)?ls1\.gamma", f"DINOv2 or DeiT III, which has layer scale; {_START}"),
     (r"blocks\.0\.attn\.(q_bias|relative_position_bias_table)",
-     f"BEiT or EVA, which has other attention; {_START}"),
+     f"BEiT or EVA, whose attention differs; {_START}"),
     (r"norm_pre\.weight|(visual|image_encoder)\..*", f"CLIP's image encoder; {_START}"),
     (r"layers\.0\.blocks\.0\.attn\.relative_position.*",
-     "a Swin transformer (SOLIDER); passreid runs plain ViTs only"),
+     "A Swin transformer (SOLIDER); passreid runs plain ViTs only"),
     (r"layer1\.0\.conv1\.weight|conv2\.0\.conv1\..*",
-     "a convolutional network (ResNet, OSNet); passreid runs plain ViTs only"),
+     "A convolutional network (ResNet, OSNet); passreid runs plain ViTs only"),
 )  # fmt: skip
 
 
 def recognise(tensors: Iterable[str]) -> tuple[dict[str, str], Layout]:
-    """Take wrappers' prefixes off a file's names, and tell its family by tell-tale ones.
+    """Strip wrapper prefixes and recognise the family by its tell-tale tensors.
 
     Returns:
         Bare name -> the file's name, and the family.
 
     Raises:
-        CheckpointError: Two names become one, or it is none of the families passreid reads; names
-            the family and a way.
+        CheckpointError: Two names collide, or the family is not supported.
     """
     names: dict[str, str] = {}
     for name in tensors:
         bare = _PREFIX.sub("", name)
         if bare in names:
-            raise CheckpointError(f"holds two tensors for one: '{names[bare]}' and '{name}'.")
+            raise CheckpointError(f"holds one tensor twice: '{names[bare]}' and '{name}'.")
         names[bare] = name
     if "vit.cls_token" in names:
         return names, NATIVE
     for pattern, family in _FOREIGN:
         if any(re.fullmatch(pattern, name) for name in names):
-            raise CheckpointError(f"{family[0].upper()}{family[1:]}.")
+            raise CheckpointError(f"{family}.")
     if "cls_token" not in names or "patch_embed.proj.weight" not in names:
         some = ", ".join(sorted(names.values())[:6])
         raise CheckpointError(
@@ -113,12 +106,12 @@ def recognise(tensors: Iterable[str]) -> tuple[dict[str, str], Layout]:
         )
     if "blocks.0.attn.qkv.weight" in names and "blocks.0.attn.qkv.bias" not in names:
         raise CheckpointError(
-            "missing: blocks.0.attn.qkv.bias. Without it this is TransReID's vit_small, whose "
-            "attention is scaled in its own way; passreid reads its base and DeiT models."
+            "missing: blocks.0.attn.qkv.bias. Without it this is TransReID's vit_small, which "
+            "scales attention differently; passreid reads its base and DeiT models."
         )
     if "fc_norm.weight" in names and "norm.weight" not in names:
         raise CheckpointError(
-            "missing: norm.weight. With fc_norm in its place this ViT pools patches before it "
+            "missing: norm.weight. With fc_norm instead, this ViT pools patches before it "
             "normalises them, which passreid does not; take the pre-trained weights."
         )
     if "part_token1" in names or "cls_pos" in names:
@@ -131,12 +124,12 @@ def recognise(tensors: Iterable[str]) -> tuple[dict[str, str], Layout]:
 
 
 def usual_heads(width: int) -> int:
-    """Return the heads of published ViTs of a width; 0 where there is no rule."""
+    """Return the attention heads of published ViTs of a width; 0 where there is no rule."""
     return _HEADS.get(width, 0 if width % _HEAD_WIDTH else width // _HEAD_WIDTH)
 
 
 def is_clustered(names: Mapping[str, str]) -> bool:
-    """Whether the weights come from cluster contrast: a neck on a bare backbone."""
+    """Return whether the weights come from cluster contrast: a neck on a bare backbone."""
     if "bottleneck_pt1.weight" in names:
         return True
     if {"bottleneck_1.weight", "classifier.weight"} & set(names):
@@ -145,19 +138,18 @@ def is_clustered(names: Mapping[str, str]) -> bool:
 
 
 def spell(name: str, value: Tensor, a: Architecture, layout: Layout) -> dict[str, Tensor]:
-    """Write one of our tensors as the family's: bare foreign name -> its piece.
+    """Split one of our tensors into the family's: bare foreign name -> piece.
 
-    Joined in this order, along the one axis on which they are shorter, they are the tensor again.
+    Concatenating the pieces in order, along the one axis on which they are shorter, inverts this.
     """
     if layout is NATIVE:
         return {name: value}
     if name.startswith("neck."):
-        if a.neck == "single":
-            return {name.replace("neck", "bottleneck", 1): value}
-        count = a.branches
-        names = ["bottleneck", *(layout.part_neck.format(i) for i in range(1, count))]
-        pieces = value.chunk(count) if value.ndim else [value] * count
         kind = name.removeprefix("neck")
+        if a.neck == "single":
+            return {f"bottleneck{kind}": value}
+        names = ["bottleneck", *(layout.part_neck.format(i) for i in range(1, a.branches))]
+        pieces = value.chunk(a.branches) if value.ndim else [value] * a.branches
         return {theirs + kind: piece for theirs, piece in zip(names, pieces, strict=True)}
     bare = name.removeprefix("vit.").replace("patch_embed.stem.", "patch_embed.conv.")
     bare = bare.replace(".instance.", ".IN.").replace(".batch.", ".BN.")

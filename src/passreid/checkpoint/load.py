@@ -1,15 +1,15 @@
-"""Any published weights -> a PartViT, strictly.
+"""Load any published weights into a PartViT, strictly.
 
 Strict: every tensor the network needs is in the file with its exact shape, and every tensor of the
-file is used or belongs to a part that is known not to matter (an identity classifier, a projection
-head, the original's never trained `fc`). Anything else is one error that lists the names.
+file is used or belongs to a part known not to matter (an identity classifier, a projection head,
+the original's untrained `fc`). Anything else is one error that lists the names.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,19 +20,20 @@ from torch import Tensor, nn
 from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
 from passreid.checkpoint.files import Role, is_finite, read_tensors
-from passreid.checkpoint.layouts import Layout
-from passreid.checkpoint.positions import add_camera, parts_from_cls, resize_positions
-from passreid.checkpoint.reading import (
+from passreid.checkpoint.infer import (
+    PREPROCESSING,
     SIE_WEIGHT,
+    Interpretation,
     Overrides,
-    Reading,
-    check_given,
     interpret,
-    read_card,
+    spell_options,
 )
-from passreid.checkpoint.report import LoadReport, spell_options, spell_out
+from passreid.checkpoint.layouts import Layout
+from passreid.checkpoint.positions import parts_from_cls, resize_positions
+from passreid.checkpoint.report import LoadReport, abbreviate
 from passreid.checkpoint.sources import NATIVE_CARD, Source, locate
-from passreid.errors import CheckpointError, ModelNotFoundError
+from passreid.config import suggest
+from passreid.errors import CheckpointError, ModelNotFoundError, UsageError
 from passreid.model import PartViT
 from passreid.storage import sha256
 
@@ -70,26 +71,36 @@ def load_checkpoint(
     hw_ratio: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Loaded:
-    """Load a model folder or a weight file of any layout passreid knows.
+    """Load a model folder or a weight file of any supported layout.
 
-    What a foreign file does not show and nobody says is assumed, logged as a warning, and listed in
-    the report and the card's description.
+    Facts that a foreign file does not show and nobody gives are assumed, logged as a warning, and
+    listed in the report and the card's description.
 
     Args:
         path: A passreid or ModelScope folder, a folder with one weight file, or a weight file.
-        role: Which network of a self-supervised checkpoint; "auto" prefers the teacher.
+        role: Network of a self-supervised checkpoint; "auto" prefers the teacher.
         keep_classifier: Keep the identity classifier; embedding does not need it.
-        hw_ratio: Height over width of the file's patch grid where it cannot be told.
-        overrides: See `Overrides`; None is as if it were not given.
+        hw_ratio: Height over width of the file's patch grid, where it is ambiguous.
+        overrides: See `Overrides`; None means not given.
 
     Raises:
         ModelNotFoundError: Nothing is there.
         CheckpointError: The file is damaged, not safe to read, does not fit, or fits in several
             ways; the message lists them.
-        ConfigError: A model.json that is not valid.
-        UsageError: An override that does not exist or cannot be.
+        ConfigError: The model.json is invalid.
+        UsageError: An override is unknown or invalid.
     """
-    given = check_given(overrides)
+    given: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in Overrides.__annotations__:
+            known = list(Overrides.__annotations__)
+            raise UsageError(f"Unknown option '{name}'.{suggest(name, known)}")
+        if value is not None:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    for name in given.keys() & {"image_size", "stride"}:
+        pair = given[name]
+        if not isinstance(pair, tuple) or len(pair) != 2 or min(pair) < 1:
+            raise UsageError(f"{name} is {pair}; give two positive numbers: rows and columns.")
     loaded = _load(Path(path), given, role=role, hw_ratio=hw_ratio, keep_classifier=keep_classifier)
     if loaded.report.assumed:
         log.warning(
@@ -99,11 +110,7 @@ def load_checkpoint(
 
 
 def load_folder(folder: str | Path) -> tuple[PartViT, ModelCard]:
-    """Load a passreid model folder exactly as it was saved.
-
-    Raises:
-        ModelNotFoundError, CheckpointError, ConfigError: As `load_checkpoint`.
-    """
+    """Load a passreid model folder exactly as it was saved."""
     if not (Path(folder) / NATIVE_CARD).is_file():
         raise ModelNotFoundError(f"{folder}: not a passreid model folder (no {NATIVE_CARD}).")
     model, card, _ = load_checkpoint(folder, keep_classifier=True)
@@ -112,41 +119,41 @@ def load_folder(folder: str | Path) -> tuple[PartViT, ModelCard]:
 
 def initialise(
     model: PartViT,
-    path: str | Path,
+    path: str | Path | Loaded,
     *,
     role: Role = "auto",
     hw_ratio: int | None = None,
 ) -> LoadReport:
-    """Start a model's backbone from a file; its neck and classifier stay as they are.
+    """Initialise a model's backbone in place from a file, or from what was loaded from one.
 
-    The position table is resampled to the model's grid. A file without part tokens (DINO, timm,
-    TransReID-SSL) gives them as `positions.parts_from_cls` says.
-
-    Args:
-        model: Changed in place.
-        path, role, hw_ratio: As in `load_checkpoint`.
+    The model's neck and classifier stay. The position table is resampled to the model's grid. If
+    the file has no part tokens (DINO, timm, TransReID-SSL), `positions.parts_from_cls` makes them.
 
     Raises:
-        ModelNotFoundError, CheckpointError, ConfigError: As `load_checkpoint`; also when the
-            file's network has another width, depth, patch, stem or number of parts.
+        CheckpointError: As `load_checkpoint`, or the file's network has another width, depth,
+            patch size, stem or number of parts.
     """
     a = model.architecture
     hint = {"heads": a.heads, "image_size": a.image_size, "stride": a.stride}
-    start, card, report = _load(Path(path), {}, role=role, hw_ratio=hw_ratio, hint=hint)
+    if isinstance(path, Loaded):
+        start, card, report = path
+        path = report.source
+    else:
+        start, card, report = _load(Path(path), {}, role=role, hw_ratio=hw_ratio, hint=hint)
     b = card.architecture
     for name in ("width", "depth", "heads", "mlp_ratio", "patch_size", "stem"):
         if getattr(a, name) != getattr(b, name):
             theirs, ours = getattr(b, name), getattr(a, name)
             raise CheckpointError(f"{path}: {name} is {theirs}, the model's is {ours}.")
     state = start.vit.state_dict()
-    initialised = ["neck and classifier: the model's own, none of the file's"]
+    initialised = ["neck and classifier: the model's own, not the file's"]
     if a.parts != b.parts:
         if b.parts or not a.parts:
             raise CheckpointError(f"{path}: has {b.parts} part tokens, the model {a.parts}.")
         state["reg_token"], state["pos_embed"] = parts_from_cls(
             state["cls_token"], state["pos_embed"], b.grid, a.parts
         )
-        initialised.append(f"{a.parts} part tokens: CLS, placed in their bands")
+        initialised.append(f"{a.parts} part tokens: copies of CLS, placed in their bands")
     state["pos_embed"] = resize_positions(state["pos_embed"], b.grid, a.grid, 1 + a.parts)
     model.vit.load_state_dict(state, strict=True)
     input_ = {"image_size": b.image_size, "stride": b.stride}
@@ -167,91 +174,93 @@ def _load(
     keep_classifier: bool = False,
     hint: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """Read a file or folder strictly and build its model; `hint` stands in for a configuration."""
+    """Read a file or folder strictly and build its model; `hint` replaces its configuration."""
     source = locate(path)
     contents = read_tensors(source.weights, role=role)
     try:
         names, layout = layouts.recognise(contents.tensors)
         tensors = {bare: contents.tensors[name] for bare, name in names.items()}
-        if "sie_embed" not in names and (idle := given.keys() & {"sie_camera", "sie_weight"}):
-            raise CheckpointError(f"has no side information (SIE); leave out {', '.join(idle)}.")
+        if "sie_embed" not in names and (unused := given.keys() & {"sie_camera", "sie_weight"}):
+            raise CheckpointError(f"has no side information (SIE); leave out {', '.join(unused)}.")
         if layout is layouts.NATIVE:
-            reading = read_card(source.card, given, keep_classifier=keep_classifier)
+            found = _interpret_card(source.card, given, keep_classifier=keep_classifier)
         else:
-            reading = interpret(
+            found = interpret(
                 names,
                 {name: tuple(tensor.shape) for name, tensor in tensors.items()},
                 layout,
-                said=hint or source.said,
+                config=hint or source.config,
                 given=given,
                 hw_ratio=hw_ratio,
                 keep_classifier=keep_classifier,
             )
-            tensors["pos_embed"] = _join_positions(tensors, reading, layout, given)
-        state, aside = _gather(tensors, names, reading.stored, layout)
-        fresh = _add_neck(state, reading.wanted)
-        card = source.card or _describe(source, layout, reading)
-        now = replace(card, architecture=reading.wanted, **reading.preprocessing)
-        same = replace(card, architecture=reading.stored) == now
-        if (card.calibration or card.scores) and not same:
-            now = replace(now, calibration=None, scores={})
-            fresh += ("calibration and scores: none, they are those of the model as stored",)
-        a, final = reading.stored, reading.wanted
-        table = resize_positions(state["vit.pos_embed"], a.grid, final.grid, 1 + a.parts)
-        model = _blank(final).to_empty(device="cpu")
-        model.load_state_dict({**state, "vit.pos_embed": table}, strict=True)
+            tensors["pos_embed"] = _complete_table(tensors, found, layout, given)
+        state, set_aside = _match(tensors, names, found.stored, layout)
+        model, initialised = _build(state, found)
+        layout_name = "modelscope" if source.is_modelscope else layout.name
+        card = source.card or _describe(source, layout_name, found.assumed)
+        current = replace(card, architecture=found.wanted, **found.preprocessing)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{source.weights}: {error}") from None
     if source.card:
         source.card.check_weights(source.weights)
+    if (card.calibration or card.scores) and replace(card, architecture=found.stored) != current:
+        current = replace(current, calibration=None, scores={})
+        initialised += ("calibration and scores: none, they belong to the model as stored",)
+    grids = found.stored.grid, found.wanted.grid
     report = LoadReport(
         source=" ".join([str(source.weights), *contents.chosen]),
-        format=source.format if source.format == "modelscope" else layout.name,
+        format=layout_name,
         sha256=sha256(source.weights),
-        loaded=len(tensors) - sum(len(group) for group in aside.values()),
-        set_aside={**aside, **({_OTHERS: contents.others} if contents.others else {})},
-        resized=None if a.grid == final.grid else (a.grid, final.grid),
-        initialised=fresh,
-        assumed=reading.assumed,
+        loaded=len(tensors) - sum(len(group) for group in set_aside.values()),
+        set_aside={**set_aside, **({_OTHERS: contents.others} if contents.others else {})},
+        resized=None if grids[0] == grids[1] else grids,
+        initialised=initialised,
+        assumed=found.assumed,
     )
-    return Loaded(model.eval(), now, report)
+    return Loaded(model, current, report)
 
 
-def _join_positions(
-    tensors: Mapping[str, Tensor], reading: Reading, layout: Layout, given: Mapping[str, Any]
+def _interpret_card(
+    card: ModelCard | None, given: Mapping[str, Any], *, keep_classifier: bool
+) -> Interpretation:
+    """Take the architecture of a passreid file from its card, and apply the caller's changes."""
+    if card is None:
+        raise CheckpointError(f"passreid weights without a card; put its {NATIVE_CARD} beside it.")
+    a = card.architecture if keep_classifier else replace(card.architecture, num_classes=0)
+    wanted = replace(a, **{k: v for k, v in given.items() if k not in PREPROCESSING})
+    if wanted.neck_width != a.neck_width:
+        raise CheckpointError(
+            f"its neck does not fit {wanted.neck} neck and {wanted.fusion} fusion."
+        )
+    preprocessing = {key: given.get(key, getattr(card, key)) for key in PREPROCESSING}
+    return Interpretation(a, wanted, preprocessing, {})
+
+
+def _complete_table(
+    tensors: Mapping[str, Tensor], found: Interpretation, layout: Layout, given: Mapping[str, Any]
 ) -> Tensor:
-    """Return the position table with what a file keeps out of it; the network stays the same."""
-    table, a = tensors["pos_embed"], reading.stored
+    """Return the position table with the camera's embedding (TransReID's SIE) and all its rows."""
+    table, a = tensors["pos_embed"], found.stored
     if "sie_embed" in tensors:
-        weight = given.get("sie_weight", SIE_WEIGHT)
-        table = add_camera(table, tensors["sie_embed"], given.get("sie_camera"), weight)
+        cameras, camera = tensors["sie_embed"], given.get("sie_camera")  # (cameras, 1, D)
+        if camera is None or not 0 <= camera < len(cameras):
+            raise CheckpointError(
+                "TransReID with side information (SIE): embeddings depend on the camera. Choose it "
+                f"with --sie-camera (sie_camera=), 0 to {len(cameras) - 1}; load once for each "
+                "camera."
+            )
+        table = table + given.get("sie_weight", SIE_WEIGHT) * cameras[camera]
     if not layout.split_positions and table.shape[1] == math.prod(a.grid):
         table = nn.functional.pad(table, (0, 0, 1 + a.parts, 0))  # rows of the special tokens
     return table
 
 
-def _add_neck(state: dict[str, Tensor], wanted: Architecture) -> tuple[str, ...]:
-    """Add the neck that a backbone has not, as new; return what to report."""
-    if "neck.weight" in state:
-        return ()
-    if wanted.feature != "before":
-        raise CheckpointError(f"has no neck, so no feature '{wanted.feature}'.")
-    neck = nn.BatchNorm1d(wanted.neck_width).state_dict()
-    state |= {f"neck.{name}": tensor for name, tensor in neck.items()}
-    return ("neck: new, the file has none",)
-
-
-def _blank(architecture: Architecture) -> PartViT:
-    """Build a network without memory: shapes only, no random numbers drawn."""
-    with torch.device("meta"):
-        return PartViT(architecture)
-
-
-def _gather(
+def _match(
     tensors: Mapping[str, Tensor], names: Mapping[str, str], a: Architecture, layout: Layout
 ) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
-    """Rename and join, after holding every name and shape against the network's."""
-    wanted = _blank(a).state_dict()
+    """Map a file's tensors to the network's names, strictly; return also what is set aside."""
+    wanted = _on_meta(a).state_dict()
     headless = layout is not layouts.NATIVE and not any(n.startswith(_HEADS) for n in tensors)
     if headless or not layout.neck:
         wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith("neck.")}
@@ -261,57 +270,79 @@ def _gather(
     if a.pooling == "jpm":
         last = "replaced by the jigsaw branches' own"
         unused |= {f"blocks.{a.depth - 1}.": last, "norm.": last}
-    aside: dict[str, tuple[str, ...]] = {}
-    left = tensors.keys() - expected.keys()
+    set_aside: dict[str, tuple[str, ...]] = {}
+    left_over = tensors.keys() - expected.keys()
     for start, why in unused.items():
-        if found := {bare for bare in left if bare.startswith(start)}:
-            aside[why] = (*aside.get(why, ()), *sorted(names[bare] for bare in found))
-            left -= found
-    _check_fit(tensors, names, expected, left)
+        if found := {bare for bare in left_over if bare.startswith(start)}:
+            set_aside[why] = (*set_aside.get(why, ()), *sorted(names[bare] for bare in found))
+            left_over -= found
+    _check_fit(tensors, names, expected, left_over)
     state = {}
     for name, pieces in spelled.items():
         parts = [tensors[bare] for bare in pieces]
         axis = 1 if parts[0].ndim == 3 else 0
         value = torch.cat(parts, dim=axis) if len(parts) > 1 and parts[0].ndim else parts[0]
         state[name] = value.float() if value.is_floating_point() else value
-    return state, aside
+    return state, set_aside
 
 
 def _check_fit(
     tensors: Mapping[str, Tensor],
     names: Mapping[str, str],
     expected: Mapping[str, tuple[int, ...]],
-    left: Set[str],
+    left_over: set[str],
 ) -> None:
-    """Raise one error with everything that does not fit."""
+    """Raise one error that lists everything that does not fit."""
     prefix = names["cls_token"].removesuffix("cls_token") if "cls_token" in names else ""
-    there = expected.keys() & tensors.keys()
-    wrong = [bare for bare in there if tuple(tensors[bare].shape) != expected[bare]]
+    present = expected.keys() & tensors.keys()
     problems = {
         "missing": [
             names.get(bare, ("" if bare.startswith(_HEADS) else prefix) + bare)
             for bare in expected.keys() - tensors.keys()
         ],
-        "left over": [names[bare] for bare in left],
+        "left over": [names[bare] for bare in left_over],
         "of wrong shape": [
             f"{names[bare]} (expected {expected[bare]}, found {tuple(tensors[bare].shape)})"
-            for bare in wrong
+            for bare in present
+            if tuple(tensors[bare].shape) != expected[bare]
         ],
-        "not finite": [names[bare] for bare in there if not is_finite(tensors[bare])],
+        "not finite": [names[bare] for bare in present if not is_finite(tensors[bare])],
     }
-    found = [
-        f"{len(which)} {what}: {spell_out(sorted(which), 10)}"
+    listed = [
+        f"{len(which)} {what}: {abbreviate(sorted(which), 10)}"
         for what, which in problems.items()
         if which
     ]
-    if found:
-        raise CheckpointError("does not fit; " + "; ".join(found) + ".")
+    if listed:
+        raise CheckpointError("does not fit; " + "; ".join(listed) + ".")
 
 
-def _describe(source: Source, layout: Layout, reading: Reading) -> ModelCard:
-    """Describe a foreign file."""
-    path, modelscope = source.weights, source.format == "modelscope"
-    description = f"Read from {path.name} ({source.format if modelscope else layout.name})."
-    if reading.assumed:
-        description += f" Assumed, as the file does not say: {spell_options(reading.assumed)}."
-    return ModelCard(name=path.parent.name if modelscope else path.stem, description=description)
+def _build(state: dict[str, Tensor], found: Interpretation) -> tuple[PartViT, tuple[str, ...]]:
+    """Build the wanted network from the stored one's tensors; return also what is new in it."""
+    a, wanted = found.stored, found.wanted
+    initialised: tuple[str, ...] = ()
+    if "neck.weight" not in state:
+        if wanted.feature != "before":
+            raise CheckpointError(f"has no neck, so no feature '{wanted.feature}'.")
+        neck = nn.BatchNorm1d(wanted.neck_width).state_dict()
+        state |= {f"neck.{name}": tensor for name, tensor in neck.items()}
+        initialised = ("neck: new, the file has none",)
+    table = resize_positions(state["vit.pos_embed"], a.grid, wanted.grid, 1 + a.parts)
+    model = _on_meta(wanted).to_empty(device="cpu")
+    model.load_state_dict({**state, "vit.pos_embed": table}, strict=True)
+    return model.eval(), initialised
+
+
+def _on_meta(architecture: Architecture) -> PartViT:
+    """Build a network of shapes alone, without memory or random numbers."""
+    with torch.device("meta"):
+        return PartViT(architecture)
+
+
+def _describe(source: Source, layout_name: str, assumed: Mapping[str, Any]) -> ModelCard:
+    path = source.weights
+    description = f"Read from {path.name} ({layout_name})."
+    if assumed:
+        description += f" Assumed, as the file does not say: {spell_options(assumed)}."
+    name = path.parent.name if source.is_modelscope else path.stem
+    return ModelCard(name=name, description=description)

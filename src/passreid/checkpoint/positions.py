@@ -1,4 +1,4 @@
-"""Position tables: another patch grid, and part tokens for a network that never had any."""
+"""Position tables: resample to another patch grid, and add rows for part tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from passreid.errors import CheckpointError
 
 Grid = tuple[int, int]
 
@@ -27,40 +25,11 @@ def grid_of(patches: int, ratios: tuple[int, ...] = RATIOS) -> Grid | None:
     return None
 
 
-def add_camera(table: Tensor, embeddings: Tensor, camera: int | None, weight: float) -> Tensor:
-    """Add a camera's embedding to every position: TransReID's side information (SIE), exactly.
-
-    Args:
-        table: (1, N, D).
-        embeddings: (cameras, 1, D).
-        camera: From 0.
-        weight: Factor of the embedding.
-
-    Raises:
-        CheckpointError: No camera, or one that the file does not know.
-    """
-    if camera is None or not 0 <= camera < len(embeddings):
-        raise CheckpointError(
-            "TransReID with side information (SIE): embeddings depend on the camera. Say whose "
-            f"they are with --sie-camera (sie_camera=), 0 to {len(embeddings) - 1}; load once for "
-            "each camera."
-        )
-    return table + weight * embeddings[camera]
-
-
 def resize_positions(table: Tensor, old_grid: Grid, new_grid: Grid, prefix: int) -> Tensor:
-    """Resample a position table to another patch grid, as PASS fine-tuning does.
-
-    Args:
-        table: (1, prefix + rows * columns, D), patches row by row.
-        old_grid, new_grid: (rows, columns); both said, never guessed from a square root.
-        prefix: Rows of special tokens at the head; they are kept as they are.
-
-    Returns:
-        (1, prefix + new rows * new columns, D): bilinear, ``align_corners=False``.
+    """Resample a position table (1, prefix + rows * columns, D) bilinearly, as PASS does.
 
     Raises:
-        ValueError: The table does not have the rows that `old_grid` and `prefix` say.
+        ValueError: `old_grid` and `prefix` do not add up to the rows of the table.
     """
     rows, columns = old_grid
     if table.ndim != 3 or table.shape[1] != prefix + rows * columns:
@@ -75,18 +44,12 @@ def resize_positions(table: Tensor, old_grid: Grid, new_grid: Grid, prefix: int)
 
 
 def parts_from_cls(cls: Tensor, table: Tensor, grid: Grid, parts: int) -> tuple[Tensor, Tensor]:
-    """Give a plain ViT its part tokens: CLS again, each placed in its own band of the image.
+    """Create part tokens and their positions for a plain ViT.
 
-    A part token is a copy of CLS. Its position is that of CLS, moved by how the mean position of
-    the part's band differs from the mean of all patches: copies alone would stay equal for ever,
-    and noise says nothing of where to look. Bands are half the height, evenly spread from top to
-    bottom (upper, middle, lower for three, as in PASS pre-training).
-
-    Args:
-        cls: (1, 1, D).
-        table: (1, 1 + rows * columns, D), CLS first.
-        grid: (rows, columns) of the table.
-        parts: Number of part tokens.
+    A part token is a copy of CLS (1, 1, D). Its position is that of CLS, moved by how the mean
+    position of the part's band differs from the mean of all patches: plain copies would get equal
+    gradients and never diverge. Bands are half the height and evenly spread from top to bottom
+    (upper, middle, lower for three, as in PASS pre-training).
 
     Returns:
         Part tokens (1, parts, D) and the table with their rows, (1, 1 + parts + rows * columns, D).

@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from passreid.checkpoint.infer import spell_options
 from passreid.checkpoint.positions import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every tensor of a weight file, and what the file does not say. Print it.
+    """What became of every tensor of a weight file, and what was assumed; print it.
 
     Attributes:
         source: The file.
-        format: Its layout's name.
-        sha256: Of the file, as hex.
-        loaded: How many of its tensors the model now holds.
-        set_aside: Reason -> names of those it does not.
+        format: Name of its layout.
+        sha256: Digest of the file, as hex.
+        loaded: Number of its tensors that the model now holds.
+        set_aside: Reason -> names of the other tensors and entries.
         resized: Old and new (rows, columns) of the position table, if it was resampled.
-        initialised: What the model has and the file had not, and how it was filled.
-        assumed: Arguments of `load_checkpoint` that neither the file nor the caller gave -> the
-            value taken.
+        initialised: Tensors of the model that the file lacks, and how they were filled.
+        assumed: Arguments of `load_checkpoint` that nothing and nobody stated -> the value used.
     """
 
     source: str
@@ -36,7 +36,7 @@ class LoadReport:
 
     @property
     def assumptions(self) -> str:
-        """What was assumed, spelled as command-line options; "" for nothing."""
+        """The assumed values as command-line options; "" for none."""
         return spell_options(self.assumed)
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class LoadReport:
         lines = [f"{self.source} ({self.format}, sha256 {self.sha256[:12]})"]
         lines.append(f"  loaded: {self.loaded} tensors, strictly")
         for reason, names in self.set_aside.items():
-            lines.append(f"  set aside: {spell_out(names, 3)} ({reason})")
+            lines.append(f"  set aside: {abbreviate(names, 3)} ({reason})")
         if self.resized:
             old, new = (f"{rows}x{columns}" for rows, columns in self.resized)
             lines.append(f"  resized: positions {old} -> {new}, bilinear")
@@ -54,16 +54,7 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def spell_options(values: Mapping[str, Any]) -> str:
-    """Spell arguments as command-line options: ``--image-size 256 128 --heads 12``."""
-    words = []
-    for name, value in values.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        words += [f"--{name.replace('_', '-')}", *map(str, numbers)]
-    return " ".join(words)
-
-
-def spell_out(names: Sequence[str], limit: int) -> str:
+def abbreviate(names: Sequence[str], limit: int) -> str:
     """Join the first names of a list and count the rest."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,96 +1,110 @@
-"""A PartViT -> a model folder, or a file that other people's code reads."""
+"""Write a PartViT: a model folder, a file for other people's code, the average of several runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from passreid.card import Architecture, ModelCard
 from passreid.checkpoint import layouts
 from passreid.checkpoint.files import is_finite, write_tensors
-from passreid.checkpoint.layouts import Layout
-from passreid.checkpoint.modelscope import CONFIGURATION, WEIGHTS, configuration_text
+from passreid.checkpoint.load import load_folder
 from passreid.checkpoint.sources import NATIVE_CARD, NATIVE_WEIGHTS
-from passreid.errors import CheckpointError
+from passreid.errors import CheckpointError, UsageError
 from passreid.model import PartViT
 from passreid.storage import replacing, sha256
 
-Format = Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"]
-
-_LAYOUTS: Mapping[str, Layout] = {
-    "pass": layouts.PASS,
-    "modelscope": layouts.PASS,
-    "cluster-contrast": layouts.CLUSTER_CONTRAST,
-    "transreid-ssl": layouts.TRANSREID_SSL,
-    "timm": layouts.TIMM,
-}
-
 
 def save_folder(model: PartViT, card: ModelCard, folder: str | Path, *, half: bool = False) -> None:
-    """Write `model.safetensors` and `model.json`; a reader never sees half of one.
+    """Write `model.safetensors` and `model.json`, each atomically.
 
     Args:
         model: On any device.
         card: Must describe `model`.
-        folder: Made if missing; what it held under these two names is replaced.
+        folder: Created if missing; the two files are replaced.
         half: Store the backbone and classifier as float16: half the size, read back as float32.
-            The neck and every BatchNorm's statistics stay as they are.
+            The neck and every BatchNorm's statistics stay float32.
 
     Raises:
-        CheckpointError: The card is of another architecture, or a weight is not finite.
+        CheckpointError: The card describes another architecture, or a weight is not finite.
         OutputError: A file cannot be written.
     """
-    state = _state(model, card)
+    state = _checked_state(model, card)
     if half:
         state = {name: _halve(name, tensor) for name, tensor in state.items()}
     folder = Path(folder)
     with replacing(folder / NATIVE_CARD) as text, replacing(folder / NATIVE_WEIGHTS) as weights:
-        write_tensors(weights, state, {})
+        write_tensors(weights, state)
         described = replace(card, weights_sha256=sha256(weights))
         text.write_text(described.to_json(), encoding="utf-8")
 
 
-def save_as(model: PartViT, card: ModelCard, path: str | Path, *, format: Format = "pass") -> None:
-    """Write a model for other people's code; reading it back gives the same tensors, bit by bit.
+def save_as(
+    model: PartViT, card: ModelCard, path: str | Path, *, format: Literal["pass", "timm"] = "pass"
+) -> None:
+    """Write a weight file for other people's code, bit-identical when read back.
 
-    What a layout has no place for outside the tensors (normalisation, resizing, how a multi-neck
-    model fuses) is lost; only "passreid" and "modelscope" carry it.
-
-    Args:
-        model: On any device.
-        card: Must describe `model`.
-        path: A folder for "passreid" and "modelscope", else a file: safetensors or, by any other
-            suffix, PyTorch's.
-        format: "pass" is the official fine-tuned layout, "timm" the backbone alone.
+    "pass" is the official fine-tuned layout, "timm" the backbone alone. Neither stores
+    normalisation, resizing, or how a multi-neck model fuses. A path that ends in `.safetensors`
+    gets that format, any other PyTorch's.
 
     Raises:
-        CheckpointError: The layout cannot hold this model, or as `save_folder`.
+        CheckpointError: The layout cannot hold this model, or a weight is not finite.
+        OutputError: The file cannot be written.
     """
-    path = Path(path)
-    if format == "passreid":
-        save_folder(model, card, path)
-        return
-    layout = _LAYOUTS[format]
-    _check_holds(card.architecture, layout, format)
-    tensors = _respell(_state(model, card), card.architecture, layout)
-    if format == "modelscope":
-        settings = configuration_text(card)
-        with replacing(path / CONFIGURATION) as text, replacing(path / WEIGHTS) as weights:
-            text.write_text(settings, encoding="utf-8")
-            write_tensors(weights, tensors, {})
-        return
-    wrapper: dict[str, Any] = {}
-    if layout is layouts.CLUSTER_CONTRAST and path.suffix != ".safetensors":
-        wrapper = {"epoch": 0, "best_mAP": 0.0}
+    path, layout = Path(path), layouts.PASS if format == "pass" else layouts.TIMM
+    _check_representable(card.architecture, format)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in _checked_state(model, card).items():
+        if not name.startswith("vit.") and not layout.neck:
+            continue
+        prefix = "base." if name.startswith("vit.") and format == "pass" else ""
+        for bare, piece in layouts.spell(name, tensor, card.architecture, layout).items():
+            # A copy: pieces of one tensor share storage, which files store whole.
+            tensors[prefix + bare] = piece.clone()
     with replacing(path) as weights:
-        write_tensors(weights, tensors, wrapper)
+        write_tensors(weights, tensors)
 
 
-def _state(model: PartViT, card: ModelCard) -> dict[str, Tensor]:
+def average(folders: Sequence[str | Path]) -> tuple[PartViT, ModelCard]:
+    """Average the weights of runs from one start ("Model soups", Wortsman et al. 2022).
+
+    Returns:
+        The model in evaluation mode, and the first folder's card without scores and calibration.
+
+    Raises:
+        UsageError: Fewer than two folders.
+        CheckpointError: Two of them differ in architecture or preprocessing.
+    """
+    if len(folders) < 2:
+        raise UsageError("Averaging takes two model folders or more.")
+    loaded = [load_folder(folder) for folder in folders]
+    model, card = loaded[0]
+    for folder, (_, other) in zip(folders, loaded, strict=True):
+        for name in ("architecture", "mean", "std", "interpolation"):
+            if getattr(other, name) != getattr(card, name):
+                raise CheckpointError(
+                    f"{folder} and {folders[0]} cannot be averaged: their {name} differs."
+                )
+    states = [each.state_dict() for each, _ in loaded]
+    for name, first in states[0].items():  # in float64: a float32 sum rounds at every term
+        first.copy_(torch.stack([state[name].double() for state in states]).mean(dim=0))
+    sources = "; ".join(dict.fromkeys(other.training_data for _, other in loaded))
+    return model, replace(
+        card,
+        calibration=None,
+        scores={},
+        training_data=f"average of {len(folders)} runs: {sources}",
+        trained_on=tuple(dict.fromkeys(name for _, other in loaded for name in other.trained_on)),
+    )
+
+
+def _checked_state(model: PartViT, card: ModelCard) -> dict[str, Tensor]:
     if model.architecture != card.architecture:
         raise CheckpointError(f"The card '{card.name}' describes another architecture.")
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -101,8 +115,7 @@ def _state(model: PartViT, card: ModelCard) -> dict[str, Tensor]:
 
 
 def _halve(name: str, tensor: Tensor) -> Tensor:
-    statistics = name.startswith("neck.") or ".running_" in name
-    if statistics or not tensor.is_floating_point():
+    if name.startswith("neck.") or ".running_" in name or not tensor.is_floating_point():
         return tensor
     halved = tensor.half()
     if not is_finite(halved):
@@ -110,35 +123,16 @@ def _halve(name: str, tensor: Tensor) -> Tensor:
     return halved
 
 
-def _check_holds(a: Architecture, layout: Layout, name: str) -> None:
-    """Refuse what the layout has no names for, or its readers would take for something else."""
-    stems = ("none", "ics") if layout is layouts.TRANSREID_SSL else ("none",)
+def _check_representable(a: Architecture, format: str) -> None:
+    """Refuse models that the layout has no names for, or that its readers would misread."""
+    usual = layouts.usual_heads(a.width)
     problems = {
-        f"stem '{a.stem}'": a.stem not in stems,
+        f"stem '{a.stem}'": a.stem != "none",
         "jigsaw branches": a.pooling == "jpm",
-        f"{a.parts} part tokens instead of 3": layout.split_positions and a.parts != 3,
-        "part tokens": layout is layouts.TRANSREID_SSL and a.parts > 0,
-        "identity classifier (load without keep_classifier)": (
-            a.num_classes > 0 and layout.neck and not layout.classifier
-        ),
-        f"neck, and the feature is '{a.feature}'": not layout.neck and a.feature != "before",
-        f"{a.heads} heads, which readers take to be {layouts.usual_heads(a.width)}": (
-            a.heads != layouts.usual_heads(a.width)
-        ),
-        "merging of patches (load with merge=0: the weights are the same)": a.merge > 0,
+        f"{a.parts} part tokens instead of 3": format == "pass" and a.parts != 3,
+        f"neck, and the feature is '{a.feature}'": format == "timm" and a.feature != "before",
+        f"{a.heads} heads, which readers take to be {usual}": a.heads != usual,
+        "token merging (load with merge=0: the weights are the same)": a.merge > 0,
     }
-    if found := [problem for problem, there in problems.items() if there]:
-        raise CheckpointError(f"The {name} layout cannot hold this model: {found[0]}.")
-
-
-def _respell(state: Mapping[str, Tensor], a: Architecture, layout: Layout) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        backbone = name.startswith("vit.")
-        if not backbone and not layout.neck:
-            continue
-        prefix = layout.prefix if backbone or layout.prefix == "module." else ""
-        for bare, piece in layouts.spell(name, tensor, a, layout).items():
-            # A copy of its own: pieces of one tensor share memory, which files store whole.
-            tensors[prefix + bare] = piece.clone()
-    return tensors
+    if found := [problem for problem, is_there in problems.items() if is_there]:
+        raise CheckpointError(f"The {format} layout cannot hold this model: {found[0]}.")

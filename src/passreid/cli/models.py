@@ -1,4 +1,4 @@
-"""models, convert, export, doctor: what there is, in which form, and whether it works."""
+"""models, convert, export, doctor: list, convert and export models, check the installation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def models(
 
     Args:
         name: A bundled name, a model folder, or a ModelScope or Hugging Face id.
-        json: One object a model.
+        json: Print one JSON object per model.
     """
     from passreid.hub import bundled, resolve
 
@@ -62,11 +62,11 @@ def models(
     elif name is not None:
         _say_card(cards[name])
     else:
-        table = Table("name", "input", "numbers", "scores", "licence", box=None, pad_edge=False)
+        table = Table("name", "input", "dim", "scores", "licence", box=None, pad_edge=False)
         for key, card in cards.items():
-            a = card.architecture
-            size = f"{a.image_size[0]}x{a.image_size[1]}"
-            table.add_row(key, size, str(a.dim), _scores(card), escape(card.licence))
+            height, width = card.architecture.image_size
+            dim = str(card.architecture.dim)
+            table.add_row(key, f"{height}x{width}", dim, _scores(card), escape(card.licence))
         console.print(table)
         note("Also: a model folder, a weight file, damo/… (ModelScope), owner/name (Hugging Face).")
 
@@ -77,25 +77,23 @@ def convert(
     output: Path,
     /,
     *,
-    to: Literal["passreid", "pass", "modelscope", "cluster-contrast", "transreid-ssl", "timm"] = (
-        "passreid"
-    ),
+    to: Literal["passreid", "pass", "timm"] = "passreid",
     half: bool = False,
     role: Literal["auto", "teacher", "student"] = "auto",
     merge: int | None = None,
     reading: ReadingOptions = ReadingOptions(),  # noqa: B008
 ) -> None:
-    """Read weights of any known layout, strictly, and write them in another.
+    """Convert weights of any supported layout, read strictly, to a model folder.
 
     Example: passreid convert transformer_120.pth my-model
 
     Args:
         source: A weight file, a folder or a hub id.
-        output: A folder ("passreid", "modelscope") or a file (the others).
-        to: Layout to write.
-        half: Store weights as float16 ("passreid" alone).
-        role: Which network of a self-supervised checkpoint.
-        merge: Patches that each block merges into others: faster, a little less exact; 0 is none.
+        output: A model folder or, with --to, a file (.safetensors or .pth).
+        to: Write a file for the original PASS code, or the backbone alone for timm.
+        half: Store weights as float16 (model folders only).
+        role: Network of a self-supervised checkpoint.
+        merge: Patches merged in each block: faster, slightly less accurate; 0 disables merging.
     """
     try:
         from passreid.checkpoint import load_checkpoint, save_as, save_folder
@@ -104,13 +102,16 @@ def convert(
     from passreid.hub import resolve
 
     if half and to != "passreid":
-        raise UsageError(f"--half is for --to passreid alone; leave it out for {to}.")
-    if to in ("passreid", "modelscope"):
+        raise UsageError(f"--half does not go with --to {to}; leave one of them out.")
+    if to == "passreid":
         check_folder(output)
-    path = resolve(source)
-    keep = to not in ("cluster-contrast", "timm")  # which have no place for a classifier
-    options = reading.overrides()
-    loaded = load_checkpoint(path, role=role, keep_classifier=keep, merge=merge, **options)
+    loaded = load_checkpoint(
+        resolve(source),
+        role=role,
+        keep_classifier=to != "timm",
+        merge=merge,
+        **reading.overrides(),
+    )
     say(escape(str(loaded.report)))
     if to == "passreid":
         save_folder(loaded.model, loaded.card, output, half=half)
@@ -129,20 +130,19 @@ def export(
     normalise: bool = False,
     calibrate: Path | None = None,
 ) -> None:
-    """Write a model folder's files for engines other than torch, checked against torch.
+    """Export a model folder for ONNX Runtime and OpenVINO, checked against torch.
 
-    Without options: graphs on the folder's own weights, for ONNX Runtime and OpenVINO. Else one
-    file with its own weights, `model.PRECISION.onnx` or `.xml`, which `--precision` finds.
+    By default, writes graphs that use the folder's own weights. With options, writes one file
+    that holds its weights, `model.PRECISION.onnx` or `.xml`, for `--precision` to find.
 
     Example: passreid export runs/a/model --format openvino --precision int8 --calibrate crops
 
     Args:
         folder: A model folder.
-        format: Whose file.
+        format: File format.
         precision: float16 halves the size; int8 also computes faster.
-        normalise: The file takes uint8 RGB pixels as they are read (batch, height, width, 3).
-        calibrate: Folder of crops as the model will see them; int8 needs it, the others are
-            checked on it.
+        normalise: Take uint8 RGB pixels (batch, height, width, 3) and normalise them inside.
+        calibrate: Folder of typical crops; int8 needs it, the others are checked on it.
     """
     try:
         from passreid.exporting import write_graph, write_variant
@@ -153,27 +153,27 @@ def export(
 
     if str(folder) in bundled():
         raise UsageError(
-            f"{folder} is bundled and stays as it is: `passreid convert {folder} FOLDER` makes a "
-            "copy to export."
+            f"{folder} is bundled and read-only; `passreid convert {folder} FOLDER` makes a copy "
+            "to export."
         )
     crops = [] if calibrate is None else find_images(calibrate)
-    if (format, precision, normalise) == ("onnx", "float32", False):
-        if crops:
-            raise UsageError(
-                "--calibrate is for a file with weights of its own: add --precision, --format "
-                "openvino or --normalise, or leave it out."
-            )
-        note(f"Wrote {write_graph(folder)}.")
-        return
-    written = write_variant(
-        folder, format=format, precision=precision, normalise=normalise, crops=crops
-    )
+    if (format, precision, normalise) != ("onnx", "float32", False):
+        written = write_variant(
+            folder, format=format, precision=precision, normalise=normalise, crops=crops
+        )
+    elif crops:
+        raise UsageError(
+            "--calibrate is for files that hold weights: add --precision, --format openvino or "
+            "--normalise, or leave it out."
+        )
+    else:
+        written = write_graph(folder)
     note(f"Wrote {written}.")
 
 
 @app.command
 def doctor() -> int:
-    """Say what is installed, what the machine offers, and whether the bundled model works."""
+    """Show what is installed and what the machine offers, and test the bundled model."""
     from passreid.backends import gpu, torch_runs
 
     say(f"passreid {importlib.metadata.version('passreid')} on Python {platform.python_version()}")
@@ -188,7 +188,7 @@ def doctor() -> int:
         if torch_runs():
             say(f"  torch {_version('torch')}, accelerator: {gpu() or 'none'}")
         same, different = _self_test()
-    except (PassreidError, ImportError, OSError) as error:  # libraries that do not load, too
+    except (PassreidError, ImportError, OSError) as error:  # also libraries that fail to load
         say(f"bundled model: fails ({escape(str(error))})")
         return 1
     say(f"bundled model: works (same person {same:.2f}, different people {different:.2f})")
@@ -196,15 +196,14 @@ def doctor() -> int:
 
 
 def _version(package: str) -> str:
-    """The version of a package; builds for other hardware go by other names."""
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except importlib.metadata.PackageNotFoundError:  # builds for other hardware have other names
         return "not installed under this name"
 
 
 def _self_test() -> tuple[float, float]:
-    """Embed three drawn crops: one person by two cameras, and another; cosines of the two pairs."""
+    """Embed drawn crops and return the cosines of a same-person and a different-people pair."""
     import numpy as np
 
     from passreid.data.drawing import draw_crop, random_camera, random_people
@@ -220,7 +219,7 @@ def _self_test() -> tuple[float, float]:
 
 
 def _card(path: Path, reading: ReadingOptions) -> ModelCard:
-    """Read a card without torch where there is one, else deduce it from the weights."""
+    """Read a card without torch where there is one, else infer it from the weights."""
     from passreid.card import ModelCard
 
     if (path / "model.json").is_file() and not reading.overrides():
@@ -238,20 +237,23 @@ def _scores(card: ModelCard) -> str:
 
 def _say_card(card: ModelCard) -> None:
     a = card.architecture
+    calibration = "none; fit one with `passreid calibrate`"
+    if card.calibration is not None:
+        rate = card.calibration.equal_error_rate
+        detail = "without labels" if rate is None else f"equal error rate {show_rate(rate)}"
+        calibration = f"{escape(card.calibration.data)}, {detail}"
+    rows = {
+        "network": f"ViT {a.depth} x {a.width}, {a.parts} part tokens, {a.dim} dimensions",
+        "merging": f"{a.merge} patches per block" if a.merge else "",
+        "input": f"{a.image_size[0]} x {a.image_size[1]}, {card.interpolation}",
+        "trained on": escape(card.training_data),
+        "licence": escape(card.licence),
+        "scores": _scores(card),
+        "calibration": calibration,
+    }
     say(f"[bold]{escape(card.name)}[/bold]")
     if card.description:
         say(escape(card.description))
-    say(f"  network       ViT {a.depth} x {a.width}, {a.parts} part tokens, {a.dim} numbers")
-    if a.merge:
-        say(f"  merging       {a.merge} patches a block")
-    say(f"  input         {a.image_size[0]} x {a.image_size[1]}, {card.interpolation}")
-    say(f"  trained on    {escape(card.training_data)}")
-    say(f"  licence       {escape(card.licence)}")
-    if card.scores:
-        say(f"  scores        {_scores(card)}")
-    if card.calibration is None:
-        say("  calibration   none; fit one with `passreid calibrate`")
-    else:
-        rate = card.calibration.equal_error_rate
-        known = "without labels" if rate is None else f"equal error rate {show_rate(rate)}"
-        say(f"  calibration   {escape(card.calibration.data)}, {known}")
+    for name, value in rows.items():
+        if value:
+            say(f"  {name:13} {value}")
