@@ -20,6 +20,37 @@ Each message is one sentence on what is wrong and, where there is one, a second 
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+from pathlib import Path
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra from where passreid itself came from.
+
+    passreid is not on PyPI: pip remembers the folder or Git address it was installed from
+    (PEP 610), and sources that were never installed are a checkout.
+    """
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        return f"pip install '{_shown(checkout)}[{extra}]'"
+    try:
+        recorded = importlib.metadata.distribution("passreid").read_text("direct_url.json")
+        origin = json.loads(recorded or "{}")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    url = origin.get("url", "")
+    if "vcs_info" in origin:
+        return f"pip install 'passreid[{extra}] @ {origin['vcs_info']['vcs']}+{url}'"
+    if url.startswith("file://") and "archive_info" not in origin:
+        return f"pip install '{url.removeprefix('file://')}[{extra}]'"
+    return f"in the folder of passreid's sources, pip install '.[{extra}]'"
+
+
+def _shown(folder: Path) -> str:
+    """Name a folder as briefly as it can be typed here."""
+    return "." if folder == Path.cwd() else str(folder)
+
 
 class PassreidError(Exception):
     """Base of every error that is the input's or the environment's fault, not a bug.
@@ -98,7 +129,7 @@ class MissingExtraError(PassreidError):
     """
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional part: pip install 'passreid[{extra}]'")
+        super().__init__(f"{feature} needs an optional part: {install_command(extra)}")
         self.feature, self.extra = feature, extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:

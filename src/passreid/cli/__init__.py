@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cyclopts import CycloptsError
 
-from passreid.cli.app import app, complain, note
+from passreid.cli.app import GROUPS, SYNONYMS, app, complain, note, quiet
 from passreid.errors import PassreidError
 
 _UNTIL_HEARD = 10.0
@@ -38,9 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; messages go to stderr, never a traceback."""
     try:
         _register()
-        with _warnings_on_stderr():
+        with _verbosity(arguments) as rest, _warnings_on_stderr():
             result = app(
-                list(arguments),
+                rest,
                 exit_on_error=False,
                 print_error=False,
                 result_action="return_value",
@@ -58,6 +58,29 @@ def run(arguments: Sequence[str]) -> int:
         time.sleep(_UNTIL_HEARD)
         return code
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _verbosity(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Take -q, -v and their long names out of a command line, and do what they say."""
+    given = list(arguments)
+    end = given.index("--") if "--" in given else len(given)
+    options, rest = set(given[:end]), given[end:]
+    named = {"-q", "--quiet", "-v", "--verbose"}
+    logger = logging.getLogger("passreid")
+    level, handler = logger.level, logging.StreamHandler()
+    if options & {"-q", "--quiet"}:
+        quiet.set()
+    if options & {"-v", "--verbose"}:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield [argument for argument in given[:end] if argument not in named] + rest
+    finally:
+        quiet.clear()
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class _Notes(logging.Handler):
@@ -114,3 +137,10 @@ def _register() -> None:
         use,
         video,
     )
+
+    if "--install-completion" not in app:
+        app.register_install_completion_command()
+    for group, verbs in GROUPS.items():
+        for verb in verbs:
+            app[verb].group = (group,)
+            app[verb].synonym = SYNONYMS.get(verb, ())

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.config import Dict
 from rich.console import Console
 
@@ -57,17 +58,57 @@ def _recipe_of(verb: str) -> type[Any]:
     return {"adapt": AdaptRecipe, "finetune": FinetuneRecipe, "pretrain": PretrainRecipe}[verb]
 
 
+def _worth_showing(default: Any) -> Any:
+    """Show a default in help unless it is "not given" or "off"."""
+    return None if default in (None, False, (), []) else default
+
+
+GROUPS = {
+    Group("Start", sort_key=0): ("demo", "synthetic", "doctor", "--install-completion"),
+    Group("Use", sort_key=1): ("embed", "compare", "rank", "video"),
+    Group("Gallery", sort_key=2): ("gallery", "serve"),
+    Group("Measure", sort_key=3): ("evaluate", "calibrate", "bench"),
+    Group("Train", sort_key=4): ("finetune", "adapt", "pretrain", "average", "data"),
+    Group("Models", sort_key=5): ("models", "convert", "export"),
+}
+"""Verbs by what people want of them, in the order of `--help`."""
+
+SYNONYMS = {
+    "rank": ("search", "find"),
+    "gallery": ("search", "enrol", "enroll", "add", "index"),
+    "compare": ("match", "verify"),
+    "embed": ("extract", "encode", "features"),
+    "evaluate": ("test", "eval"),
+    "finetune": ("train", "fit"),
+    "video": ("track", "detect"),
+}
+"""Verbs of other tools, for the suggestion where somebody types one of them."""
+
+Output = Annotated[Path, Parameter(alias="-o")]
+"""Where a verb writes."""
+
 app = App(
     name="passreid",
     help="Person re-identification: embed, compare, rank and evaluate pictures of people.",
     version=importlib.metadata.version("passreid"),
     config=_recipe_file,
-    default_parameter=Parameter(negative_iterable=(), show_default=True),
+    default_parameter=Parameter(
+        negative_iterable=(), negative_none=(), show_default=_worth_showing
+    ),
     suppress_keyboard_interrupt=False,  # `run` says that it stopped
-    help_epilogue="Exit codes: 0 done, 1 a failure the message explains, 2 wrong usage.",
+    help_epilogue=(
+        "Every verb also takes -q (--quiet: no remarks on stderr, results and errors alone) and -v "
+        "(--verbose: log lines as well). Exit codes: 0 done, 1 a failure the message explains, 2 "
+        "wrong usage."
+    ),
 )
 # Names are shown as they are: `:dog:` in a path is no picture of one.
 console = Console(highlight=False, emoji=False)
+quiet = Event()
+"""Set while a command line with --quiet runs."""
+
+
+_UNSAID = Parameter(group=Group("Weight files that do not say", sort_key=91))
 
 
 @Parameter(name="*")
@@ -89,17 +130,17 @@ class ReadingOptions:
         sie_weight: Factor of that embedding.
     """
 
-    image_size: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
-    heads: int | None = None
-    feature: Literal["before", "after", "normalized"] | None = None
-    fusion: Literal["cat", "mean"] | None = None
-    pooling: Literal["cls", "avg", "max", "avg_max", "gem", "jpm"] | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    interpolation: Literal["bilinear", "bicubic"] | None = None
-    sie_camera: int | None = None
-    sie_weight: float | None = None
+    image_size: Annotated[tuple[int, int] | None, _UNSAID] = None
+    stride: Annotated[tuple[int, int] | None, _UNSAID] = None
+    heads: Annotated[int | None, _UNSAID] = None
+    feature: Annotated[Literal["before", "after", "normalized"] | None, _UNSAID] = None
+    fusion: Annotated[Literal["cat", "mean"] | None, _UNSAID] = None
+    pooling: Annotated[Literal["cls", "avg", "max", "avg_max", "gem", "jpm"] | None, _UNSAID] = None
+    mean: Annotated[tuple[float, float, float] | None, _UNSAID] = None
+    std: Annotated[tuple[float, float, float] | None, _UNSAID] = None
+    interpolation: Annotated[Literal["bilinear", "bicubic"] | None, _UNSAID] = None
+    sie_camera: Annotated[int | None, _UNSAID] = None
+    sie_weight: Annotated[float | None, _UNSAID] = None
 
     def overrides(self) -> dict[str, Any]:
         """Return those that were given, as arguments of `load_checkpoint`."""
@@ -107,7 +148,7 @@ class ReadingOptions:
         return {name: value for name, value in values if value is not None}
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Model", sort_key=90))
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(ReadingOptions):
     """Which model embeds, and how.
@@ -122,7 +163,7 @@ class ModelOptions(ReadingOptions):
         flip: Average with the embedding of the mirrored crop (twice the work, a little better).
     """
 
-    model: str = DEFAULT_MODEL
+    model: Annotated[str, Parameter(alias="-m")] = DEFAULT_MODEL
     backend: Literal["auto", "onnx", "openvino", "torch"] = "auto"
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16", "int8", "auto"] = "float32"
@@ -156,13 +197,14 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark to stderr, so that it never mixes with results."""
-    sys.stderr.write(f"{_without_controls(text)}\n")
+    """Print a remark to stderr, so that it never mixes with results; nothing with --quiet."""
+    if not quiet.is_set():
+        sys.stderr.write(f"{_without_controls(text)}\n")
 
 
 def complain(text: str, *, code: int) -> int:
     """Print an error to stderr and return the exit code."""
-    note(f"error: {text}")
+    sys.stderr.write(f"{_without_controls(f'error: {text}')}\n")
     return code
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from passreid import storage
-from passreid.cli.app import ModelOptions, app, check_folder, note, say, say_json
+from passreid.cli.app import ModelOptions, Output, app, check_folder, note, say, say_json
 from passreid.cli.centring import MEANS, CentreOn, read_means_or_self
 from passreid.cli.measure import Kind, read
 from passreid.errors import DatasetError, UsageError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @app.command
 def calibrate(
     *roots: Path,
-    output: Path,
+    output: Output,
     kind: Kind = "auto",
     labels: bool | None = None,
     people: int | None = None,

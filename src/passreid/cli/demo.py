@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 
 from passreid import storage
-from passreid.cli.app import ModelOptions, app, calibration_of, note, say
+from passreid.cli.app import ModelOptions, Output, app, calibration_of, note, say
 from passreid.cli.measure import draw_sheet
 from passreid.errors import UsageError
 from passreid.formats import show_cosine, show_probability
@@ -27,7 +27,7 @@ MARK = ".passreid-demo"
 @app.command
 def demo(
     *,
-    output: Path = Path("passreid-demo"),
+    output: Output = Path("passreid-demo"),
     options: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> None:
     """Draw pedestrians, rank them, compare two, and draw a rank sheet; each step says what it does.
@@ -66,7 +66,7 @@ def demo(
 
 @app.command
 def synthetic(
-    output: Path,
+    output: Output,
     /,
     *,
     people: int = 24,

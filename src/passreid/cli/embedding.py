@@ -15,6 +15,7 @@ from rich.markup import escape
 from passreid.cli.app import (
     ModelOptions,
     OnError,
+    Output,
     app,
     check_writable,
     expand,
@@ -53,7 +54,7 @@ class BulkOptions:
 @app.command
 def embed(
     *images: str,
-    output: Path | None = None,
+    output: Output | None = None,
     json: bool = False,
     on_error: OnError = "raise",
     options: ModelOptions = ModelOptions(),  # noqa: B008

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from rich.markup import escape
@@ -140,6 +141,11 @@ def add(
     """
     from passreid.gallery import Layout, NewImage, enrol, identity, open_gallery
 
+    if Path(place).is_dir():
+        raise UsageError(
+            f"{place} is a folder; the gallery comes first and is one file: "
+            f"`passreid gallery add people.gallery {place}`."
+        )
     seconds = read_time(time, "--time")
     files = expand(images)
     embedder = options.load()
@@ -171,7 +177,7 @@ def search(
     images: Sequence[str],
     /,
     *,
-    top: int = 10,
+    top: Annotated[int, Parameter(alias="-k")] = 10,
     min_score: float | None = None,
     group_by: Literal["person", "tracklet"] | None = None,
     rerank: bool = False,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from passreid.cli.app import ReadingOptions, app, check_folder, console, note, say, say_json
-from passreid.errors import MissingExtraError, PassreidError, UsageError
+from passreid.cli.app import Output, ReadingOptions, app, check_folder, console, note, say, say_json
+from passreid.errors import MissingExtraError, PassreidError, UsageError, install_command
 from passreid.formats import show_rate
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def models(
 @app.command
 def convert(
     source: str,
-    output: Path,
+    output: Output,
     /,
     *,
     to: Literal["passreid", "pass", "timm"] = "passreid",
@@ -182,7 +182,7 @@ def doctor() -> int:
         say(f"  {package} {_version(package)}")
     for extra, packages in EXTRAS.items():
         missing = [p for p in packages if importlib.util.find_spec(p) is None]
-        state = "installed" if not missing else f"not installed: pip install 'passreid\\[{extra}]'"
+        state = "installed" if not missing else f"not installed: {escape(install_command(extra))}"
         say(f"  extra {extra}: {state}")
     try:
         if torch_runs():

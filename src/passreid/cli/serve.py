@@ -32,8 +32,8 @@ class Listening:
 
 @app.command
 def serve(
-    *,
     gallery: str,
+    *,
     listening: Listening = Listening(),
     retention_days: float | None = None,
     audit: Path | None = None,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from passreid.adapting.config import AdaptConfig, AdaptRecipe
-from passreid.cli.app import app, check_folder, note
+from passreid.cli.app import Output, app, check_folder, note
 from passreid.errors import MissingExtraError
 from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
 from passreid.pretraining.config import PretrainConfig, PretrainRecipe
@@ -25,7 +25,7 @@ def finetune(
     data: _Several,
     /,
     *,
-    output: Path,
+    output: Output,
     config: Path | None = None,
     resume: bool = False,
     recipe: Annotated[FinetuneRecipe, Parameter(name="*")] = FinetuneRecipe(),  # noqa: B008
@@ -57,7 +57,7 @@ def pretrain(
     images: _Several,
     /,
     *,
-    output: Path,
+    output: Output,
     config: Path | None = None,
     resume: bool = False,
     show_crops: bool = False,
@@ -91,7 +91,7 @@ def adapt(
     images: _Several,
     /,
     *,
-    output: Path,
+    output: Output,
     config: Path | None = None,
     resume: bool = False,
     recipe: Annotated[AdaptRecipe, Parameter(name="*")] = AdaptRecipe(),  # noqa: B008

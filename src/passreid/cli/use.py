@@ -69,7 +69,7 @@ class Search:
         false_match_rate: Cut at this FMR of a pair instead, of those that were measured.
     """
 
-    top: int = 10
+    top: Annotated[int, Parameter(alias="-k")] = 10
     rerank: bool = False
     same_only: bool = False
     fpir: float = DEFAULT_FPIR
@@ -212,6 +212,11 @@ def rank(
         json: One object a query, one query a line.
     """
     check_writable(sheet, suffix=".png")
+    if Path(gallery).is_file() and Path(query).is_dir():
+        raise UsageError(
+            f"{gallery} is one picture and {query} a folder; the query comes first: "
+            f"`passreid rank {gallery} {query}`."
+        )
     queries, pictures = expand([query]), expand([gallery])
     embedder = options.load()
     means = read_means_or_self(centre_on, embedder)
