@@ -116,7 +116,7 @@ def test_training_names_the_extra_it_needs(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(passreid.__dict__, name, raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=rf"{what} needs.*passreid\[torch\]"):
+    with pytest.raises(MissingExtraError, match=rf"{what} needs.*\[torch\]"):
         getattr(passreid, name)
 
 

@@ -125,7 +125,7 @@ def test_an_int8_file_asks_for_its_own_engine(
     (folder / "model.int8.xml").touch()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingExtraError, match=r"passreid\[openvino\]"):
+    with pytest.raises(MissingExtraError, match=r"\[openvino\]"):
         load(folder, precision="int8")
 
 
@@ -161,7 +161,7 @@ def test_what_is_missing_is_said(
     with pytest.raises(ModelNotFoundError, match="--precision int8"):
         load(folder, precision="int8")
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(MissingExtraError, match=r"passreid\[int8\]"):
+    with pytest.raises(MissingExtraError, match=r"\[int8\]"):
         write_variant(folder, format="openvino", crops=crops)
     assert len(list(folder.iterdir())) == 2
 

@@ -63,7 +63,7 @@ def test_what_cannot_be_clustered() -> None:
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(MissingExtraError, match=r"Clustering needs.*passreid\[adapt\]"):
+    with pytest.raises(MissingExtraError, match=r"Clustering needs.*\[adapt\]"):
         cluster(groups())
 
 
