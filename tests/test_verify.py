@@ -173,7 +173,7 @@ def test_a_calibration_survives_the_card() -> None:
 def test_a_card_with_a_number_that_is_none_is_refused(constant: float, tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text(ModelCard(name="x", calibration=replace(CALIBRATION, slope=constant)).to_json())
-    with pytest.raises(ConfigError, match=r"model\.json: not valid JSON: .* is no number"):
+    with pytest.raises(ConfigError, match=r"model\.json: not valid JSON: .* is not a JSON number"):
         ModelCard.read(path)
 
 

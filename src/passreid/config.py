@@ -1,4 +1,4 @@
-"""Plain data (JSON, TOML) <-> frozen dataclasses: closed keys, checked types, no code run."""
+"""Convert JSON and TOML to frozen dataclasses and back: closed keys, checked types."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
 
-import dacite
-
 from passreid.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,11 +23,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 
 class Within(NamedTuple):
-    """The range of a number, put beside its type; NaN is in none.
+    """The range of a number, annotated on its type; NaN is outside every range.
 
     Attributes:
         words: The range, after "must".
@@ -48,39 +46,100 @@ Positive = Annotated[float, Within("be positive and finite", lambda v: 0 < v < m
 NotNegative = Annotated[float, Within("be finite and not negative", lambda v: 0 <= v < math.inf)]
 Probability = Annotated[float, Within("lie between 0 and 1", lambda v: 0 <= v <= 1)]
 BelowOne = Annotated[float, Within("be at least 0 and below 1", lambda v: 0 <= v < 1)]
-Share = Annotated[float, Within("lie above 0 and at most at 1", lambda v: 0 < v <= 1)]
+Share = Annotated[float, Within("lie above 0 and at most 1", lambda v: 0 < v <= 1)]
+
+
+class _WrongTypeError(ConfigError):
+    """A value is not of its field's type."""
+
+    def __init__(self, path: str, value: object, hint: object) -> None:
+        super().__init__(f"'{path}' is {value!r}, expected {_describe(hint)}.")
+        self.path = path
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """Make a dataclass from plain data.
-
-    Args:
-        cls: The dataclass; nested dataclasses, tuples, Literals and unions are checked too.
-        values: Keys and values as JSON or TOML gives them.
-        where: What the values were read from; named in every message.
+    """Build a dataclass from plain data; nested dataclasses, tuples and unions are checked too.
 
     Raises:
         ConfigError: An unknown key (the nearest known one is suggested), a missing key, a value
-            of the wrong type, or one the class itself refuses.
+            of the wrong type, or one the class itself rejects; the message starts with `where`.
     """
-    settings = dacite.Config(strict=True, type_hooks={int: _to_int, float: _to_float})
     try:
-        return dacite.from_dict(cls, _tuples(values), config=settings)
-    except dacite.UnexpectedDataError as error:
-        raise ConfigError(f"{where}: {_unknown(cls, sorted(error.keys))}") from None
-    except dacite.MissingValueError as error:
-        raise ConfigError(f"{where}: '{error.field_path}' is missing.") from None
-    except dacite.WrongTypeError as error:
-        expected = _spelled(error.field_type)
-        raise ConfigError(
-            f"{where}: '{error.field_path}' is {error.value!r}, expected {expected}."
-        ) from None
+        return _build(cls, values, "")
     except (ValueError, TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
+def _build(cls: type[T], values: Mapping[str, Any], path: str) -> T:
+    """Build a dataclass; `path` is the dotted prefix of its keys in messages."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - fields):
+        raise ConfigError(
+            " ".join(f"unknown key '{path}{key}'.{suggest(key, list(fields))}" for key in unknown)
+        )
+    for name, field in fields.items():
+        required = dataclasses.MISSING is field.default is field.default_factory
+        if required and name not in values:
+            raise ConfigError(f"'{path}{name}' is missing.")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _convert(hints[name], v, path + name) for name, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """Check a value against its type, making tuples of lists, floats of ints, paths of strings."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    try:
+        if kind in (typing.Union, types.UnionType):
+            return _convert_union(inner, value, path)
+        if kind is tuple and isinstance(value, list | tuple):
+            kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+            if len(kinds) == len(value):
+                pairs = zip(kinds, value, strict=True)
+                return tuple(_convert(each, item, path) for each, item in pairs)
+        if isinstance(value, Mapping):
+            if dataclasses.is_dataclass(hint):
+                return _build(typing.cast(Any, hint), value, f"{path}.")
+            if kind is not None and issubclass(kind, Mapping):
+                return {key: _convert(inner[1], item, path) for key, item in value.items()}
+    except _WrongTypeError as error:
+        if error.path != path:
+            raise  # a field of a nested dataclass; of a wrong item, show the whole list
+    if kind is typing.Literal and any(value == v and type(value) is type(v) for v in inner):
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    is_bool = isinstance(value, bool) and hint is not bool  # bools are ints in Python
+    if hint is Any or (isinstance(hint, type) and isinstance(value, hint) and not is_bool):
+        return value
+    raise _WrongTypeError(path, value, hint)
+
+
+def _convert_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
+    for each in members:
+        try:
+            return _convert(each, value, path)
+        except _WrongTypeError as error:
+            if error.path != path:
+                raise
+    raise _WrongTypeError(path, value, typing.Union[members])
+
+
+def _describe(hint: Any) -> str:
+    """Name a type in plain words."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Literal:
+        return " or ".join(map(repr, inner))
+    if kind is tuple:
+        return f"a list: {', '.join('…' if each is ... else _describe(each) for each in inner)}"
+    if kind in (typing.Union, types.UnionType):
+        return " or ".join(_describe(each) for each in inner if each is not type(None))
+    return getattr(hint, "__name__", str(hint))
+
+
 def check_ranges(settings: DataclassInstance) -> None:
-    """Refuse numbers outside the ranges that their fields' types name; None is in every range.
+    """Reject numbers outside the ranges annotated on their fields; None passes.
 
     Raises:
         ConfigError: Names the first that is out of range.
@@ -93,7 +152,7 @@ def check_ranges(settings: DataclassInstance) -> None:
 
 
 def _ranged(hint: Any, value: Any) -> Iterator[tuple[Within, Any]]:
-    """Walk the numbers of a value that have a range in its type."""
+    """Yield the numbers of a value whose type has a range."""
     kind, inner = typing.get_origin(hint), typing.get_args(hint)
     if kind is Annotated:
         yield from ((note, value) for note in inner[1:] if isinstance(note, Within))
@@ -109,7 +168,7 @@ def _ranged(hint: Any, value: Any) -> Iterator[tuple[Within, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses, tuples and paths into what JSON and TOML can hold; None is left out."""
+    """Convert dataclasses, tuples and paths to JSON and TOML types; None is left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: plain(item) for name, item in pairs if item is not None}
@@ -121,89 +180,34 @@ def plain(value: Any) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        ConfigError: The file is missing, unreadable or not TOML.
-    """
+    """Read a TOML file; raise ConfigError when it is missing or invalid."""
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    return values
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ConfigError: The file is missing, unreadable, not JSON, or not an object.
-    """
+    """Read a JSON object; raise ConfigError when it is missing, invalid, or not an object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a JSON object at the top.")
+        raise ConfigError(f"{path}: expected a JSON object at the top level.")
     return values
 
 
-def _refuse(constant: str) -> NoReturn:
-    """Python's reader takes NaN and Infinity, which are no JSON and no number to count with."""
-    raise ValueError(f"{constant} is no number")
+def _reject_constant(constant: str) -> NoReturn:
+    """Reject NaN and Infinity, which Python's parser accepts but JSON does not have."""
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """Say what a mistyped word may have meant: ``" Did you mean 'x'?"`` or the whole list."""
+    """Return ``" Did you mean 'x'?"`` for a mistyped word, or the whole list of known ones."""
     near = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(sorted(known))}."
-
-
-def _spelled(expected: Any) -> str:
-    """Name a type; of a Literal, what it may be; of a tuple, what is in it."""
-    kind, inner = typing.get_origin(expected), typing.get_args(expected)
-    if kind is typing.Literal:
-        return " or ".join(map(repr, inner))
-    if kind is tuple:
-        return f"a list: {', '.join(map(_spelled, inner))}"
-    if kind in (typing.Union, types.UnionType):
-        return " or ".join(_spelled(each) for each in inner if each is not type(None))
-    return getattr(expected, "__name__", str(expected))
-
-
-def _tuples(value: Any) -> Any:
-    """Make tuples of lists, which are the only sequences of TOML and JSON."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _to_int(value: Any, kind: type = int) -> Any:
-    """Refuse true and false, which Python holds for 1 and 0; the type check sees to the rest."""
-    if isinstance(value, bool):
-        raise dacite.WrongTypeError(kind, value)
-    return value
-
-
-def _to_float(value: Any) -> Any:
-    """TOML and JSON write 1 for 1.0."""
-    return float(value) if isinstance(_to_int(value, float), int) else value
-
-
-def _unknown(cls: type[Any], keys: list[str]) -> str:
-    known = [field.name for field in _fields(cls)]
-    return " ".join(f"unknown key '{key}'.{suggest(key, known)}" for key in keys)
-
-
-def _fields(cls: type[Any]) -> Iterator[dataclasses.Field[Any]]:
-    """Walk a dataclass and the dataclasses in it: dacite names an unknown key without its place."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        yield field
-        for inner in (hints[field.name], *typing.get_args(hints[field.name])):
-            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
-                yield from _fields(inner)

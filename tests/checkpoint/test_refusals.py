@@ -260,7 +260,7 @@ def test_a_role_that_a_file_has_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("0", "std must be positive"), ("NaN", "NaN is no number")]
+    ("value", "said"), [("0", "std must be positive"), ("NaN", "NaN is not a JSON number")]
 )
 def test_a_card_that_divides_by_no_number(value: str, said: str, tmp_path: Path) -> None:
     folder = small.folder(tmp_path / "m")

@@ -57,7 +57,7 @@ def test_every_number_has_a_range(recipe: type[Any], name: str, kinds: tuple[typ
         (FinetuneRecipe, {"triplet_margin": -0.1}, "triplet_margin must be finite and not neg"),
         (FinetuneRecipe, {"people": 1}, "people must be at least 2, not 1"),
         (AdaptRecipe, {"momentum": 1.0}, "momentum must be at least 0 and below 1, not 1.0"),
-        (AdaptRecipe, {"eps": 0.0}, "eps must lie above 0 and at most at 1, not 0.0"),
+        (AdaptRecipe, {"eps": 0.0}, "eps must lie above 0 and at most 1, not 0.0"),
         (PretrainRecipe, {"global_scale": [0.4, 1.5]}, "global_scale must lie above 0 and at most"),
     ],
 )
