@@ -29,7 +29,10 @@ def test_values_are_converted_to_their_types() -> None:
         ({"name": "m", "mean": [1, 2, "a"]}, "'mean' is [1, 2, 'a'], expected a list: float, "),
         ({"name": "m", "scores": {"mAP": "high"}}, "'scores' is {'mAP': 'high'}, expected Mapping"),
         ({"name": "m", "interpolation": "cubic"}, "expected 'bilinear' or 'bicubic'."),
-        ({"name": "m", "architecture": {"width": "9"}}, "'architecture.width' is '9', expected int"),
+        (
+            {"name": "m", "architecture": {"width": "9"}},
+            "'architecture.width' is '9', expected int",
+        ),
         ({"name": "m", "architecture": {"width": True}}, "'architecture.width' is True, expected"),
         ({"name": "m", "architecture": {"widht": 9}}, "unknown key 'architecture.widht'. Did you "),
         ({"name": "m", "calibration": {"data": 1}}, "'calibration.points' is missing."),

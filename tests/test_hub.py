@@ -79,7 +79,7 @@ class TestPlaces:
     def test_folders_and_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "damo" / "m@1").mkdir(parents=True)
         (tmp_path / "m.pth").write_bytes(b"x")
-        with pytest.raises(ModelNotFoundError, match="without a weight file is no model"):
+        with pytest.raises(ModelNotFoundError, match="holds no weight file"):
             resolve("damo/m@1")
         (tmp_path / "damo" / "m@1" / "m.pth").write_bytes(b"x")
         assert resolve("damo/m@1") == Path("damo/m@1")  # a folder comes before a hub
@@ -162,8 +162,8 @@ class TestModelScope:
         ("entry", "message"),
         [
             ({"Sha256": "0" * 64}, "pytorch_model.pt whose SHA-256 is not the listed one"),
-            ({"Size": 6999}, "gave more bytes of pytorch_model.pt than the 6999 listed"),
-            ({"Size": 7001}, "gave fewer bytes of pytorch_model.pt than the 7001 listed"),
+            ({"Size": 6999}, "sent more bytes of pytorch_model.pt than the 6999 listed"),
+            ({"Size": 7001}, "sent fewer bytes of pytorch_model.pt than the 7001 listed"),
             ({"Size": "7000"}, "a file list that cannot be read"),
             ({"Path": "../../evil.pt"}, "lists a file outside its folder .'../../evil.pt'"),
             ({"Path": "/etc/evil.pt"}, "lists a file outside its folder"),
@@ -187,7 +187,7 @@ class TestModelScope:
 
     def test_a_body_that_breaks_off(self, fake: FakeModelScope, tmp_path: Path) -> None:
         fake.cut = True
-        with pytest.raises(ModelNotFoundError, match=r"cannot be fetched .*peer closed"):
+        with pytest.raises(ModelNotFoundError, match=r"cannot be downloaded .*peer closed"):
             resolve(ID)
         assert not leftovers(tmp_path)
 
@@ -202,13 +202,13 @@ class TestModelScope:
 
     def test_a_listing_without_end(self, fake: FakeModelScope, monkeypatch: Any) -> None:
         monkeypatch.setattr(hub, "_MAX_LISTING", 100)
-        with pytest.raises(ModelNotFoundError, match="too long to be one"):
+        with pytest.raises(ModelNotFoundError, match="more than 100 bytes"):
             resolve(ID)
 
     @pytest.mark.parametrize("status", [403, 500])
     def test_a_server_that_refuses(self, fake: FakeModelScope, status: int) -> None:
         fake.status = status
-        with pytest.raises(ModelNotFoundError, match=f"cannot be fetched from .*{status}"):
+        with pytest.raises(ModelNotFoundError, match=f"cannot be downloaded from .*{status}"):
             resolve(ID)
 
     def test_an_unknown_model(self, fake: FakeModelScope) -> None:
@@ -216,13 +216,13 @@ class TestModelScope:
             resolve("iic/other")
 
     def test_redirects_must_be_encrypted(self, fake: FakeModelScope) -> None:
-        fake.redirect = f"{fake.url}/elsewhere"
-        with pytest.raises(ModelNotFoundError, match="an address without encryption"):
+        fake.redirect = "http://elsewhere.example/"
+        with pytest.raises(ModelNotFoundError, match=r"without encryption from elsewhere\.example"):
             resolve(ID)
 
     def test_a_server_that_is_down(self, fake: FakeModelScope, monkeypatch: Any) -> None:
         fake.server.server_close()
-        with pytest.raises(ModelNotFoundError, match=f"'{ID}' cannot be fetched from .*by hand"):
+        with pytest.raises(ModelNotFoundError, match=f"'{ID}' cannot be downloaded from .*by hand"):
             resolve(ID)
 
     def test_a_cache_that_fills_up(
@@ -232,13 +232,13 @@ class TestModelScope:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(ModelNotFoundError, match=r"cannot be kept in .*No space left"):
+        with pytest.raises(ModelNotFoundError, match=r"cannot be stored in .*No space left"):
             resolve(ID)
         assert not leftovers(tmp_path)
 
     def test_a_cache_that_cannot_be_written(self, fake: FakeModelScope, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("a file")
-        with pytest.raises(ModelNotFoundError, match=r"cannot be kept in .*set PASSREID_CACHE"):
+        with pytest.raises(ModelNotFoundError, match=r"cannot be stored in .*set PASSREID_CACHE"):
             resolve(ID)
 
 
@@ -266,7 +266,7 @@ def test_redirects_to_https_are_followed_but_not_for_ever(
     monkeypatch.setattr(httpx, "Client", client)
     assert (resolve(ID) / "model.safetensors").read_bytes() == b"data"
     assert requested[-1] == "https://cdn.example/w?key=1"
-    with pytest.raises(ModelNotFoundError, match="redirected without end"):
+    with pytest.raises(ModelNotFoundError, match="maximum allowed redirects"):
         resolve("damo/loop")
 
 
@@ -279,7 +279,7 @@ def test_offline_never_asks(variable: str | None, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_server_without_encryption_must_be_this_machine() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"without encryption from http://example\.org"):
+    with pytest.raises(ModelNotFoundError, match=r"without encryption from example\.org"):
         resolve(ID, modelscope_url="http://example.org")
 
 
@@ -380,7 +380,9 @@ class TestHuggingFace:
     def test_a_repository_of_folders_asks_for_one_file(
         self, calls: list[Any], tmp_path: Path
     ) -> None:
-        with pytest.raises(ModelNotFoundError, match=r"no weight file at its top .*folder/file"):
+        with pytest.raises(
+            ModelNotFoundError, match=r"no weight file at its top level .*folder/file"
+        ):
             resolve("many/models")
         assert not leftovers(tmp_path / "snapshot")
         with pytest.raises(ModelNotFoundError, match=r"has no small/other\.pth on Hugging Face"):

@@ -123,7 +123,7 @@ def _convert_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
         except _WrongTypeError as error:
             if error.path != path:
                 raise
-    raise _WrongTypeError(path, value, typing.Union[members])
+    raise _WrongTypeError(path, value, typing.Union[members])  # noqa: UP007
 
 
 def _describe(hint: Any) -> str:

@@ -32,7 +32,11 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _INSTEAD = "download the picture yourself and pass its path or bytes"
 # Uncompressed, so that the byte limit counts what is kept.
-_HEADERS = {"User-Agent": "passreid", "Accept": "image/*", "Accept-Encoding": "identity"}
+_HEADERS: dict[bytes | str, bytes | str] = {
+    "User-Agent": "passreid",
+    "Accept": "image/*",
+    "Accept-Encoding": "identity",
+}
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
@@ -214,9 +218,15 @@ class _TimedStream(httpcore.NetworkStream):
     def close(self) -> None:
         self._stream.close()
 
-    def start_tls(self, *args: Any, timeout: float | None = None, **options: Any) -> _TimedStream:
-        stream = self._stream.start_tls(*args, timeout=_left(self._deadline), **options)
-        return _TimedStream(stream, self._deadline)
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(self._deadline)
+        tls = self._stream.start_tls(ssl_context, server_hostname, left)
+        return _TimedStream(tls, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
