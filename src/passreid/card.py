@@ -1,7 +1,6 @@
-"""What a model is, without its weights: architecture, preprocessing, calibration, provenance.
+"""A model's card: architecture, preprocessing, calibration and provenance, as in `model.json`.
 
-A model folder's `model.json` is this dataclass as JSON. Nothing here needs torch, so that the ONNX
-Runtime half, the command line and the gallery can read a model's card on their own.
+Nothing here needs torch, so ONNX Runtime, the command line and galleries can read cards without it.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ Stem = Literal["none", "ics", "conv4", "lite0"]
 STEM_STRIDE: Mapping[str, int] = {"none": 1, "ics": 2, "conv4": 4, "lite0": 8}
 Pooling = Literal["cls", "avg", "max", "avg_max", "gem", "jpm"]
 JPM_BRANCHES = 4
-# Far beyond any network there is: a damaged or hostile card is refused before anything is built.
-LARGEST: Mapping[str, int] = {
+# Far beyond existing networks: a damaged or hostile card is refused before anything is built.
+_MAXIMUM: Mapping[str, int] = {
     "width": 2**14,
     "depth": 2**8,
     "mlp_ratio": 2**6,
@@ -45,26 +44,26 @@ class Architecture:
     Attributes:
         width: Token width D.
         depth: Number of transformer blocks.
-        heads: Attention heads; must divide `width`.
+        heads: Number of attention heads; must divide `width`.
         mlp_ratio: Hidden width of a block's MLP over D.
         parts: Number of part tokens P; 0 is a plain ViT.
         image_size: Input (height, width) in pixels.
         patch_size: Side of a square patch in pixels.
-        stride: Step between patches, (rows, columns) in pixels; below `patch_size` they overlap.
-        stem: What stands before the patch projection: nothing, the IBN convolutions of
-            TransReID-SSL ("ics", stride 2), four 3x3 convolutions ("conv4", stride 4), or the first
-            five stages of EfficientNet-Lite0, the fourth without its stride ("lite0", stride 8).
-        pooling: What stands for the image in a network without part tokens: the CLS token; the mean
-            or maximum of the patches; "avg_max", the mean over maxima of four patches in a row
-            (PersonViT); "gem", CLS plus the generalised mean of the patches; "jpm", CLS and the
-            four jigsaw branches of TransReID.
-        neck: "multi" normalises each token on its own, "single" the fused feature.
-        fusion: "cat" puts CLS and the mean of the parts side by side (2 D), "mean" averages them.
-        feature: Which side of the neck is the embedding: "before", "after", or "normalized" (after,
-            and to unit length: each token for "multi", the fused feature for "single").
-        num_classes: Rows of the identity classifier kept with the weights; 0 for none.
-        merge: Patch tokens that each block but the last merges into others when the network embeds,
-            see `merging`; 0 is none.
+        stride: Step between patches (rows, columns) in pixels; patches overlap below `patch_size`.
+        stem: Layers before the patch projection: none, the IBN convolutions of TransReID-SSL
+            ("ics", stride 2), four 3x3 convolutions ("conv4", stride 4), or the first five stages
+            of EfficientNet-Lite0, the fourth without its stride ("lite0", stride 8).
+        pooling: The image token of a network without part tokens: CLS; the mean or maximum of the
+            patches; "avg_max", the mean over maxima of four consecutive patches (PersonViT); "gem",
+            CLS plus the generalised mean of the patches; "jpm", CLS and TransReID's four jigsaw
+            branches.
+        neck: "multi" normalises each token, "single" the fused feature.
+        fusion: "cat" concatenates CLS and the mean of the parts (2 D), "mean" averages them.
+        feature: The side of the neck that is the embedding: "before", "after", or "normalized"
+            (after, scaled to unit length: each token for "multi", the fused feature for "single").
+        num_classes: Rows of the identity classifier stored with the weights; 0 for none.
+        merge: Patch tokens that each block but the last merges into others when embedding, see
+            `merging`; 0 for none.
     """
 
     width: int = 384
@@ -84,14 +83,13 @@ class Architecture:
     merge: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no network can be built from."""
-        positive = ("width", "depth", "heads", "patch_size", "mlp_ratio")
-        for name in positive:
+        """Reject numbers that no network can be built from."""
+        for name in ("width", "depth", "heads", "patch_size", "mlp_ratio"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name, most in LARGEST.items():
+        for name, most in _MAXIMUM.items():
             value = getattr(self, name)
-            if not max(value if isinstance(value, tuple) else (value,)) <= most:  # NaN, too
+            if not max(value if isinstance(value, tuple) else (value,)) <= most:  # also NaN
                 raise ValueError(f"{name} is {value}; a network has at most {most:,}")
         if min(self.parts, self.num_classes, self.merge) < 0:
             raise ValueError("parts, num_classes and merge must not be negative")
@@ -105,17 +103,17 @@ class Architecture:
         if min(self.image_size) < self.patch_size:
             raise ValueError(f"image_size {self.image_size} is smaller than a patch")
         if self.pooling != "cls" and (self.parts or self.merge):
-            raise ValueError(f"pooling '{self.pooling}' goes with neither part tokens nor merging")
+            raise ValueError(f"pooling '{self.pooling}' excludes part tokens and merging")
         if self.pooling == "avg_max" and math.prod(self.grid) % 4:
             raise ValueError(f"pooling 'avg_max' needs a multiple of 4 patches, not {self.grid}")
 
     def adjusted(
         self, *, parts: int | None, image_size: tuple[int, int] | None, **changes: Any
     ) -> Architecture:
-        """Return it as a recipe wants it; a part token count or size of None stays as it is.
+        """Return a copy with a recipe's changes; None keeps `parts` or `image_size`.
 
         Raises:
-            ConfigError: No network can be built so.
+            ConfigError: No such network can be built.
         """
         parts = self.parts if parts is None else parts
         try:
@@ -134,7 +132,7 @@ class Architecture:
 
     @property
     def branches(self) -> int:
-        """Number of tokens that make up the embedding: CLS and parts, or CLS and JPM's branches."""
+        """Number of tokens in the embedding: CLS and parts, or CLS and JPM's branches."""
         return 1 + (JPM_BRANCHES if self.pooling == "jpm" else self.parts)
 
     @property
@@ -146,7 +144,7 @@ class Architecture:
 
     @property
     def neck_width(self) -> int:
-        """Numbers that the neck normalises: every token's, or those of the embedding."""
+        """Width of the neck: of all tokens for "multi", of the embedding for "single"."""
         return self.width * self.branches if self.neck == "multi" else self.dim
 
 
@@ -155,13 +153,7 @@ PRESETS: Mapping[str, Architecture] = {
         width=192, heads=3, image_size=(128, 64), patch_size=8, stride=(8, 8), stem="conv4"
     ),
     "hybrid": Architecture(
-        width=192,
-        depth=4,
-        heads=3,
-        image_size=(128, 64),
-        patch_size=8,
-        stride=(8, 8),
-        stem="lite0",
+        width=192, depth=4, heads=3, image_size=(128, 64), patch_size=8, stride=(8, 8), stem="lite0"
     ),
     "small": Architecture(),
     "base": Architecture(width=768, heads=12),
@@ -170,21 +162,21 @@ PRESETS: Mapping[str, Architecture] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Everything `model.json` says of a model.
+    """A model's description, stored as `model.json`.
 
     Attributes:
         name: Short name, as shown to users.
         architecture: The network.
         mean, std: Normalisation per RGB channel of pixels in [0, 1].
-        interpolation: How crops are resized to the input size (Pillow's filters).
+        interpolation: Filter that resizes crops to the input size (Pillow's).
         calibration: Same-person probability and thresholds; None when never fitted.
-        training_data: What the weights have seen, in words.
-        trained_on: Names of the labelled sets the weights were trained on, as `ReIDDataset.name`
-            gives them; empty when unknown. Tells in-domain scores from out-of-domain ones.
+        training_data: Data the weights were trained on, in words.
+        trained_on: Names (`ReIDDataset.name`) of the labelled training sets; empty when unknown.
+            Distinguishes in-domain from out-of-domain scores.
         licence: Terms of the weights (not of the code).
         description: One paragraph for people.
         scores: Measured figures by name, e.g. ``"Market-1501 mAP"``.
-        weights_sha256: Of the `model.safetensors` beside the card, as hex; "" is not checked.
+        weights_sha256: Digest of the `model.safetensors` beside the card; "" skips the check.
         format: Version of this file's layout.
     """
 
@@ -203,12 +195,12 @@ class ModelCard:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        """Refuse a newer layout and a normalisation that divides by zero."""
+        """Reject a newer layout and a normalisation that divides by zero."""
         if self.format > FORMAT:
             raise ValueError(
                 f"format {self.format} is newer than this passreid reads ({FORMAT}): upgrade"
             )
-        if not all(value > 0 for value in self.std):  # NaN is refused, too
+        if not all(value > 0 for value in self.std):  # also rejects NaN
             raise ValueError("std must be positive")
 
     def with_calibration(self, calibration: Calibration) -> ModelCard:
@@ -216,17 +208,12 @@ class ModelCard:
         return replace(self, calibration=calibration)
 
     def check_weights(self, path: Path) -> None:
-        """Compare a `model.safetensors` with the digest that the card was written with.
-
-        Raises:
-            CheckpointError: It differs.
-            OSError: The file cannot be read.
-        """
+        """Raise CheckpointError when a `model.safetensors` does not match the card's digest."""
         if self.weights_sha256 and sha256(path) != self.weights_sha256:
             raise CheckpointError(
-                f"{path}: does not belong to the model.json beside it (its SHA-256 differs): the "
-                "file is damaged or was replaced. Copy the model folder again, or remove "
-                "weights_sha256 from model.json if you changed the weights yourself."
+                f"{path}: does not belong to the model.json beside it (its SHA-256 differs), so it "
+                "is damaged or was replaced. Copy the model folder again, or remove weights_sha256 "
+                "from model.json if you changed the weights yourself."
             )
 
     def to_json(self) -> str:
@@ -235,18 +222,10 @@ class ModelCard:
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any], *, where: str) -> ModelCard:
-        """Build a card from plain data.
-
-        Raises:
-            ConfigError: Unknown, missing or wrong values; the message names `where` and the key.
-        """
+        """Build a card from plain data; a ConfigError names `where` and the key."""
         return build(ModelCard, values, where=where)
 
     @staticmethod
     def read(path: Path) -> ModelCard:
-        """Read a `model.json`.
-
-        Raises:
-            ConfigError: The file is missing or is not a valid card.
-        """
+        """Read a `model.json`; raise ConfigError when it is missing or invalid."""
         return ModelCard.from_mapping(read_json(path), where=str(path))

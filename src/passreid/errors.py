@@ -1,21 +1,21 @@
-"""Every exception passreid raises on purpose.
+"""The exceptions that passreid raises on purpose.
 
     PassreidError                 caught by the command line: message on stderr, `exit_code`
     ├── UsageError                the call itself is wrong (exit code 2)
-    │   └── ConfigError           an unknown key or a value outside its range in a recipe
-    ├── ImageError                one picture cannot be read; `.source` names it
+    │   └── ConfigError           a configuration has an unknown key or an invalid value
+    ├── ImageError                an image cannot be read; `.source` names it
     ├── DatasetError              a data set's layout, lists or labels cannot be used
-    ├── EmbeddingError            embeddings that cannot be compared (shape, NaN, other model)
-    ├── ModelNotFoundError        a model name leads to nothing: no folder, no file, no network
-    ├── CheckpointError           a weight file that does not fit or is not safe to read
-    ├── CalibrationError          a probability is asked of a model that was never calibrated
-    ├── GalleryError              a gallery that cannot be opened, of another model, or locked
-    ├── OutputError               a file that cannot be written (rights, full disk)
+    ├── EmbeddingError            embeddings cannot be compared (shape, NaN, other model)
+    ├── ModelNotFoundError        a model name leads to no folder or file
+    ├── CheckpointError           a weight file does not fit or is not safe to read
+    ├── CalibrationError          a probability was requested of an uncalibrated model
+    ├── GalleryError              a gallery cannot be opened, is of another model, or is locked
+    ├── OutputError               a file cannot be written (permissions, full disk)
     ├── MissingExtraError         an optional dependency is not installed
-    ├── TrainingError             a run that cannot start, resume or go on
-    └── VideoError                a video, detector or file of boxes that cannot be used
+    ├── TrainingError             a run cannot start, resume or continue
+    └── VideoError                a video, detector or file of boxes cannot be used
 
-Each message is one sentence on what is wrong and, where there is one, a second on what to do next.
+Each message says in one sentence what is wrong and, where possible, in a second one what to do.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def _shown(folder: Path) -> str:
 
 
 class PassreidError(Exception):
-    """Base of every error that is the input's or the environment's fault, not a bug.
+    """Base of all errors caused by the input or the environment, not by a bug.
 
     Attributes:
-        exit_code: Of the command line.
-        alone: Whether of several processes of a run only this one can tell.
+        exit_code: Exit code of the command line.
+        alone: Whether only this process of a distributed run knows of the error.
     """
 
     exit_code = 1
@@ -71,24 +71,23 @@ class UsageError(PassreidError):
 
 
 class ConfigError(UsageError):
-    """A recipe holds an unknown key or a value outside its range."""
+    """A configuration has an unknown key or an invalid value."""
 
 
 class ImageError(PassreidError):
-    """One picture cannot be read.
+    """An image cannot be read.
 
     Args:
-        source: How the input is named to the user (a path, a URL, ``"<bytes>"``, an index).
-        reason: What is wrong with it, without the name; the message joins the two.
+        source: The input's name for the user (a path, a URL, ``"<bytes>"``, an index).
+        reason: What is wrong with it; the message joins the two.
     """
 
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
-        self.source = source
-        self.reason = reason
+        self.source, self.reason = source, reason
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        """Survive pickling between worker processes (the two arguments differ from ``args``)."""
+        """Pickle the two arguments, as `args` holds only the message."""
         return type(self), (self.source, self.reason)
 
 
@@ -97,7 +96,7 @@ class DatasetError(PassreidError):
 
 
 class EmbeddingError(PassreidError):
-    """Embeddings that cannot be compared: wrong shape, not finite, or of another model."""
+    """Embeddings cannot be compared: wrong shape, not finite, or of another model."""
 
 
 class ModelNotFoundError(PassreidError):
@@ -109,7 +108,7 @@ class CheckpointError(PassreidError):
 
 
 class CalibrationError(PassreidError):
-    """A probability or verdict is asked of a model that was never calibrated."""
+    """A probability or verdict was requested of a model without a calibration."""
 
 
 class GalleryError(PassreidError):
@@ -117,7 +116,7 @@ class GalleryError(PassreidError):
 
 
 class OutputError(PassreidError):
-    """A file cannot be written; what was there before still is."""
+    """A file cannot be written; any previous file is intact."""
 
 
 class MissingExtraError(PassreidError):
@@ -125,7 +124,7 @@ class MissingExtraError(PassreidError):
 
     Args:
         feature: What the user asked for, as the subject of a sentence ("Reading .pth files").
-        extra: The extra of passreid that brings it ("torch").
+        extra: The extra of passreid that provides it ("torch").
     """
 
     def __init__(self, feature: str, extra: str) -> None:
@@ -133,12 +132,12 @@ class MissingExtraError(PassreidError):
         self.feature, self.extra = feature, extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
-        """Survive pickling between worker processes (the two arguments differ from ``args``)."""
+        """Pickle the two arguments, as `args` holds only the message."""
         return type(self), (self.feature, self.extra)
 
 
 class TrainingError(PassreidError):
-    """A training run that cannot start, resume or go on."""
+    """A training run cannot start, resume or continue."""
 
 
 class VideoError(PassreidError):

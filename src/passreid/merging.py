@@ -1,9 +1,9 @@
-"""Token merging: patches that say the same go on as one (Bolya et al., ICLR 2023, sections 3, A).
+"""Token merging: average similar patch tokens (Bolya et al., ICLR 2023, section 3 and appendix A).
 
-After the attention of each block but the last, every second patch token (A) looks for the most
-alike of the others (B) by the cosine of their keys. The `merge` best matched of A are averaged into
-their partners, weighted by how many patches a token stands for, and attention counts a token as
-often. CLS and part tokens are never merged. Nothing is trained for it.
+After the attention of each block but the last, every second patch token (A) is matched to the most
+similar of the others (B) by the cosine of their keys. The `merge` best matched of A are averaged
+into their partners, weighted by the number of patches each stands for; attention uses the same
+weights. CLS and part tokens are never merged. No training is needed.
 """
 
 from __future__ import annotations
@@ -19,21 +19,18 @@ def run_merging(blocks: Any, x: Tensor, *, special: int, merge: int) -> Tensor:
     """Run the blocks of a timm ViT in evaluation, merging after each attention but the last.
 
     Args:
-        blocks: timm's.
+        blocks: timm's blocks.
         x: Tokens with their positions (B, special + N, D), the special ones first.
-        special: CLS and part tokens.
-        merge: Patch tokens that disappear in a block, at most half of those there are.
-
-    Returns:
-        (B, special + what is left, D).
+        special: Number of CLS and part tokens.
+        merge: Patch tokens removed per block, at most half of those left.
     """
     sizes = torch.ones_like(x[..., :1])
     for number, block in enumerate(blocks):
         attention = block.attn
         projected = attention.qkv(block.norm1(x)).unflatten(2, (3, attention.num_heads, -1))
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        # As if each token were there as often as it stands for; spelled out for every query, as
-        # ONNX Runtime wants it.
+        # Log size: a token that stands for n patches counts n times in the softmax. Expanded over
+        # queries because ONNX Runtime does not broadcast the mask.
         often = sizes.log().mT.unsqueeze(1).expand(-1, -1, x.shape[1], -1) if number else None
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=often)
         x = x + block.ls1(attention.proj(seen.transpose(1, 2).flatten(2)))
@@ -46,14 +43,14 @@ def run_merging(blocks: Any, x: Tensor, *, special: int, merge: int) -> Tensor:
 def merge_alike(
     x: Tensor, keys: Tensor, sizes: Tensor, *, special: int, merge: int
 ) -> tuple[Tensor, Tensor]:
-    """Merge the most alike patch tokens of each image.
+    """Merge the most similar patch tokens of each image.
 
     Args:
         x: Tokens (B, special + N, D).
-        keys: What tells how alike they are (B, special + N, d).
-        sizes: Patches each stands for (B, special + N, 1).
-        special: Tokens at the front that stay as they are.
-        merge: Tokens to lose; of A, so at most half of N.
+        keys: Features to compare them by (B, special + N, d).
+        sizes: Number of patches each stands for (B, special + N, 1).
+        special: Leading tokens that are kept unchanged.
+        merge: Tokens to remove, at most half of N.
 
     Returns:
         Tokens (B, special + N - merge, D) and their sizes.
@@ -65,10 +62,10 @@ def merge_alike(
     alike, partner = (a @ b.mT).max(dim=2)
     order = alike.topk(a.shape[1], dim=1).indices
     going, staying = order[:, :merge], order[:, merge:]
-    # Sums, and behind them how many were summed.
+    # Weighted sums, with the weights as the last column.
     sums = torch.cat([x * sizes, sizes], dim=2)
     first, second = (sums[:, special + n :: 2] for n in range(2))
-    # A product with ones and zeros: CPUs scatter more slowly.
+    # A one-hot matrix product, because scatter is slower on CPUs.
     onto = (
         partner.gather(1, going).unsqueeze(1) == torch.arange(b.shape[1], device=x.device)[:, None]
     )
@@ -79,5 +76,5 @@ def merge_alike(
 
 
 def _rows(x: Tensor, indices: Tensor) -> Tensor:
-    """Pick rows (B, n) of (B, N, D)."""
+    """Gather rows (B, n) of (B, N, D)."""
     return x.gather(1, indices.unsqueeze(2).expand(-1, -1, x.shape[2]))

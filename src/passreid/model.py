@@ -31,11 +31,8 @@ class Features(NamedTuple):
 class PartViT(nn.Module):
     """A ViT with one CLS and P part tokens, fused into one embedding.
 
-    Args:
-        architecture: Sizes, tokens, stem and neck.
-        drop_path: Stochastic depth of the last block, rising linearly from 0 (training only).
-        dropout, attention_dropout: Rates inside the blocks (training only).
-        patch_drop: Share of the patch tokens each image does without (training only).
+    All rates apply in training only: `drop_path` is the stochastic depth of the last block, rising
+    linearly from 0; `patch_drop` is the share of patch tokens dropped from each image.
     """
 
     def __init__(
@@ -66,18 +63,18 @@ class PartViT(nn.Module):
             attn_drop_rate=attention_dropout,
             patch_drop_rate=patch_drop,
         )
-        if a.pooling == "jpm":  # the last block and norm again, for the groups of patches
+        if a.pooling == "jpm":  # copies of the last block and norm, for the groups of patches
             vit: Any = self.vit
             self.jpm = nn.Sequential(copy.deepcopy(vit.blocks[-1]), copy.deepcopy(vit.norm))
-        # One BatchNorm over the flattened token axis is the same as one per token: BatchNorm is
-        # per channel. Its shift stays 0: the neck's bias is frozen.
+        # BatchNorm is per channel, so one over the flattened token axis equals one per token. Its
+        # bias is frozen at 0 (BNNeck).
         self.neck = nn.BatchNorm1d(a.neck_width)
         self.neck.bias.requires_grad_(False)
         self.classifier = nn.Linear(a.dim, a.num_classes, bias=False) if a.num_classes else None
         self._initialise()
 
     def _initialise(self) -> None:
-        """Set initial values as the original does where timm's differ."""
+        """Set the original's initial values where timm's differ."""
         positions = self.vit.pos_embed
         assert positions is not None
         for token in (self.vit.cls_token, self.vit.reg_token, positions):
@@ -89,14 +86,10 @@ class PartViT(nn.Module):
             nn.init.normal_(self.classifier.weight, std=0.001)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Return the normalised tokens that the embedding is made of.
-
-        Args:
-            images: Normalised pixels, float (B, 3, H, W) of the architecture's input size.
+        """Compute the normalised tokens of the embedding from normalised pixels (B, 3, H, W).
 
         Returns:
-            (B, branches, D): CLS, or what the pooling makes of the patches, first; then parts, or
-            JPM's branches.
+            (B, branches, D): CLS or the pooled patches first, then parts or JPM's branches.
         """
         vit: Any = self.vit
         special, merge = 1 + self.architecture.parts, self.architecture.merge
@@ -119,14 +112,14 @@ class PartViT(nn.Module):
         return read
 
     def _jigsaw(self, x: Tensor) -> Tensor:
-        """Return TransReID's four local tokens (B, 4, D) of what the last block takes.
+        """Compute TransReID's four local tokens (B, 4, D) from the last block's input.
 
-        He et al., ICCV 2021, section 3.3: patches are shifted by four, dealt into two groups and
-        cut into four runs; CLS sees each run alone in a block of their own.
+        He et al., ICCV 2021, section 3.3: patches are shifted by four, shuffled in two groups and
+        cut into four runs; a block of its own attends from CLS to each run separately.
         """
         cls, patches = x[:, :1], x[:, 1:].roll(-4, dims=1)
         run = patches.shape[1] // JPM_BRANCHES
-        if patches.shape[1] % 2:  # the original repeats the last but one to make it even
+        if patches.shape[1] % 2:  # the original repeats the second last to make it even
             patches = torch.cat([patches, patches[:, -2:-1]], dim=1)
         dealt = patches.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
         runs = dealt[:, : JPM_BRANCHES * run].unflatten(1, (JPM_BRANCHES, run))
@@ -137,18 +130,15 @@ class PartViT(nn.Module):
         return tokens
 
     def _embedded(self, images: Tensor) -> Tensor:
-        """Return all tokens with their positions, (B, 1 + P + N, D)."""
+        """Compute all tokens with their positions, (B, 1 + P + N, D)."""
         vit: Any = self.vit
         x: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         return x
 
     def attend(self, images: Tensor) -> Tensor:
-        """Return how much CLS and each part token look at each patch in the last block.
+        """Compute the last block's attention from CLS and each part token to the patches.
 
-        Patches are not merged for this.
-
-        Args:
-            images: As `tokens` takes them.
+        Token merging is skipped.
 
         Returns:
             (B, 1 + P, rows, columns), mean over heads; each map sums to 1 over the patches.
@@ -162,7 +152,7 @@ class PartViT(nn.Module):
         projected = last.attn.qkv(last.norm1(x)).unflatten(2, (3, last.attn.num_heads, -1))
         query, key, _ = projected.permute(2, 0, 3, 1, 4).unbind(0)
         scores = last.attn.scale * query[:, :, :seen] @ key.transpose(2, 3)
-        # A token looks at the others, too: softmax over all of them, as in the block itself.
+        # Tokens also attend to each other, so softmax runs over all of them, as in the block.
         patches = scores.softmax(dim=3).mean(dim=1)[:, :, seen:]
         shares = patches / patches.sum(dim=2, keepdim=True)
         maps: Tensor = shares.unflatten(2, self.architecture.grid)
@@ -192,28 +182,22 @@ class PartViT(nn.Module):
         return self.embedding(self.tokens(images))
 
     def embedding(self, tokens: Tensor) -> Tensor:
-        """Make the embedding of tokens (B, branches, D): the side of the neck the card names."""
+        """Compute the embedding of tokens (B, branches, D), on the card's side of the neck."""
         feature = self.architecture.feature
         if feature == "before":
             return self.fuse(tokens)
         if feature == "after":
             return self.features(tokens).after
-        # Cluster contrast normalises every branch on its own before fusing.
+        # Cluster contrast normalises each branch separately before fusing.
         if self.architecture.neck == "single":
             return F.normalize(self.features(tokens).after, dim=1)
         return self.fuse(F.normalize(self.neck(tokens.flatten(1)).view_as(tokens), dim=2))
 
 
 def _read_out(block: Any, x: Tensor, special: int) -> Tensor:
-    """Run a timm block for its first tokens alone: what they need of the others is keys and values.
+    """Return `block(x)[:, :special]`, computing only keys and values for the other tokens.
 
-    Args:
-        block: The last of a network, whose other outputs nobody reads.
-        x: All tokens (B, N, D).
-        special: How many of the first ones are wanted.
-
-    Returns:
-        (B, special, D), what `block(x)` has there.
+    For the last block of a network, whose other outputs are not used.
     """
     attention, width = block.attn, x.shape[2]
     y = block.norm1(x)
@@ -247,9 +231,6 @@ class PatchProjection(nn.Module):
     """Image -> patch tokens: an optional convolutional stem, then one strided convolution.
 
     timm's own layer ties stride to patch size; overlapping patches and the stem need this one.
-
-    Args:
-        architecture: Supplies input size, patch size, stride, stem and width.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -288,12 +269,10 @@ class InstanceBatchNorm(nn.Module):
 
 
 def _stem(kind: str) -> tuple[nn.Sequential, int]:
-    """Return the stem and the number of channels it hands on.
-
-    Each row is (channels, kernel, stride, normalisation); "ics" is TransReID-SSL's.
-    """
+    """Build a stem and return it with its number of output channels."""
     if kind == "lite0":
         return _lite0()
+    # (channels, kernel, stride, normalisation); "ics" is TransReID-SSL's
     rows: dict[str, list[tuple[int, int, int, type[nn.Module]]]] = {
         "none": [],
         "ics": [
@@ -321,10 +300,10 @@ def _stem(kind: str) -> tuple[nn.Sequential, int]:
 
 
 def _lite0() -> tuple[nn.Sequential, int]:
-    """Return the stages of EfficientNet-Lite0 that stay on a grid of stride 8, and 112 channels.
+    """Build the first five stages of EfficientNet-Lite0 (Tan and Le 2019), 112 channels, stride 8.
 
-    Tan and Le 2019, in the "lite" form without squeeze-and-excitation. The fourth stage keeps its
-    stride of 2 out, as re-identification networks do (Luo et al. 2019, "last stride").
+    The fourth stage has stride 1 instead of 2, as is usual in re-identification ("last stride", Luo
+    et al. 2019).
     """
     net: Any = create_model("efficientnet_lite0", bn_eps=1e-3)
     stages = net.blocks[:5]
@@ -333,14 +312,14 @@ def _lite0() -> tuple[nn.Sequential, int]:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Count the numbers in a model's parameters."""
+    """Count a model's parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
 def use_fused_attention(model: nn.Module, fused: bool) -> None:
-    """Choose between torch's fused attention and timm's plain one.
+    """Switch between torch's fused attention and timm's plain one.
 
-    Fused is fast forward; on CPUs its backward costs more than the whole rest of a step.
+    Fused is faster forward; on CPUs its backward takes longer than the rest of a training step.
     """
     for module in model.modules():
         settings: Any = module

@@ -1,4 +1,4 @@
-"""Files: written completely or not at all; read from this machine or, through fsspec, others."""
+"""Write files completely or not at all; read them from disk or, through fsspec, elsewhere."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from passreid.errors import MissingExtraError, OutputError, PassreidError, Usage
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` that becomes `path` when the block ends well.
+    """Yield a temporary path that replaces `path` atomically when the block succeeds.
 
-    The data is on disk before it gets the name; when the block fails, nothing is left behind and
-    what stood at `path` still stands. Missing folders are made.
+    The data is synced to disk before the rename. If the block fails, the temporary file is removed
+    and `path` is unchanged. Missing folders are created.
 
     Raises:
         OutputError: The file cannot be written.
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        # Some writers make a file of their own that only its owner may read.
+        # Some writers create a new file with owner-only permissions.
         temporary.chmod(mode)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
@@ -44,21 +44,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a small file.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write a small file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def copy(source: Path, path: Path) -> None:
-    """Copy a file, unless it is the same one.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Copy a file atomically, unless source and target are the same."""
     if source.resolve() == path.resolve():
         return
     with replacing(path) as temporary:
@@ -75,7 +67,7 @@ def sha256(path: Path) -> str:
 
 
 def check_zip(path: Path) -> None:
-    """Compare every member of a zip file with its CRC, which `torch.load` does not.
+    """Verify the CRC of every member of a zip file, which `torch.load` does not.
 
     Files that torch was told to write without CRCs pass.
 
@@ -85,30 +77,27 @@ def check_zip(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            counted = any(member.CRC for member in archive.infolist())
-            damaged = archive.testzip() if counted else None
+            has_crcs = any(member.CRC for member in archive.infolist())
+            damaged = archive.testzip() if has_crcs else None
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - a flipped bit may name any method or offset
         raise ValueError(f"its zip directory is damaged: {error}") from None
     if damaged is not None:
-        raise ValueError(f"'{damaged}' in it does not match its CRC")
+        raise ValueError(f"its member '{damaged}' does not match its CRC")
 
 
 def is_address(place: str) -> bool:
-    """Whether a place is read through fsspec rather than from a disk of this machine."""
+    """Return whether a place is read through fsspec, as it is no path on this machine."""
     return "://" in place
 
 
 def may_name(source: str, row: str) -> bool:
-    """Whether a row of a list or table is a path, or on the list's own storage.
+    """Return whether the list or table `source` may refer to `row`: a path, or the same storage.
 
-    Whoever wrote a list must not choose which hosts of this network are contacted: fsspec knows
-    dozens of protocols, and chains of them (``filecache::ftp://…``).
-
-    Args:
-        source: Path or address of the list.
-        row: What the list names; web addresses are up to the caller.
+    The author of a list must not choose which hosts of this network are contacted: fsspec supports
+    dozens of protocols, and chains of them (``filecache::ftp://…``). Callers check web addresses
+    themselves.
     """
     if not is_address(row):
         return not (is_address(source) and "::" in row)
@@ -117,20 +106,16 @@ def may_name(source: str, row: str) -> bool:
 
 def _storage(place: str) -> str:
     """Return protocol and host or bucket: ``s3://bucket``."""
-    protocol, there, rest = place.partition("://")
-    return f"{protocol.lower()}://{rest.partition('/')[0]}" if there else "file://"
+    protocol, separator, rest = place.partition("://")
+    return f"{protocol.lower()}://{rest.partition('/')[0]}" if separator else "file://"
 
 
 def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
-    """Return fsspec's file system for an address, and the path on it.
-
-    Args:
-        place: Such as ``s3://bucket/crops``.
-        extra: The extra of passreid to install where fsspec is missing.
+    """Return fsspec's file system for an address such as ``s3://bucket/crops``, and the path on it.
 
     Raises:
-        MissingExtraError: fsspec is not installed.
-        UsageError: The storage is unknown, its package is not installed, or it does not answer.
+        MissingExtraError: fsspec is not installed; `extra` is the part of passreid that needs it.
+        UsageError: The storage is unknown, its package is not installed, or it does not respond.
     """
     try:
         from fsspec.core import url_to_fs
@@ -144,12 +129,7 @@ def filesystem(place: str, *, extra: str) -> tuple[Any, str]:
 
 
 def open_binary(place: str, *, extra: str) -> IO[bytes]:
-    """Open a path or address for reading.
-
-    Raises:
-        OSError: It is not there or cannot be read.
-        MissingExtraError, UsageError: As `filesystem`.
-    """
+    """Open a path or address for reading; raise OSError when it cannot be read."""
     if not is_address(place):
         return Path(place).open("rb")
     system, path = filesystem(place, extra=extra)
@@ -159,15 +139,11 @@ def open_binary(place: str, *, extra: str) -> IO[bytes]:
 
 @contextmanager
 def open_parquet(place: str, kind: Callable[[str], PassreidError]) -> Iterator[Any]:
-    """Open a Parquet file; re-raise what goes wrong, also inside the block, as one error.
-
-    Args:
-        place: Path or address.
-        kind: Makes the error from a sentence; its cause is the original exception.
+    """Open a Parquet file; re-raise failures, also those inside the block, as `kind`.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        UsageError: As `filesystem`.
+        UsageError: The storage of an address cannot be reached.
     """
     try:
         from pyarrow import ArrowException
