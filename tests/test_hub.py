@@ -415,7 +415,5 @@ class TestHuggingFace:
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-        with pytest.raises(
-            MissingExtraError, match=r"'owner/model': no local path.*\[hub\]'"
-        ):
+        with pytest.raises(MissingExtraError, match=r"'owner/model': no local path.*\[hub\]'"):
             resolve("owner/model")

@@ -11,10 +11,7 @@ import pytest
 import torch
 
 from passreid.card import Architecture
-from passreid.checkpoint import (
-    initialise,
-    resize_positions,
-)
+from passreid.checkpoint import initialise, load_checkpoint, resize_positions
 from passreid.checkpoint.positions import grid_of, parts_from_cls
 from passreid.errors import CheckpointError
 from passreid.model import PartViT
@@ -42,6 +39,15 @@ def test_initialise_takes_the_backbone_and_leaves_the_rest(tmp_path: Path) -> No
     assert torch.equal(model.classifier.weight, classifier)
     assert all(torch.equal(model.neck.state_dict()[key], value) for key, value in neck.items())
     assert report.resized == ((4, 2), (6, 2)) and "not the file's" in report.initialised[0]
+
+
+def test_initialise_takes_a_loaded_checkpoint(tmp_path: Path) -> None:
+    torch.save(fine_tuned(), tmp_path / "m.pth")
+    from_file, from_memory = (PartViT(replace(TINY, image_size=(96, 32))) for _ in range(2))
+    report = initialise(from_file, tmp_path / "m.pth")
+    assert initialise(from_memory, load_checkpoint(tmp_path / "m.pth")).resized == report.resized
+    for name, tensor in from_memory.vit.state_dict().items():
+        assert torch.equal(tensor, from_file.vit.state_dict()[name]), name
 
 
 def test_a_plain_vit_gives_part_tokens_in_their_bands(tmp_path: Path) -> None:

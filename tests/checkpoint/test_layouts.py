@@ -262,5 +262,3 @@ def test_grid_that_no_ratio_fits_must_be_said(tmp_path: Path) -> None:
         load_checkpoint(path)
     a = load_checkpoint(path, image_size=(64, 28), stride=(12, 12)).card.architecture
     assert a.grid == (5, 2)
-    a = load_checkpoint(path, hw_ratio=10, image_size=(64, 32)).card.architecture
-    assert a.grid == (4, 2)

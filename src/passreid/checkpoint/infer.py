@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 from passreid.card import HALF, IMAGENET_MEAN, IMAGENET_STD, STEM_STRIDE, Architecture, Pooling
 from passreid.checkpoint.layouts import Layout, is_clustered, usual_heads
-from passreid.checkpoint.positions import RATIOS, Grid, grid_of
+from passreid.checkpoint.positions import Grid, grid_of
+from passreid.checkpoint.report import spell_options
 from passreid.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -73,22 +74,26 @@ def interpret(
     *,
     config: Mapping[str, Any],
     given: Mapping[str, Any],
-    hw_ratio: int | None = None,
-    keep_classifier: bool = False,
+    keep_classifier: bool,
 ) -> Interpretation:
     """Infer the network of a foreign file.
 
-    Args:
-        names: Bare name -> the file's name.
-        shapes: Shapes by bare name.
-        layout: The file's family.
-        config: Values of the configuration beside the file, see `Source`.
-        given: Values of the caller; they take precedence.
-        hw_ratio: Height over width of the file's patch grid.
-        keep_classifier: Keep the file's identity classifier.
+    Values that the caller gives take precedence over those of the configuration beside the file
+    (see `Source`), and those over what published files of the family have.
     """
     facts = facts_from_shapes(shapes, layout, keep_classifier=keep_classifier)
-    guesses = _guess(names, shapes, facts)
+    tuned, clustered = "bottleneck.weight" in shapes, is_clustered(names)
+    guesses: dict[str, Any] = {"heads": usual_heads(facts["width"])}
+    if tuned:
+        guesses["feature"] = "normalized" if clustered else "before"
+    if "fusion" not in facts:
+        guesses["fusion"] = "cat"
+    if not facts["parts"] and "pooling" not in facts:
+        guesses["pooling"] = "cls"
+    if "sie_embed" in shapes:
+        guesses["sie_weight"] = SIE_WEIGHT
+    guesses["mean"], guesses["std"] = (HALF, HALF) if tuned else (IMAGENET_MEAN, IMAGENET_STD)
+    guesses["interpolation"] = "bicubic" if clustered else "bilinear"
     known = {**config, **given}
     values = {**guesses, **known, "heads": known.get("heads") or guesses["heads"]}
     if not values["heads"]:
@@ -98,7 +103,7 @@ def interpret(
     # timm's no_embed_class models have rows for the patches alone.
     special = (0,) if layout.split_positions else (1 + facts["parts"], 0)
     counts = [rows - count for count in special if rows > count]
-    size, stride = _find_input(counts, facts["patch_size"], config, given, hw_ratio)
+    size, stride = _find_input(counts, facts["patch_size"], config, given)
     stored = Architecture(**facts, image_size=size, stride=stride)
     wanted = replace(
         stored, image_size=given.get("image_size", size), stride=given.get("stride", stride)
@@ -146,29 +151,11 @@ def facts_from_shapes(shapes: Shapes, layout: Layout, *, keep_classifier: bool) 
     return facts
 
 
-def _guess(names: Mapping[str, str], shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Guess what shapes do not show, as in the family's published files; 0 heads is unknown."""
-    tuned, clustered = "bottleneck.weight" in shapes, is_clustered(names)
-    guesses: dict[str, Any] = {"heads": usual_heads(facts["width"])}
-    if tuned:
-        guesses["feature"] = "normalized" if clustered else "before"
-    if "fusion" not in facts:
-        guesses["fusion"] = "cat"
-    if not facts["parts"] and "pooling" not in facts:
-        guesses["pooling"] = "cls"
-    if "sie_embed" in shapes:
-        guesses["sie_weight"] = SIE_WEIGHT
-    guesses["mean"], guesses["std"] = (HALF, HALF) if tuned else (IMAGENET_MEAN, IMAGENET_STD)
-    guesses["interpolation"] = "bicubic" if clustered else "bilinear"
-    return guesses
-
-
 def _find_input(
     counts: Sequence[int],
     patch: int,
     config: Mapping[str, Any],
     given: Mapping[str, Any],
-    hw_ratio: int | None,
 ) -> tuple[Grid, Grid]:
     """Find the one input size and stride that yield the file's number of patches.
 
@@ -183,12 +170,12 @@ def _find_input(
     published = [(size, step) for size in sorted(sizes) for step in sorted(steps, reverse=True)]
     for hint in (*hints, {}):
         for count in counts:
-            grid = grid_of(count, (hw_ratio,) if hw_ratio else RATIOS)
+            grid = grid_of(count)
             plain = [((grid[0] * patch, grid[1] * patch), (patch, patch))] if grid else []
             fitting = [
                 (size, step)
                 for size, step in dict.fromkeys([*plain, *published])
-                if _patches(size, step, patch, hw_ratio) == count
+                if _patches(size, step, patch) == count
                 and hint.get("image_size") in (None, size)
                 and hint.get("stride") in (None, step)
             ]
@@ -204,17 +191,16 @@ def _find_input(
                 )
     raise CheckpointError(
         f"{counts[0] if counts else 0} patch positions form no grid of height 2, 3 or 1 times the "
-        "width; give the training input: --image-size H W --stride S S (image_size=, stride=, or "
-        "hw_ratio=)."
+        "width; give the training input: --image-size H W --stride S S (image_size=, stride=)."
     )
 
 
-def _patches(size: Grid, stride: Grid, patch: int, hw_ratio: int | None = None) -> int:
-    """Count the patches of an input; 0 if it is smaller than a patch or of another ratio."""
+def _patches(size: Grid, stride: Grid, patch: int) -> int:
+    """Count the patches of an input; 0 if it is smaller than a patch."""
     rows, columns = (
         max((side - patch) // step + 1, 0) for side, step in zip(size, stride, strict=True)
     )
-    return rows * columns if hw_ratio in (None, rows / max(columns, 1)) else 0
+    return rows * columns
 
 
 def _check_claim(
@@ -247,12 +233,3 @@ def _axis(shapes: Shapes, name: str, ndim: int, axis: int) -> int:
     if len(shape) != ndim or min(shape) < 1:
         raise CheckpointError(f"'{name}' has shape {shape}, expected {ndim} axes.")
     return shape[axis]
-
-
-def spell_options(values: Mapping[str, Any]) -> str:
-    """Format arguments as command-line options: ``--image-size 256 128 --heads 12``."""
-    words = []
-    for name, value in values.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        words += [f"--{name.replace('_', '-')}", *map(str, numbers)]
-    return " ".join(words)

@@ -26,11 +26,10 @@ from passreid.checkpoint.infer import (
     Interpretation,
     Overrides,
     interpret,
-    spell_options,
 )
 from passreid.checkpoint.layouts import Layout
 from passreid.checkpoint.positions import parts_from_cls, resize_positions
-from passreid.checkpoint.report import LoadReport, abbreviate
+from passreid.checkpoint.report import LoadReport, abbreviate, spell_options
 from passreid.checkpoint.sources import NATIVE_CARD, Source, locate
 from passreid.config import suggest
 from passreid.errors import CheckpointError, ModelNotFoundError, UsageError
@@ -68,7 +67,6 @@ def load_checkpoint(
     *,
     role: Role = "auto",
     keep_classifier: bool = False,
-    hw_ratio: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Loaded:
     """Load a model folder or a weight file of any supported layout.
@@ -80,7 +78,6 @@ def load_checkpoint(
         path: A passreid or ModelScope folder, a folder with one weight file, or a weight file.
         role: Network of a self-supervised checkpoint; "auto" prefers the teacher.
         keep_classifier: Keep the identity classifier; embedding does not need it.
-        hw_ratio: Height over width of the file's patch grid, where it is ambiguous.
         overrides: See `Overrides`; None means not given.
 
     Raises:
@@ -101,7 +98,7 @@ def load_checkpoint(
         pair = given[name]
         if not isinstance(pair, tuple) or len(pair) != 2 or min(pair) < 1:
             raise UsageError(f"{name} is {pair}; give two positive numbers: rows and columns.")
-    loaded = _load(Path(path), given, role=role, hw_ratio=hw_ratio, keep_classifier=keep_classifier)
+    loaded = _load(Path(path), given, role=role, keep_classifier=keep_classifier)
     if loaded.report.assumed:
         log.warning(
             "%s does not say, so assumed: %s", loaded.report.source, loaded.report.assumptions
@@ -117,13 +114,7 @@ def load_folder(folder: str | Path) -> tuple[PartViT, ModelCard]:
     return model, card
 
 
-def initialise(
-    model: PartViT,
-    path: str | Path | Loaded,
-    *,
-    role: Role = "auto",
-    hw_ratio: int | None = None,
-) -> LoadReport:
+def initialise(model: PartViT, path: str | Path | Loaded, *, role: Role = "auto") -> LoadReport:
     """Initialise a model's backbone in place from a file, or from what was loaded from one.
 
     The model's neck and classifier stay. The position table is resampled to the model's grid. If
@@ -139,7 +130,7 @@ def initialise(
         start, card, report = path
         path = report.source
     else:
-        start, card, report = _load(Path(path), {}, role=role, hw_ratio=hw_ratio, hint=hint)
+        start, card, report = _load(Path(path), {}, role=role, hint=hint)
     b = card.architecture
     for name in ("width", "depth", "heads", "mlp_ratio", "patch_size", "stem"):
         if getattr(a, name) != getattr(b, name):
@@ -170,7 +161,6 @@ def _load(
     given: Mapping[str, Any],
     *,
     role: Role,
-    hw_ratio: int | None,
     keep_classifier: bool = False,
     hint: Mapping[str, Any] | None = None,
 ) -> Loaded:
@@ -191,7 +181,6 @@ def _load(
                 layout,
                 config=hint or source.config,
                 given=given,
-                hw_ratio=hw_ratio,
                 keep_classifier=keep_classifier,
             )
             tensors["pos_embed"] = _complete_table(tensors, found, layout, given)

@@ -13,12 +13,12 @@ Grid = tuple[int, int]
 # Height over width of the grids that published files use: person crops 2 (256x128) and 3
 # (384x128), squares 1. No number of patches fits two of these ratios (a 2 b² is never a square),
 # so the grid follows from the number alone.
-RATIOS = (2, 3, 1)
+_RATIOS = (2, 3, 1)
 
 
-def grid_of(patches: int, ratios: tuple[int, ...] = RATIOS) -> Grid | None:
+def grid_of(patches: int) -> Grid | None:
     """Return the (rows, columns) of a number of patches, or None when no ratio fits it."""
-    for ratio in ratios:
+    for ratio in _RATIOS:
         columns = math.isqrt(max(patches, 0) // ratio)
         if columns and ratio * columns * columns == patches:
             return ratio * columns, columns

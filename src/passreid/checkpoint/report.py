@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from passreid.checkpoint.infer import spell_options
 from passreid.checkpoint.positions import Grid
 
 
@@ -58,3 +57,12 @@ def abbreviate(names: Sequence[str], limit: int) -> str:
     """Join the first names of a list and count the rest."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def spell_options(values: Mapping[str, Any]) -> str:
+    """Format arguments as command-line options: ``--image-size 256 128 --heads 12``."""
+    words = []
+    for name, value in values.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *map(str, numbers)]
+    return " ".join(words)
