@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +41,14 @@ class CameraMeans:
         self.dim, self.shrinkage = dim, shrinkage
         self._sums: dict[Hashable, F64] = {}
         self._counts: dict[Hashable, int] = {}
+
+    @staticmethod
+    def of(dim: int, sums: Mapping[Hashable, tuple[int, NDArray[Any]]]) -> CameraMeans:
+        """Make means of each camera's number of crops and the (D,) sum of their unit rows."""
+        means = CameraMeans(dim)
+        means._counts = {camera: count for camera, (count, _) in sums.items()}
+        means._sums = {camera: np.asarray(total, np.float64) for camera, (_, total) in sums.items()}
+        return means
 
     @property
     def counts(self) -> Mapping[Hashable, int]:

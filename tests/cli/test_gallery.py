@@ -373,3 +373,23 @@ def test_a_hit_says_how_many_strangers_its_score_would_bring(
     hit = json.loads(cli("gallery", "search", box, picture, "--top", 1, "--json").out)
     count = len(list(folder.glob("*.jpg")))
     assert hit["expected_strangers"] == pytest.approx(count * hit["false_match_rate"])
+
+
+def test_a_centred_gallery_is_searched_by_the_camera_of_the_query(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    place = tmp_path / "people.gallery"
+    for camera in ("1", "2"):
+        pictures = [s.path for s in people.gallery if str(s.camid + 1) == camera]
+        assert cli("gallery", "add", place, *pictures, "--camera", camera).code == 0
+    ran = cli("gallery", "centre", place)
+    assert "subtract the means of 2 cameras" in ran.err
+    assert json.loads(cli("gallery", "info", place, "--json").out)["centred"] is True
+    one = people.query[0]
+    found = cli(
+        "gallery", "search", place, one.path, "--query-camera", one.camid + 1, "--top", 1, "--json"
+    )
+    assert found.code == 0
+    assert "fitted without camera centring" in found.err
+    assert f"{one.pid:04}_" in json.loads(found.out)["source"]
+    assert "no longer" in cli("gallery", "centre", place, "--off").err

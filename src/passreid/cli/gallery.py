@@ -181,6 +181,7 @@ def search(
     min_score: float | None = None,
     group_by: Literal["person", "tracklet"] | None = None,
     rerank: bool = False,
+    query_camera: str | None = None,
     filters: Filters = Filters(),
     options: ModelOptions = ModelOptions(),  # noqa: B008
     json: bool = False,
@@ -197,6 +198,8 @@ def search(
         group_by: One hit, the best, for each person or tracklet.
         rerank: Reorder the first hundred hits by who is whose neighbour among them; the cosines
             shown stay what they are.
+        query_camera: The camera that took the query; a centred gallery (`passreid gallery centre`)
+            subtracts its mean.
         json: One object a line.
     """
     from passreid.gallery import identity, open_gallery
@@ -214,10 +217,12 @@ def search(
             min_score=min_score,
             group_by=group_by,
             rerank=max(_RERANKED, top) if rerank else 0,
+            camera=query_camera,
         )
+        centred = opened.centred
         none = "" if hits else explain_nothing(opened, where)
         entries = opened.count()
-    calibration = calibration_of(embedder)
+    calibration = calibration_of(embedder, centred=centred)
     for rank, hit in enumerate(hits, 1):
         told = explain_hit(hit.score, calibration, entries)
         if json:

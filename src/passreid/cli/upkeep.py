@@ -45,6 +45,29 @@ def info(place: str, /, *, json: bool = False) -> int:
 
 
 @gallery.command
+def centre(place: str, /, *, off: bool = False) -> int:
+    """Let searches of a gallery subtract each camera's mean embedding, or no longer.
+
+    Helps with cameras the model did not learn from, and moves cosines: bands and strangers need a
+    calibration that was fitted with --centre-on. Stored embeddings stay as they are.
+
+    Example: passreid gallery centre people.gallery
+
+    Args:
+        place: The gallery's file.
+        off: Search without camera means again.
+    """
+    from passreid.gallery import open_gallery
+
+    with open_gallery(place) as opened:
+        opened.set_centred(not off)
+        cameras = len(opened.tally("camera"))
+    how = "no longer subtract camera means" if off else f"subtract the means of {cameras} cameras"
+    note(f"Searches of {place} {how}.")
+    return 0
+
+
+@gallery.command
 def compact(place: str, /) -> int:
     """Give the space of forgotten entries back to the disk.
 

@@ -160,6 +160,7 @@ class Info:
         engine: "sqlite" or "qdrant".
         model, dim: Identity of the model and width of its embeddings.
         count: Entries.
+        centred: Whether searches subtract each camera's mean embedding.
         bytes_on_disk: None where it is not known.
     """
 
@@ -169,6 +170,7 @@ class Info:
     dim: int
     count: int
     bytes_on_disk: int | None
+    centred: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,13 +86,13 @@ def repair(place: Path, embed: Embed) -> Report:
     place = place.resolve()  # not a link, but what it leads to, is replaced
     with sqlite_errors(place), closing(connect(place, write=True)) as connection:
         _take(connection, place)
-        model, dim = read_settings(connection, place)
+        model, dim, centred = read_settings(connection, place)
         report = _examine(connection)
         if report.sound:
             return report
         mode = place.stat().st_mode
         with replacing(place) as temporary:
-            create(temporary, model=model, dim=dim)
+            create(temporary, model=model, dim=dim, centred=centred)
             with sqlite_errors(temporary), closing(connect(temporary, write=True)) as fresh:
                 _rescue(connection, fresh, report, lambda entry: embed(entry, model), dim)
                 fresh.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -119,7 +119,7 @@ def filled(file: Path) -> bool:
     return file.exists() and file.stat().st_size > 0
 
 
-def create(place: Path, *, model: str, dim: int) -> None:
+def create(place: Path, *, model: str, dim: int, centred: bool = False) -> None:
     """Make an empty gallery, or finish one whose making was killed; one that is there stays.
 
     Raises:
@@ -148,7 +148,8 @@ def create(place: Path, *, model: str, dim: int) -> None:
                     return
                 for statement in SCHEMA:
                     connection.execute(statement)
-                settings = [("model", model), ("dim", dim)]
+                settings: list[tuple[str, Any]] = [("model", model), ("dim", dim)]
+                settings += [("centred", 1)] if centred else []
                 connection.executemany("INSERT INTO settings VALUES (?, ?)", settings)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -159,10 +160,11 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
 
 
 class Settings(NamedTuple):
-    """What a gallery says it is."""
+    """What a gallery says it is, and whether its searches subtract camera means."""
 
     model: str
     dim: int
+    centred: bool
 
 
 def read_settings(connection: sqlite3.Connection, place: Path) -> Settings:
@@ -191,7 +193,7 @@ def read_settings(connection: sqlite3.Connection, place: Path) -> Settings:
     model, dim = settings.get("model"), settings.get("dim")
     if not isinstance(model, str) or not model or not isinstance(dim, int) or dim < 1:
         raise GalleryError(damaged(place, "it does not say whose embeddings it holds"))
-    return Settings(model, dim)
+    return Settings(model, dim, bool(settings.get("centred", 0)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from passreid.centring import CameraMeans
 from passreid.errors import EmbeddingError, GalleryError, UsageError
 from passreid.gallery.base import (
     Added,
@@ -23,7 +24,7 @@ from passreid.gallery.base import (
     Pooling,
     Where,
 )
-from passreid.gallery.validation import check_ids, check_values
+from passreid.gallery.validation import check_ids, check_values, clean_label
 from passreid.reranking import rerank as reranked
 from passreid.similarity import F32, unit_rows
 
@@ -53,6 +54,23 @@ class Gallery(ABC):
     layout: Layout
     read_only: bool
     batch: int
+
+    @property
+    def centred(self) -> bool:
+        """Whether searches subtract each camera's mean embedding (`passreid.centring`)."""
+        return False
+
+    def set_centred(self, centred: bool) -> None:
+        """Choose whether searches subtract camera means.
+
+        Raises:
+            GalleryError: This kind of gallery cannot.
+        """
+        if centred:
+            raise GalleryError(
+                f"{self.name}: camera centring needs a gallery in a file; copy it to one with "
+                "`passreid gallery copy`."
+            )
 
     def add(self, entries: Iterable[Entry]) -> Added:
         """Enrol; what it returns for is on disk. Known ids are left as they are.
@@ -87,6 +105,7 @@ class Gallery(ABC):
         pooling: Pooling = "mean",
         exact: bool | None = None,
         rerank: int = 0,
+        camera: str | None = None,
     ) -> list[Hit]:
         """Find the most alike entries, best first; equal scores in the order of their ids.
 
@@ -101,6 +120,8 @@ class Gallery(ABC):
                 copy first, and its best are compared.
             rerank: Reorder so many of the first hits by k-reciprocal re-ranking among them
                 (`passreid.reranking`), before they are grouped and cut; scores stay cosines.
+            camera: The query's, whose mean is subtracted in a centred gallery; None is unknown,
+                and the mean of all entries is.
 
         Raises:
             EmbeddingError: As `add`.
@@ -108,7 +129,8 @@ class Gallery(ABC):
         """
         _check_search(top_k, min_score, group_by, pooling, rerank)
         queries = pooled(embedding, self.dim, pooling)
-        ask, limit = self._asking(where and where.check(), exact), max(top_k, rerank)
+        camera = None if camera is None else clean_label(camera)
+        ask, limit = self._asking(where and where.check(), exact, camera), max(top_k, rerank)
         floor = -1 if min_score is None else min_score
         while True:
             answers = ask(queries, limit)
@@ -119,7 +141,7 @@ class Gallery(ABC):
                 break
             limit = min(4 * limit, MOST)
         if rerank:
-            hits = self._reranked(queries, hits[:rerank]) + hits[rerank:]
+            hits = self._reranked(queries, camera, hits[:rerank]) + hits[rerank:]
         return (hits if group_by is None else _grouped(hits))[:top_k]
 
     def page(
@@ -207,7 +229,7 @@ class Gallery(ABC):
         """Store those that are not there yet, with their unit rows (N, D); return how many."""
 
     @abstractmethod
-    def _asking(self, where: Where | None, exact: bool | None) -> Ask:
+    def _asking(self, where: Where | None, exact: bool | None, camera: str | None) -> Ask:
         """Return what a search asks as often as it must."""
 
     @abstractmethod
@@ -231,13 +253,21 @@ class Gallery(ABC):
                 unit_vectors(np.asarray(embedding)[None], self.dim, name)
             raise
 
-    def _reranked(self, queries: F32, hits: list[Hit]) -> list[Hit]:
+    def _means(self) -> CameraMeans | None:
+        """Return the means that searches subtract, of cameras by the hash of their name."""
+        return None
+
+    def _reranked(self, queries: F32, camera: str | None, hits: list[Hit]) -> list[Hit]:
         """Order hits by their k-reciprocal distance from whichever query is nearest."""
         vectors = self._vectors([hit.entry.id for hit in hits])
         hits = [hit for hit in hits if hit.entry.id in vectors]  # one may have gone meanwhile
         if not hits:
             return []
-        distances = reranked(queries, np.stack([vectors[hit.entry.id] for hit in hits]))
+        rows = np.stack([vectors[hit.entry.id] for hit in hits])
+        if (means := self._means()) is not None:
+            queries = means.centre(queries, [camera and hash(camera)] * len(queries))
+            rows = means.centre(rows, [hit.entry.camera and hash(hit.entry.camera) for hit in hits])
+        distances = reranked(queries, rows)
         return [hits[n] for n in np.argsort(distances.min(axis=0), kind="stable")]
 
     def _check_removable(self, where: Where, everything: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from passreid.centring import CameraMeans
 from passreid.errors import GalleryError
 from passreid.gallery.base import Entry, Hit, Info, Layout, Where
 from passreid.gallery.damage import WAIT_S, DamagedError, damaged, sqlite_errors
@@ -79,13 +80,33 @@ class SqliteGallery(Gallery):
         with sqlite_errors(place):
             self._reader = connect_to_read(place)
             try:
-                self.model, self.dim = read_settings(self._reader, place)
+                self.model, self.dim, _ = read_settings(self._reader, place)
                 self._memory = Memory(self.dim)
                 with self._reading():
                     pass
             except BaseException:
                 self._reader.close()
                 raise
+
+    @property
+    def centred(self) -> bool:
+        """Whether searches subtract each camera's mean embedding (`passreid.centring`)."""
+        with self._lock, sqlite_errors(self.place):
+            self._check_open()
+            return read_settings(self._reader, self.place).centred
+
+    def set_centred(self, centred: bool) -> None:
+        """Choose whether searches subtract camera means; the stored vectors stay as they are."""
+        self._check_writable()
+        with self._changing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO settings VALUES ('centred', ?)", (int(centred),)
+            )
+
+    def _means(self) -> CameraMeans | None:
+        with self._reading() as connection:
+            centred = read_settings(connection, self.place).centred
+            return self._memory.centred().means if centred else None
 
     def info(self) -> Info:
         """Describe the gallery."""
@@ -96,6 +117,7 @@ class SqliteGallery(Gallery):
             model=self.model,
             dim=self.dim,
             count=self.count(),
+            centred=self.centred,
             bytes_on_disk=sum(file.stat().st_blocks * 512 for file in files),
         )
 
@@ -264,14 +286,19 @@ class SqliteGallery(Gallery):
             connection.executemany("INSERT INTO thumbnails VALUES (?, ?)", jpegs)
         return row - last
 
-    def _asking(self, where: Where | None, exact: bool | None) -> Ask:
+    def _asking(self, where: Where | None, exact: bool | None, camera: str | None) -> Ask:
         # A filter leaves fewer near ones than the bits can tell from the rest.
         every = bool(exact) or where not in (None, Where())
 
         def ask(queries: F32, limit: int) -> list[list[Hit]]:
             with self._selecting(where) as (connection, mask):
                 memory = self._memory
-                found = memory.index.search(queries, limit, kept=mask, exact=every)
+                if read_settings(connection, self.place).centred:
+                    index = memory.centred()
+                    asked = index.centre(queries, None if camera is None else hash(camera))
+                    found = index.search(asked, limit, kept=mask)
+                else:
+                    found = memory.index.search(queries, limit, kept=mask, exact=every)
                 rows = memory.rows[np.unique(np.concatenate([each.positions for each in found]))]
                 read = select_in(connection, SELECT_WORDS, "row", rows.tolist())
                 entries = {row[0]: entry_of(row) for row in read}

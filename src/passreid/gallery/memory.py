@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passreid.gallery.base import Where
+from passreid.gallery.centred import CentredIndex
 from passreid.gallery.damage import DamagedError
 from passreid.gallery.database import (
     SELECT_WORDS,
@@ -50,6 +51,7 @@ class Memory:
         self._dim = dim
         self._version: int | None = None
         self._dead = self._change = 0
+        self._centred: CentredIndex | None = None
         self._clear()
 
     @property
@@ -66,6 +68,7 @@ class Memory:
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._version:
             return
+        self._centred = None
         first = self._version is None
         oldest, newest = connection.execute(
             "SELECT min(change), max(change) FROM changes"
@@ -105,6 +108,15 @@ class Memory:
             mask &= named
         mask[self._positions_of(connection, where.not_ids)] = False
         return mask
+
+    def centred(self) -> CentredIndex:
+        """Return the camera means as the entries are now; made once for each change."""
+        if self._centred is None:
+            cameras = self._column("camera")
+            self._centred = CentredIndex(
+                self.index.rows, cameras, cameras != _UNKNOWN, self._column("alive")
+            )
+        return self._centred
 
     def positions(self, rows: Sequence[int]) -> I64:
         """Return the positions of rows; those of rows that are not here are left out."""

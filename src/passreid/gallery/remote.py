@@ -132,7 +132,7 @@ class RemoteGallery(Gallery):
             self._call(self._client.upsert, points, wait=True)
         return len(points)
 
-    def _asking(self, where: Where | None, exact: bool | None) -> Ask:
+    def _asking(self, where: Where | None, exact: bool | None, camera: str | None) -> Ask:
         filtered = condition(where)
         params = models.SearchParams(hnsw_ef=_LOOKED_AT, exact=bool(exact))
 

@@ -87,6 +87,13 @@ class Engine:
             return usable_calibration(self.embedder)
         return None
 
+    @property
+    def search_calibration(self) -> Calibration | None:
+        """What scores of searches mean, which a centred gallery moves."""
+        with suppress(CalibrationError):
+            return usable_calibration(self.embedder, centred=self.gallery.centred)
+        return None
+
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
         self.batcher.start()

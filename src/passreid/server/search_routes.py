@@ -42,6 +42,10 @@ async def search(
     ] = None,
     box_format: BoxUnit = "xyxy",
     top_k: Annotated[int, Form(ge=1, le=MOST_HITS, description="Most hits.")] = 20,
+    query_camera: Annotated[
+        str | None,
+        Form(description="Camera that took the query; a centred gallery subtracts its mean."),
+    ] = None,
     min_score: Annotated[
         float | None, Form(ge=-1, le=1, allow_inf_nan=False, description="Smallest cosine.")
     ] = None,
@@ -62,6 +66,7 @@ async def search(
             fits = replace(fits, not_ids=(str(entry),))
         found = await find_entry(engine, entry)
         query = np.asarray(found.embedding, np.float32)
+        query_camera = query_camera or found.camera
     else:
         query = await _embed(engine, images or [], box, box_format)
     hits = await engine.ask(
@@ -71,6 +76,7 @@ async def search(
         where=fits,
         min_score=min_score,
         group_by=group_by,
+        camera=query_camera,
     )
     kept = [hit for hit in hits if entry is None or hit.entry.id != str(entry)][:top_k]
     record(
@@ -103,9 +109,9 @@ async def _embed(
 
 
 def _shown(engine: Engine, hits: Sequence[Hit], entries: int) -> list[dict[str, Any]]:
-    shown = []
+    shown, calibration = [], engine.search_calibration
     for rank, hit in enumerate(hits, start=1):
-        told = explain_hit(hit.score, engine.calibration, entries)
+        told = explain_hit(hit.score, calibration, entries)
         extra = {"rank": rank, "cosine": hit.score, "group": hit.group}
         shown.append(stored(hit.entry) | extra | told)
     return shown
