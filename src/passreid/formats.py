@@ -29,3 +29,11 @@ def show_hit(told: Mapping[str, Any]) -> str:
         return ""
     strangers = show_rate(told["expected_strangers"], is_bound=told["is_bound"])
     return f"  {told['band']:<8}  {strangers} strangers expected"
+
+
+def show_cut(threshold: float, fpir: float) -> str:
+    """Write the line between hits that count as found and those below."""
+    return (
+        f"  --- cut at {show_cosine(threshold)}: at most {show_rate(fpir)} of searches for an "
+        "absent person show more ---"
+    )

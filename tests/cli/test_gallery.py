@@ -15,6 +15,8 @@ import pytest
 
 from passreid.cli.gallery import one_line
 from passreid.data import ReIDDataset, make_synthetic
+from passreid.embed import load
+from passreid.openset import cut
 from tests.cli.conftest import Cli
 
 pytest.importorskip("faiss")
@@ -393,3 +395,24 @@ def test_a_centred_gallery_is_searched_by_the_camera_of_the_query(
     assert "fitted without camera centring" in found.err
     assert f"{one.pid:04}_" in json.loads(found.out)["source"]
     assert "no longer" in cli("gallery", "centre", place, "--off").err
+
+
+def test_search_marks_the_cut_and_shows_what_is_above_alone_on_request(
+    cli: Cli, people: ReIDDataset, tmp_path: Path
+) -> None:
+    place = tmp_path / "people.gallery"
+    pictures = [sample.path for sample in people.gallery]
+    assert cli("gallery", "add", place, *pictures).code == 0
+    one = people.query[0].path
+    everything = cli("gallery", "search", place, one, "--top", 99, "--json").out.splitlines()
+    cosines = [json.loads(line)["cosine"] for line in everything]
+    calibration = load().calibration
+    assert calibration is not None
+    above = [c for c in cosines if c >= cut(calibration, len(pictures)).threshold]
+    assert 0 < len(above) < len(cosines)
+    shown = cli("gallery", "search", place, one, "--top", 99).out.splitlines()
+    assert shown[len(above)].startswith("  --- cut at")
+    alone = cli("gallery", "search", place, one, "--top", 99, "--same-only", "--json").out
+    assert [json.loads(line)["cosine"] for line in alone.splitlines()] == above
+    looser = cli("gallery", "search", place, one, "--same-only", "--fpir", 0.9, "--json").out
+    assert len(looser.splitlines()) >= len(above)

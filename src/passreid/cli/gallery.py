@@ -21,7 +21,8 @@ from passreid.cli.app import (
     say_json,
 )
 from passreid.errors import UsageError
-from passreid.formats import show_cosine, show_hit
+from passreid.formats import show_cosine, show_cut, show_hit
+from passreid.openset import DEFAULT_FPIR, cut
 from passreid.times import parse_time, show_time
 from passreid.verify import explain_hit
 
@@ -181,6 +182,8 @@ def search(
     min_score: float | None = None,
     group_by: Literal["person", "tracklet"] | None = None,
     rerank: bool = False,
+    same_only: bool = False,
+    fpir: float = DEFAULT_FPIR,
     query_camera: str | None = None,
     filters: Filters = Filters(),
     options: ModelOptions = ModelOptions(),  # noqa: B008
@@ -198,6 +201,9 @@ def search(
         group_by: One hit, the best, for each person or tracklet.
         rerank: Reorder the first hundred hits by who is whose neighbour among them; the cosines
             shown stay what they are.
+        same_only: Show hits from the cut on, and none below.
+        fpir: Where the cut is: the accepted share of searches for an absent person that still
+            return somebody (false positive identification rate).
         query_camera: The camera that took the query; a centred gallery (`passreid gallery centre`)
             subtracts its mean.
         json: One object a line.
@@ -223,8 +229,19 @@ def search(
         none = "" if hits else explain_nothing(opened, where)
         entries = opened.count()
     calibration = calibration_of(embedder, centred=centred)
+    if calibration is None and (same_only or fpir != DEFAULT_FPIR):
+        raise UsageError("--same-only and --fpir need a calibrated model: run passreid calibrate.")
+    found_from = None if calibration is None else cut(calibration, entries, fpir=fpir)
+    if same_only and found_from is not None and hits:
+        hits = [hit for hit in hits if hit.score >= found_from.threshold]
+        none = "" if hits else f"Nothing reaches the cut at {show_cosine(found_from.threshold)}."
+    above = found_from is not None
     for rank, hit in enumerate(hits, 1):
         told = explain_hit(hit.score, calibration, entries)
+        if above and found_from is not None and hit.score < found_from.threshold:
+            above = False
+            if not json:
+                say(show_cut(found_from.threshold, found_from.fpir))
         if json:
             say_json({"rank": rank, "cosine": hit.score} | told | shown(hit.entry))
         else:

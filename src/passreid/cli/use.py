@@ -27,7 +27,7 @@ from passreid.cli.app import (
 )
 from passreid.cli.centring import CentreOn, Centring, cameras_of, read_means_or_self, say_unseen
 from passreid.errors import UsageError
-from passreid.formats import show_cosine, show_hit, show_probability, show_rate
+from passreid.formats import show_cosine, show_cut, show_hit, show_probability, show_rate
 from passreid.listing import printable
 from passreid.openset import (
     DEFAULT_FPIR,
@@ -303,9 +303,6 @@ def _say_hits(answer: dict[str, Any]) -> None:
     for match in answer["matches"]:
         if above and match["cosine"] < found_from["threshold"]:
             above = False
-            say(
-                f"  --- cut at {show_cosine(found_from['threshold'])}: at most "
-                f"{show_rate(found_from['fpir'])} of searches for an absent person show more ---"
-            )
+            say(show_cut(found_from["threshold"], found_from["fpir"]))
         score, path = show_cosine(match["cosine"]), escape(printable(match["path"]))
         say(f"  {match['rank']:>3}  {score}{show_hit(match)}  {path}")
