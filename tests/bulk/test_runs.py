@@ -52,9 +52,9 @@ def test_another_run_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "ü" / "0.png").unlink()
     with pytest.raises(UsageError, match="sources_sha256"):
         embed_all([str(folder)], output, model=MODEL)
-    with pytest.raises(UsageError, match="no folder of embeddings"):
+    with pytest.raises(UsageError, match="not a folder of embeddings"):
         embed_all([str(folder)], folder.parent, model=MODEL)
-    with pytest.raises(UsageError, match="which is to be read"):
+    with pytest.raises(UsageError, match="which is read"):
         embed_all([str(folder)], folder / "out.parquet", model=MODEL)
 
 

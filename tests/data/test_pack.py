@@ -12,7 +12,7 @@ import pytest
 
 from passreid.data import filelist
 from passreid.data.filelist import FileList
-from passreid.data.shards import INDEX, pack, read_range, unfolded
+from passreid.data.shards import INDEX, pack, read_range
 from passreid.errors import DatasetError, ImageError, UsageError
 from passreid.images import read_image
 from tests.pretraining.tiny import write_images
@@ -82,7 +82,7 @@ def test_shards_and_pictures_lie_side_by_side(folder: Path, tmp_path: Path) -> N
         tar.addfile(link)
     files = FileList.find(folder)
     assert len(files) == 8
-    assert files.name(7) == f"{folder}/a/x.tar deep/0000.PNG"
+    assert files.name(7) == f"{folder}/a/x.tar/deep/0000.PNG"
     assert files.read(7).size == (24, 48)
     (tmp_path / "list.txt").write_text("in/a/0001.png\nin/a/x.tar\n")
     assert len(FileList.find(tmp_path / "list.txt")) == 2
@@ -105,7 +105,7 @@ def test_what_cannot_be_packed_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already holds packed shards"):
         pack(tmp_path / "in", tmp_path / "done")
     (tmp_path / "in" / "0000.png").write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match="none of its 1 pictures"):
+    with pytest.raises(DatasetError, match="none of its 1 images"):
         pack(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -123,7 +123,7 @@ def test_packed_names_are_keys_that_webdataset_takes(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "in", 1)
     (folder / "0000.png").rename(folder / "b\tc.d.PNG")
     pack(folder, tmp_path / "out")
-    assert FileList.find(tmp_path / "out").name(0).endswith("shard-000000.tar b_c_d.png")
+    assert FileList.find(tmp_path / "out").name(0).endswith("shard-000000.tar/b_c_d.png")
 
 
 def test_a_range_ends_with_the_file(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_a_whole_path_of_windows_is_not_below_the_root(monkeypatch: pytest.Monke
     ("text", "message"),
     [
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "expected a text file"),
-        (b"a.jpg\nb.jpg\t7\n", r"index in each line; 'b\.jpg\t7' is none"),
-        (b"x.tar\t512\tmany\ta.jpg\n", r"'x\.tar\t512\tmany\ta\.jpg' is none"),
+        (b"a.jpg\nb.jpg\t7\n", r"index in each line; 'b\.jpg\t7' is not one"),
+        (b"x.tar\t512\tmany\ta.jpg\n", r"'x\.tar\t512\tmany\ta\.jpg' is not one"),
     ],
 )
 def test_what_is_no_list_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
@@ -161,19 +161,19 @@ def test_empty_lines_of_a_list_are_no_pictures(tmp_path: Path) -> None:
 
 def test_what_is_no_plain_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"no tar" * 1000)
-    with pytest.raises(DatasetError, match="no plain tar"):
+    with pytest.raises(DatasetError, match="not an uncompressed tar"):
         FileList.find(tmp_path)
     with tarfile.open(tmp_path / "x.tar", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a.png"))
-    with pytest.raises(DatasetError, match="no plain tar"):
+    with pytest.raises(DatasetError, match="not an uncompressed tar"):
         FileList.find(tmp_path)
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("a.txt"))
-    with pytest.raises(DatasetError, match="hold no picture"):
+    with pytest.raises(DatasetError, match="lists no image"):
         FileList.find(tmp_path)
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("a\tb.png"))
-    with pytest.raises(DatasetError, match=r"x\.tar: the name 'a\\tb\.png' holds a tab"):
+    with pytest.raises(DatasetError, match=r"x\.tar/a\\tb\.png: contains a tab"):
         FileList.find(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_damage_is_said_of_the_one_picture(folder: Path, tmp_path: Path, damage:
         files = FileList(files.root, b"shard-000000.tar\tx\t3\ta.png\n")
     else:
         shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"none"))
-    with pytest.raises(ImageError, match=r"shard-000000\.tar a"):
+    with pytest.raises(ImageError, match=r"shard-000000\.tar/a"):
         files.read(0)
 
 
@@ -210,7 +210,7 @@ def test_shards_in_object_storage(folder: Path, tmp_path: Path) -> None:
         assert FileList.find(Path("memory://bucket/list.txt")).read(2).size == (24, 48)
     finally:
         memory.rm("/bucket", recursive=True)
-    with pytest.raises(DatasetError, match=r"memory://bucket/none/index\.tsv: cannot be read"):
+    with pytest.raises(UsageError, match="memory://bucket/none: there is no such object"):
         FileList.find(Path("memory://bucket/none"))
     with pytest.raises(UsageError, match=r"nonsense.*cannot be reached"):
         FileList.find(Path("nonsense://bucket/x"))
@@ -220,7 +220,6 @@ def test_shards_in_object_storage(folder: Path, tmp_path: Path) -> None:
     "shard",
     [
         "webhdfs://127.0.0.1:9/a.tar",
-        "https://127.0.0.1:9/a.tar",
         "zip://z.zip::https://127.0.0.1:9/a.tar",
         "filecache::ftp://127.0.0.1:9/a.tar",
         "jupyter://a.tar",
@@ -233,16 +232,7 @@ def test_a_list_reaches_no_shard_of_another_storage(
         raise AssertionError("a storage was opened")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", reached)
-    (tmp_path / "list.txt").write_text(f"{shard}\n")
-    with pytest.raises(DatasetError, match="is on another storage than the list that names it"):
-        FileList.find(tmp_path / "list.txt")
-    (tmp_path / "list.txt").write_text(f"{shard}\t512\t10\ta.png\n")
-    files = FileList.find(tmp_path / "list.txt")
-    with pytest.raises(ImageError, match="is on another storage than the list that names it"):
-        files.read(0)
-
-
-def test_a_path_gives_back_the_slashes_of_a_url() -> None:
-    assert unfolded(Path("s3://b/c d")) == "s3://b/c d"
-    assert unfolded(Path("/a/b:c/d")) == "/a/b:c/d"
-    assert unfolded("C:/a") == "C:/a"
+    for line in (shard, f"{shard}\t512\t10\ta.png"):
+        (tmp_path / "list.txt").write_text(f"{line}\n")
+        with pytest.raises(DatasetError, match="is on another storage than the list that names it"):
+            FileList.find(tmp_path / "list.txt")

@@ -1,4 +1,4 @@
-"""Millions of pictures -> embeddings on disk: in one process, in several, or on a Ray cluster.
+"""Embed millions of images into Parquet: in one process, in several, or on a Ray cluster.
 
 sources ─ plan ─▶ parts ─ embed_part (any process) ─▶ Parquet bytes ─ one writer ─▶ folder
 """

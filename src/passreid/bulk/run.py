@@ -1,23 +1,16 @@
-"""Embed any number of pictures into one folder, part by part: resumable, failures listed."""
+"""Embed any number of images into one folder, part by part: resumable, failures listed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from passreid import storage
-from passreid.bulk.sources import Part, plan
-from passreid.bulk.work import (
-    FAILURES,
-    Finished,
-    Numbered,
-    work_here,
-    work_in_processes,
-    work_on_ray,
-)
+from passreid.bulk.parts import Part, plan
+from passreid.bulk.work import FAILURES, work_in_processes, work_on_ray
 from passreid.config import read_json
 from passreid.embed import load
 from passreid.errors import ConfigError, DatasetError, UsageError
@@ -26,14 +19,14 @@ from passreid.gallery.engine import Gallery
 from passreid.storage import open_parquet
 
 PER_PART = 2048
-"""Files in a part: the most that a kill costs, for each worker."""
+"""Images in a part: the most that a kill costs, for each worker."""
 
-# Readers of Parquet data sets pass over names with an underscore in front.
+# Readers of Parquet data sets skip names that start with an underscore.
 RUN, FAILED = "_run.json", "_failures.jsonl"
 
 
 class Bulk(NamedTuple):
-    """Counts of a run: embeddings and failures in the folder, parts, and parts done before."""
+    """Number of embeddings, failures and parts of a run, and of parts found from earlier."""
 
     embeddings: int
     failures: int
@@ -52,7 +45,7 @@ def embed_all(
     column: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bulk:
-    """Embed pictures into a folder of Parquet files, or resume an earlier run into it.
+    """Embed images into a folder of Parquet files, or resume an earlier run into it.
 
     A part's file appears when the part is complete. After a kill, the same call does the missing
     parts; the number of workers may differ.
@@ -61,16 +54,16 @@ def embed_all(
         sources: As in `plan`.
         output: Folder for `part-….parquet`, `_failures.jsonl` and `_run.json`.
         model: Options of `passreid.load`.
-        workers: Processes on this machine, or Ray actors.
+        workers: Processes on this machine or on the Ray cluster.
         ray: Address of a Ray cluster; "local" starts one on this machine.
-        per_part: Files in a part.
+        per_part: Images in a part.
         column: Of Parquet sources, as in `plan`.
-        progress: Called with the parts done and their number.
+        progress: Called with the number of finished parts and of all parts.
 
     Raises:
         UsageError: Nothing to embed, the folder holds a run of other sources or another model, or
-            lies in a source, where the next start would find it.
-        DatasetError: A source or a part cannot be read; what is done is kept.
+            is inside a source, where the next start would find it.
+        DatasetError: A source or a part cannot be read; finished parts are kept.
         MissingExtraError: A package is not installed.
         OutputError: The folder cannot be written.
     """
@@ -78,26 +71,29 @@ def embed_all(
         raise UsageError(f"--workers is {workers}; it must be at least 1.")
     for source in sources:
         if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
-            raise UsageError(f"{output} lies in {source}, which is to be read; name another place.")
+            raise UsageError(f"{output} is inside {source}, which is read; name another folder.")
     parts = plan(sources, per_part=per_part, column=column)
     identity = _begin(output, parts, model)
-    missing = [number for number in range(len(parts)) if not _file(output, number).exists()]
-    tasks = ((number, parts[number]) for number in missing)
-    found = done = len(parts) - len(missing)
+    files = [output / f"part-{number:06d}.parquet" for number in range(len(parts))]
+    tasks = [(n, part) for n, part in enumerate(parts) if not files[n].exists()]
+    found = done = len(parts) - len(tasks)
     progress(done, len(parts))
-    if missing:
-        for number, data in _worked(tasks, model, identity, workers=workers, ray=ray):
-            storage.write(_file(output, number), data)
-            done += 1
-            progress(done, len(parts))
-    embeddings, failures = _summed_up(output, len(parts))
+    if ray is None:
+        results = work_in_processes(tasks, model, identity, workers=workers)
+    else:
+        results = work_on_ray(tasks, model, identity, workers=workers, address=ray)
+    for number, data in results if tasks else ():
+        storage.write(files[number], data)
+        done += 1
+        progress(done, len(parts))
+    embeddings, failures = _list_failures(output / FAILED, files)
     return Bulk(embeddings, failures, len(parts), found)
 
 
 def add_to_gallery(folder: Path, gallery: Gallery) -> Added:
     """Enrol a finished folder, a few thousand rows in memory at a time.
 
-    Entries that exist stay as they are, so this may be repeated.
+    Existing entries are not changed, so this may be repeated.
 
     Args:
         folder: Written by `embed_all`.
@@ -128,23 +124,8 @@ def identify(model: Mapping[str, Any]) -> str:
     return load(**model).identity
 
 
-def _worked(
-    tasks: Iterable[Numbered],
-    model: Mapping[str, Any],
-    identity: str,
-    *,
-    workers: int,
-    ray: str | None,
-) -> Iterator[Finished]:
-    if ray is not None:
-        return work_on_ray(tasks, model, identity, workers=workers, address=ray)
-    if workers > 1:
-        return work_in_processes(tasks, model, identity, workers=workers)
-    return work_here(tasks, model, identity)
-
-
 def _begin(output: Path, parts: Sequence[Part], model: Mapping[str, Any]) -> str:
-    """Open the folder of a run: a new one, or one of the same settings; return the model."""
+    """Create the folder of a run, or check that it has the same settings; return the model."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(repr(part).encode())
@@ -163,37 +144,32 @@ def _begin(output: Path, parts: Sequence[Part], model: Mapping[str, Any]) -> str
         differ = sorted(key for key in now if before.get(key) != now[key])
         if differ:
             raise UsageError(
-                f"{output} holds a run of other pictures or settings ({', '.join(differ)} differ); "
+                f"{output} holds a run of other images or settings ({', '.join(differ)} differ); "
                 "name another folder."
             )
-        for left in output.glob(".*.parquet"):  # a kill while one was being written
+        for left in output.glob(".*.parquet"):  # of a kill during writing
             left.unlink()
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} exists and is no folder of embeddings; name another one.")
+        raise UsageError(f"{output} exists and is not a folder of embeddings; name another one.")
     else:
         storage.write(settings, (json.dumps(now, indent=2) + "\n").encode())
     return str(now["model"])
 
 
-def _file(output: Path, number: int) -> Path:
-    return output / f"part-{number:06d}.parquet"
+def _damaged(problem: str) -> DatasetError:
+    return DatasetError(f"{problem} Delete it and repeat the command.")
 
 
-def _damaged(said: str) -> DatasetError:
-    return DatasetError(f"{said} Delete it and repeat the command.")
-
-
-def _summed_up(output: Path, parts: int) -> tuple[int, int]:
-    """Count embeddings and list failures, which each part's file holds with its rows."""
+def _list_failures(listed: Path, files: Sequence[Path]) -> tuple[int, int]:
+    """Count embeddings, and list the failures that each part's file holds."""
     embeddings = failures = 0
-    listed = output / FAILED
     with storage.replacing(listed) as temporary, temporary.open("w", encoding="utf-8") as lines:
-        for number in range(parts):
-            with open_parquet(str(_file(output, number)), _damaged) as file:
+        for path in files:
+            with open_parquet(str(path), _damaged) as file:
                 embeddings += file.metadata.num_rows
-                missing = json.loads((file.schema_arrow.metadata or {}).get(FAILURES, b""))
-            failures += len(missing)
-            for name, reason in missing:
+                failed = json.loads((file.schema_arrow.metadata or {}).get(FAILURES, b""))
+            failures += len(failed)
+            for name, reason in failed:
                 line = {"source": name, "reason": reason}
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
     if not failures:

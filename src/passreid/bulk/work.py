@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,43 +17,39 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from passreid.bulk.sources import Part, read_part
+from passreid.bulk.parts import Part
 from passreid.embed import Embedder, load
 from passreid.errors import DatasetError, ImageError, MissingExtraError, PassreidError
 from passreid.images import describe
 from passreid.listing import printable
 
 FAILURES = b"passreid.failures"
-"""Key in a part file's metadata: what the part could not embed, as JSON pairs of name, reason."""
+"""Key in a part file's metadata: names and reasons of images without embedding, as JSON."""
 
-Numbered: TypeAlias = tuple[int, Part]
-Finished: TypeAlias = tuple[int, bytes]
+Task: TypeAlias = tuple[int, Part]
+Result: TypeAlias = tuple[int, bytes]
 
 _embedder: Embedder | None = None  # of a worker process, which serves one run
 
 
 def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
-    """Embed the readable pictures of a part.
-
-    Args:
-        embedder, part: The model, and the pictures.
-        model: Identity of the model, kept in each row.
+    """Embed the readable images of a part.
 
     Returns:
         A Parquet file with source, content_hash (SHA-256 in hex), embedding (D float32) and model
-        of each picture; its metadata lists the unreadable ones under `FAILURES`.
+        of each image; its metadata lists the unreadable ones under `FAILURES`.
 
     Raises:
         DatasetError: Storage fails in the middle of a shard.
-        EmbeddingError: The network gives NaN or infinity.
+        EmbeddingError: The network returns NaN or infinity.
         MissingExtraError: pyarrow is not installed.
     """
     names: list[str] = []
     hashes: list[str] = []
     failures: list[tuple[str, str]] = []
 
-    def fed() -> Iterator[bytes]:
-        for name, data in read_part(part):
+    def contents() -> Iterator[bytes]:
+        for name, data in part.read():
             if isinstance(data, ImageError):
                 failures.append((printable(data.source), data.reason))
                 continue
@@ -60,24 +57,21 @@ def embed_part(embedder: Embedder, part: Part, model: str) -> bytes:
             hashes.append(hashlib.sha256(data).hexdigest())
             yield data
 
-    batches = list(embedder.stream(fed(), on_error="skip"))
+    batches = list(embedder.stream(contents(), on_error="skip"))
     rows = np.concatenate(
         [np.empty((0, embedder.dim), np.float32), *[batch.embeddings for batch in batches]]
     )
     kept = [int(index) for batch in batches for index in batch.indices]
-    # Skipped pictures have no row; both lists keep the order of the input.
+    # Skipped images have no row; both lists keep the order of the input.
     without = sorted(set(range(len(names))) - set(kept))
     reasons = [skipped.reason for batch in batches for skipped in batch.skipped]
-    failures += [(_shown(names[i]), why) for i, why in zip(without, reasons, strict=True)]
-    return _as_parquet([names[i] for i in kept], [hashes[i] for i in kept], rows, model, failures)
+    failures += [(describe(names[i]), why) for i, why in zip(without, reasons, strict=True)]
+    return _write_parquet(
+        [names[i] for i in kept], [hashes[i] for i in kept], rows, model, failures
+    )
 
 
-def _shown(name: str) -> str:
-    """Return a name for people: one line, and a web address without its secrets."""
-    return describe(name) if name.startswith("https://") else printable(name)
-
-
-def _as_parquet(
+def _write_parquet(
     sources: list[str],
     hashes: list[str],
     rows: np.ndarray,
@@ -91,12 +85,11 @@ def _as_parquet(
         raise MissingExtraError("Writing Parquet", "bulk") from error
     # Bytes of a name that are not UTF-8 become \udcXX, as in messages.
     sources = [name.encode(errors="backslashreplace").decode() for name in sources]
-    dim = rows.shape[1]
-    embeddings = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), pa.float32()), dim)
+    values = pa.array(rows.reshape(-1), pa.float32())
     columns = {
         "source": pa.array(sources, pa.string()),
         "content_hash": pa.array(hashes, pa.string()),
-        "embedding": embeddings,
+        "embedding": pa.FixedSizeListArray.from_arrays(values, rows.shape[1]),
         "model": pa.array([model] * len(sources), pa.string()),
     }
     table = pa.table(columns).replace_schema_metadata({FAILURES: json.dumps(failures).encode()})
@@ -105,33 +98,28 @@ def _as_parquet(
     return stream.getvalue()
 
 
-def work_here(
-    tasks: Iterable[Numbered], options: Mapping[str, Any], model: str
-) -> Iterator[Finished]:
-    """Embed parts in this process, in order."""
-    embedder = load(**options)
-    for number, part in tasks:
-        yield number, embed_part(embedder, part, model)
-
-
 def work_in_processes(
-    tasks: Iterable[Numbered], options: Mapping[str, Any], model: str, *, workers: int
-) -> Iterator[Finished]:
+    tasks: Iterable[Task], options: Mapping[str, Any], model: str, *, workers: int
+) -> Iterator[Result]:
     """Embed parts in processes of this machine; yield them as they are finished.
 
     Raises:
         DatasetError: A worker was killed.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    # Spawned, not forked: a fork of a process with threads may hang.
+    if workers == 1:
+        embedder = load(**options)
+        yield from ((number, embed_part(embedder, part, model)) for number, part in tasks)
+        return
+    options = {"threads": max(1, (os.cpu_count() or 1) // workers), **options}
+    # Spawned, not forked: forking a process with threads may hang.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         remaining = iter(tasks)
-        running: set[Future[Finished]] = set()
+        running: set[Future[Result]] = set()
         try:
             while True:
-                # Never more than two parts a worker are under way: memory stays bounded.
+                # At most two parts per worker are in flight, so memory stays bounded.
                 for task in islice(remaining, 2 * workers - len(running)):
-                    running.add(pool.submit(_work, task, {"threads": threads, **options}, model))
+                    running.add(pool.submit(_work, task, options, model))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -139,14 +127,14 @@ def work_in_processes(
                     yield future.result()
         except BrokenProcessPool:
             raise DatasetError(
-                "A worker process was killed, perhaps for lack of memory; the same command goes on "
-                "from what is done, with fewer --workers if it was memory."
+                "A worker process was killed, perhaps for lack of memory; repeat the command to "
+                "continue, with fewer --workers if it was memory."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _work(task: Numbered, options: Mapping[str, Any], model: str) -> Finished:
+def _work(task: Task, options: Mapping[str, Any], model: str) -> Result:
     global _embedder
     if _embedder is None:  # not in the pool's initializer, whose errors look like a kill
         _embedder = load(**options)
@@ -155,18 +143,15 @@ def _work(task: Numbered, options: Mapping[str, Any], model: str) -> Finished:
 
 
 def work_on_ray(
-    tasks: Iterable[Numbered],
-    options: Mapping[str, Any],
-    model: str,
-    *,
-    workers: int,
-    address: str,
-) -> Iterator[Finished]:
-    """Embed parts in Ray Data actors, in any order; a part whose actor dies is done by another.
+    tasks: Iterable[Task], options: Mapping[str, Any], model: str, *, workers: int, address: str
+) -> Iterator[Result]:
+    """Embed parts by Ray Data, in any order; Ray repeats the part of a worker that dies.
 
     Args:
-        tasks, options, model: As elsewhere here.
-        workers: Actors.
+        tasks: Parts and their numbers.
+        options: Of `passreid.load`.
+        model: Identity of the model.
+        workers: Processes on the cluster.
         address: Of a cluster ("auto", "ray://host:10001"), or "local" for one on this machine.
 
     Raises:
@@ -177,44 +162,31 @@ def work_on_ray(
         import ray.data
     except ModuleNotFoundError as error:
         raise MissingExtraError("Embedding on a Ray cluster", "ray") from error
-    numbered = [{"number": number, "part": _packed(part)} for number, part in tasks]
-    if not numbered:
-        return
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    data = ray.data.from_items(numbered, override_num_blocks=len(numbered))
-    done = data.map(
-        RayWorker,  # type: ignore[arg-type]  # Ray's hint knows functions only
+    items = [{"task": pickle.dumps(task)} for task in tasks]
+    data = ray.data.from_items(items, override_num_blocks=len(items))
+    results = data.map(
+        RayWorker,  # type: ignore[arg-type]  # Ray's annotation knows functions only
         fn_constructor_args=(dict(options), model),
         concurrency=workers,
         num_cpus=1,
     )
     try:
-        for row in done.iter_rows():
+        for row in results.iter_rows():
             yield int(row["number"]), bytes(row["file"])
     except ray.exceptions.RayError as error:
-        raise PassreidError(
-            f"Ray could not finish: {str(error).strip().splitlines()[-1]}"
-        ) from error
+        raise PassreidError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
 
 
 class RayWorker:
-    """An actor: loads the model once, embeds parts."""
+    """Load the model once for each of Ray's processes, and embed parts."""
 
     def __init__(self, options: Mapping[str, Any], model: str) -> None:
         self.embedder, self.model = load(**options), model
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the number and the Parquet file of the part in a row."""
-        part = _unpacked(row["part"])
-        return {"number": row["number"], "file": embed_part(self.embedder, part, self.model)}
-
-
-def _packed(part: Part) -> str:
-    return json.dumps([part.kind, part.places, part.row_group, part.column])
-
-
-def _unpacked(text: str) -> Part:
-    kind, places, row_group, column = json.loads(text)
-    return Part(kind, tuple(places), row_group, column)
+        """Return the number of a part and its Parquet file."""
+        number, part = pickle.loads(row["task"])  # noqa: S301 - written by `work_on_ray`
+        return {"number": number, "file": embed_part(self.embedder, part, self.model)}

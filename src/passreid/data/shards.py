@@ -1,180 +1,133 @@
-"""WebDataset shards: plain tar files of pictures, written once, read anywhere inside by offset.
-
-A member's place is known from the tar's headers, so any picture of any shard is one range read,
-from a disk or, through fsspec, from object storage. That keeps the order of an epoch a free choice.
-"""
+"""WebDataset shards: uncompressed tar files of images, which are read by offset."""
 
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from passreid.data.check import find_unreadable
 from passreid.errors import DatasetError, ImageError, UsageError
-from passreid.images import read_image
 from passreid.listing import find_images, is_image
-from passreid.storage import filesystem, is_address, open_binary, replacing, write
+from passreid.storage import open_binary, replacing, write
 
 INDEX = "index.tsv"
-"""What `pack` writes beside its shards: a line for each picture, tab-separated `Member` fields."""
-
+"""Index that `pack` writes: shard, offset, size and name of each image, separated by tabs."""
+TAR = ".tar"
+EXTRA = "shards"
+"""The extra that brings fsspec."""
 UTF8 = ("utf-8", "surrogateescape")
-"""How lists are spelled; file names that are not UTF-8 keep their bytes."""
+"""Encoding of lists; file names that are not UTF-8 keep their bytes."""
 
-_EXTRA = "shards"
-_IN_KEYS = str.maketrans({".": "_", "\t": "_", "\n": "_"})
-
-
-class Member(NamedTuple):
-    """A picture inside a shard: bytes [offset, offset + size) of the tar, and its name there."""
-
-    shard: str
-    offset: int
-    size: int
-    name: str
+# WebDataset ends the key of a sample at the first dot.
+_KEY = str.maketrans({".": "_", "\t": "_", "\n": "_"})
 
 
 class Packed(NamedTuple):
-    """What `pack` did: shards and pictures written, and path -> reason for what was left out."""
+    """Result of `pack`: number of shards and images, and path -> reason of what was left out."""
 
     shards: int
     images: int
     unreadable: dict[str, str]
 
 
-_FOLDED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)")
-
-
-def unfolded(data: Path | str) -> str:
-    """Give a URL back the slash that `Path` folds away: ``s3:/b/c`` is ``s3://b/c``."""
-    folded = _FOLDED.fullmatch(str(data))
-    return f"{folded[1]}://{folded[2]}" if folded else str(data)
-
-
 def read_whole(location: str) -> bytes:
-    """Read a file or object.
-
-    Raises:
-        DatasetError: It cannot be read.
-    """
+    """Read a file or object; raises `DatasetError` if it cannot be read."""
     try:
-        with open_binary(location, extra=_EXTRA) as stream:
+        with open_binary(location, extra=EXTRA) as stream:
             return bytes(stream.read())
     except OSError as error:
-        raise DatasetError(f"{location}: cannot be read ({error}).") from None
+        reason = error.strerror or error
+        raise DatasetError(f"{location}: cannot be read as a list ({reason}).") from None
 
 
-def scan(shard: str) -> Iterator[Member]:
-    """List the pictures of a tar, reading its headers only.
+def scan(shard: str) -> Iterator[tuple[int, int, str]]:
+    """Yield offset, size and name of the images in a tar file, reading its headers only.
 
     Raises:
-        DatasetError: It is no uncompressed tar, or cut short.
+        ImageError: The file is missing, compressed, cut short or no tar file.
+        DatasetError: Its storage fails.
     """
     try:
         with (
-            open_binary(shard, extra=_EXTRA) as stream,
+            open_binary(shard, extra=EXTRA) as stream,
             tarfile.open(fileobj=stream, mode="r:") as tar,
         ):
             for member in tar:
-                if member.isreg() and is_image(member.name):
-                    yield Member(shard, member.offset_data, member.size, member.name)
-                # It would keep every header of the shard.
-                tar.members = []  # type: ignore[attr-defined]
+                if member.isreg() and not member.issparse() and is_image(member.name):
+                    yield member.offset_data, member.size, member.name
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+    except FileNotFoundError:
+        raise ImageError(shard, "there is no such file") from None
     except tarfile.TarError as error:
-        raise DatasetError(
-            f"{shard}: is no plain tar file ({error}); unpack .tar.gz shards first."
-        ) from None
+        reason = f"is not an uncompressed tar file, or is cut short or damaged ({error})"
+        raise ImageError(shard, reason) from None
     except OSError as error:
         raise DatasetError(f"{shard}: cannot be read ({error}).") from None
 
 
-def read_range(location: str, offset: int, size: int) -> bytes:
-    """Return bytes [offset, offset + size) of a file or object.
-
-    Raises:
-        OSError: It is not there, cannot be read or ends before.
-    """
-    if is_address(location):
-        # fsspec keeps its connections, and opens others in a forked worker.
-        system, path = filesystem(location, extra=_EXTRA)
-        data = bytes(system.cat_file(path, start=offset, end=offset + size))
-    else:
-        with Path(location).open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
+def read_range(path: str, offset: int, size: int) -> bytes:
+    """Return bytes [offset, offset + size) of a file; raises `OSError` if it ends before."""
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
     if len(data) < size:
         raise OSError(f"ends after {offset + len(data)} bytes")
     return data
 
 
 def pack(folder: Path, output: Path, *, per_shard: int = 10_000) -> Packed:
-    """Write a folder's pictures, byte for byte, into tar files that WebDataset readers understand.
+    """Write a folder's images, byte for byte, into tar files that WebDataset readers understand.
 
-    Pictures that cannot be decoded are left out. Each keeps its path as its name, but for dots in
-    it: WebDataset ends a sample's key at the first. The index, which comes last, makes the output
-    complete: packing that was stopped is started again from nothing.
+    Images that cannot be decoded are left out. Members are named after their path, without dots.
+    The index is written last: if it is missing, packing was interrupted and starts again.
 
     Args:
-        folder: A tree of pictures, packed in the order of their paths.
-        output: Folder for `shard-000000.tar` …, `index.tsv` and, if need be, `unreadable.txt`.
-        per_shard: Pictures in a shard.
+        folder: A tree of images, packed in the order of their paths.
+        output: Folder for `shard-000000.tar` …, `index.tsv` and, if needed, `unreadable.txt`.
+        per_shard: Images in a shard.
 
     Raises:
-        UsageError: No picture, `output` is packed already, or `per_shard` is below 1.
-        DatasetError: None of the pictures can be read.
+        UsageError: No image, `output` is packed already, or `per_shard` is below 1.
+        DatasetError: None of the images can be read.
         OutputError: A shard cannot be written.
     """
     if per_shard < 1:
-        raise UsageError(f"per_shard is {per_shard}; a shard holds at least one picture.")
+        raise UsageError(f"per_shard is {per_shard}; a shard holds at least one image.")
     if (output / INDEX).exists():
         raise UsageError(f"{output} already holds packed shards; name another folder.")
     images = find_images(folder)
-    for left in output.glob("shard-*.tar"):  # of a packing that was stopped
+    unreadable = {str(path): reason for path, reason in find_unreadable(images).items()}
+    readable = [path for path in images if str(path) not in unreadable]
+    if not readable:
+        raise DatasetError(f"{folder}: none of its {len(images)} images can be read.")
+    for left in output.glob("shard-*.tar"):  # of an interrupted packing
         left.unlink()
-    unreadable: dict[str, str] = {}
     lines: list[str] = []
-    shards = 0
-    readable = _readable(images, unreadable)
-    while batch := list(islice(readable, per_shard)):
-        name = f"shard-{shards:06d}.tar"
+    starts = range(0, len(readable), per_shard)
+    for number, start in enumerate(starts):
+        name = f"shard-{number:06d}.tar"
         with replacing(output / name) as temporary:
-            lines += _write_shard(temporary, name, folder, batch)
-        shards += 1
-    if not lines:
-        raise DatasetError(f"{folder}: none of its {len(images)} pictures can be read.")
+            lines += _write_shard(temporary, name, folder, readable[start : start + per_shard])
     if unreadable:
         listed = "".join(f"{path}\t{reason}\n" for path, reason in unreadable.items())
         write(output / "unreadable.txt", listed.encode(*UTF8))
     write(output / INDEX, "".join(lines).encode(*UTF8))
-    return Packed(shards, len(lines), unreadable)
+    return Packed(len(starts), len(lines), unreadable)
 
 
-def _write_shard(target: Path, shard: str, folder: Path, batch: Sequence[Path]) -> list[str]:
-    """Write one tar; return the index lines of its members."""
+def _write_shard(target: Path, shard: str, folder: Path, paths: Sequence[Path]) -> list[str]:
+    """Write one tar file and return the index lines of its members."""
     lines = []
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
-        for path in batch:
-            inside = path.relative_to(folder)
-            stem = inside.with_suffix("").as_posix().translate(_IN_KEYS)
-            header = tarfile.TarInfo(stem + path.suffix.lower())
+        for path in paths:
+            key = path.relative_to(folder).with_suffix("").as_posix().translate(_KEY)
+            header = tarfile.TarInfo(key + path.suffix.lower())
             data = path.read_bytes()
             header.size = len(data)
             tar.addfile(header, io.BytesIO(data))
             begin = tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             lines.append(f"{shard}\t{begin}\t{len(data)}\t{header.name}\n")
     return lines
-
-
-def _readable(images: Sequence[Path], unreadable: dict[str, str]) -> Iterator[Path]:
-    """Yield what can be decoded; note the others."""
-    for path in images:
-        try:
-            read_image(path)
-        except ImageError as error:
-            unreadable[str(path)] = error.reason
-        else:
-            yield path
