@@ -135,8 +135,11 @@ class TestModelScope:
         assert resolve(ID) == folder and resolve(ID, offline=True) == folder
         assert len(fake.requests) == count
 
-    def test_revisions_and_places(self, fake: FakeModelScope, tmp_path: Path) -> None:
-        folder = resolve(f"modelscope:{ID}@v1.0", cache_dir=tmp_path / "other")
+    def test_revisions_and_places(
+        self, fake: FakeModelScope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PASSREID_CACHE", str(tmp_path / "other"))
+        folder = resolve(f"modelscope:{ID}@v1.0")
         assert folder == tmp_path / "other" / "modelscope" / "damo" / "cv_passvitb@v1.0"
         assert all("Revision=v1.0" in request for request in fake.requests)
         with pytest.raises(ModelNotFoundError, match=r"does not exist on .* at 'v9'"):
@@ -278,9 +281,10 @@ def test_offline_never_asks(variable: str | None, monkeypatch: pytest.MonkeyPatc
         resolve(ID, offline=None if variable else True)
 
 
-def test_a_server_without_encryption_must_be_this_machine() -> None:
+def test_a_server_without_encryption_must_be_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSREID_MODELSCOPE_URL", "http://example.org")
     with pytest.raises(ModelNotFoundError, match=r"without encryption from example\.org"):
-        resolve(ID, modelscope_url="http://example.org")
+        resolve(ID)
 
 
 def test_cache_follows_the_desktop_standard(

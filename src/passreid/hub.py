@@ -8,7 +8,8 @@
     …@v1.0                              a branch, tag or commit of either hub
 
 Only weights and their description are downloaded, never code. Everything in the cache is complete,
-and using it needs no network.
+and using it needs no network. `PASSREID_CACHE` names another folder for downloads (the default is
+the user's cache folder, and Hugging Face's own), `PASSREID_MODELSCOPE_URL` another ModelScope.
 """
 
 from __future__ import annotations
@@ -51,8 +52,6 @@ def resolve(
     name: str | Path,
     *,
     offline: bool | None = None,
-    cache_dir: str | Path | None = None,
-    modelscope_url: str | None = None,
     also: Sequence[str] = (),
 ) -> Path:
     """Return the folder or weight file of a model, downloading it once if it lives on a hub.
@@ -60,9 +59,6 @@ def resolve(
     Args:
         name: See the module; a bundled name takes precedence over a folder.
         offline: Never use the network; None reads `PASSREID_OFFLINE` and `HF_HUB_OFFLINE`.
-        cache_dir: Folder for downloads; None reads `PASSREID_CACHE`, else it is the user's cache
-            folder (and Hugging Face's own for its models).
-        modelscope_url: Another ModelScope server; None reads `PASSREID_MODELSCOPE_URL`.
         also: Other files to download from Hugging Face, where they exist.
 
     Raises:
@@ -84,7 +80,7 @@ def resolve(
     if offline is None:
         flags = (os.environ.get(key, "") for key in ("PASSREID_OFFLINE", "HF_HUB_OFFLINE"))
         offline = any(flag.lower() in ("1", "true", "yes", "on") for flag in flags)
-    cache = cache_dir or os.environ.get("PASSREID_CACHE") or None
+    cache = os.environ.get("PASSREID_CACHE")
     if hub == "hf":
         options = {
             "revision": revision,
@@ -92,7 +88,7 @@ def resolve(
             "cache_dir": Path(cache) / "huggingface" if cache else None,
         }
         return _hugging_face(model_id, file, also, options)
-    url = modelscope_url or os.environ.get("PASSREID_MODELSCOPE_URL") or _MODELSCOPE_URL
+    url = os.environ.get("PASSREID_MODELSCOPE_URL") or _MODELSCOPE_URL
     root = Path(cache) if cache else cache_folder()
     return _ModelScope(url.rstrip("/"), model_id, revision or "master").fetch(root, offline)
 

@@ -125,6 +125,7 @@ def _register() -> None:
         calibration,
         data,
         demo,
+        doctor,
         embedding,
         entries,
         exchange,
