@@ -207,9 +207,12 @@ class ModelCard:
         """Return the same card with a calibration."""
         return replace(self, calibration=calibration)
 
-    def check_weights(self, path: Path) -> None:
-        """Raise CheckpointError when a `model.safetensors` does not match the card's digest."""
-        if self.weights_sha256 and sha256(path) != self.weights_sha256:
+    def check_weights(self, path: Path, digest: str | None = None) -> None:
+        """Raise CheckpointError when a `model.safetensors` does not match the card's digest.
+
+        `digest` is the file's SHA-256 if it is known already.
+        """
+        if self.weights_sha256 and (digest or sha256(path)) != self.weights_sha256:
             raise CheckpointError(
                 f"{path}: does not belong to the model.json beside it (its SHA-256 differs), so it "
                 "is damaged or was replaced. Copy the model folder again, or remove weights_sha256 "

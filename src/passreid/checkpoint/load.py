@@ -184,15 +184,19 @@ def _load(
                 keep_classifier=keep_classifier,
             )
             tensors["pos_embed"] = _complete_table(tensors, found, layout, given)
-        state, set_aside = _match(tensors, names, found.stored, layout)
-        model, initialised = _build(state, found)
+        network = _on_meta(found.stored)
+        state, set_aside = _match(tensors, names, network, layout)
+        if found.wanted != found.stored:
+            network = _on_meta(found.wanted)
+        model, initialised = _fill(network, state, found.stored)
         layout_name = "modelscope" if source.is_modelscope else layout.name
         card = source.card or _describe(source, layout_name, found.assumed)
         current = replace(card, architecture=found.wanted, **found.preprocessing)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{source.weights}: {error}") from None
+    digest = sha256(source.weights)
     if source.card:
-        source.card.check_weights(source.weights)
+        source.card.check_weights(source.weights, digest)
     if (card.calibration or card.scores) and replace(card, architecture=found.stored) != current:
         current = replace(current, calibration=None, scores={})
         initialised += ("calibration and scores: none, they belong to the model as stored",)
@@ -200,7 +204,7 @@ def _load(
     report = LoadReport(
         source=" ".join([str(source.weights), *contents.chosen]),
         format=layout_name,
-        sha256=sha256(source.weights),
+        sha256=digest,
         loaded=len(tensors) - sum(len(group) for group in set_aside.values()),
         set_aside={**set_aside, **({_OTHERS: contents.others} if contents.others else {})},
         resized=None if grids[0] == grids[1] else grids,
@@ -246,10 +250,10 @@ def _complete_table(
 
 
 def _match(
-    tensors: Mapping[str, Tensor], names: Mapping[str, str], a: Architecture, layout: Layout
+    tensors: Mapping[str, Tensor], names: Mapping[str, str], network: PartViT, layout: Layout
 ) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
     """Map a file's tensors to the network's names, strictly; return also what is set aside."""
-    wanted = _on_meta(a).state_dict()
+    a, wanted = network.architecture, network.state_dict()
     headless = layout is not layouts.NATIVE and not any(n.startswith(_HEADS) for n in tensors)
     if headless or not layout.neck:
         wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith("neck.")}
@@ -306,18 +310,20 @@ def _check_fit(
         raise CheckpointError("does not fit; " + "; ".join(listed) + ".")
 
 
-def _build(state: dict[str, Tensor], found: Interpretation) -> tuple[PartViT, tuple[str, ...]]:
-    """Build the wanted network from the stored one's tensors; return also what is new in it."""
-    a, wanted = found.stored, found.wanted
+def _fill(
+    network: PartViT, state: dict[str, Tensor], stored: Architecture
+) -> tuple[PartViT, tuple[str, ...]]:
+    """Give a network on "meta" the stored one's tensors; return also what is new in it."""
+    a = network.architecture
     initialised: tuple[str, ...] = ()
     if "neck.weight" not in state:
-        if wanted.feature != "before":
-            raise CheckpointError(f"has no neck, so no feature '{wanted.feature}'.")
-        neck = nn.BatchNorm1d(wanted.neck_width).state_dict()
+        if a.feature != "before":
+            raise CheckpointError(f"has no neck, so no feature '{a.feature}'.")
+        neck = nn.BatchNorm1d(a.neck_width).state_dict()
         state |= {f"neck.{name}": tensor for name, tensor in neck.items()}
         initialised = ("neck: new, the file has none",)
-    table = resize_positions(state["vit.pos_embed"], a.grid, wanted.grid, 1 + a.parts)
-    model = _on_meta(wanted).to_empty(device="cpu")
+    table = resize_positions(state["vit.pos_embed"], stored.grid, a.grid, 1 + a.parts)
+    model = network.to_empty(device="cpu")
     model.load_state_dict({**state, "vit.pos_embed": table}, strict=True)
     return model.eval(), initialised
 
