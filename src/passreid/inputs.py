@@ -1,4 +1,4 @@
-"""Picture inputs: what they are, what messages call them, and the encoded bytes behind them."""
+"""Image inputs: their types, their limits, and their names in messages."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ ImageInput: TypeAlias = (
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Bounds on the size and the download of one picture.
+    """Limits on the size and the download of one image.
 
     Attributes:
         max_bytes: Encoded size of a file, a download or bytes.
-        max_pixels: Width times height. Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`, about 89.5
-            million unless changed) holds as well; the smaller one decides.
-        max_side: Width and height each; lines of one pixel cost Pillow many bytes apiece.
-        timeout_s, max_redirects: Seconds a download may take altogether; redirects it may follow.
+        max_pixels: Width times height. Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89.5
+            million by default) applies too.
+        max_side: Width and height each; Pillow spends many bytes on each line.
+        timeout_s: Seconds that a whole download may take.
+        max_redirects: Redirects that a download may follow.
         allow_http: Whether URLs may be plain http; https is always allowed.
     """
 
@@ -56,7 +57,7 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def describe(source: object) -> str:
-    """Name an input in one printable line: its path, URL (without secrets), or kind and size."""
+    """Describe an input in one printable line: path, URL without secrets, or type and size."""
     if isinstance(source, (bytes, bytearray)):
         return f"<{len(source)} bytes>"
     if isinstance(source, Image.Image):
@@ -84,12 +85,12 @@ def describe(source: object) -> str:
 def is_pixels(source: object) -> bool:
     """Whether `source` is an array or tensor of numbers, of any library."""
     dtype = getattr(source, "dtype", None)
-    # A column or array of paths is not.
+    # Arrays and columns of paths have a shape too.
     return hasattr(source, "shape") and not re.match(r"None|object|str|[<>|]?[US]\d", str(dtype))
 
 
 def is_one_image(source: object) -> bool:
-    """Whether `source` is a single picture, though it may be iterable (text, bytes, pixels)."""
+    """Whether `source` is a single image, even if it is iterable (text, bytes, pixels)."""
     if isinstance(source, np.ndarray):
         return is_pixels(source) and source.ndim != 4
     known = isinstance(source, (str, os.PathLike, Image.Image)) or is_pixels(source)
@@ -97,13 +98,13 @@ def is_one_image(source: object) -> bool:
 
 
 def is_url(source: object) -> bool:
-    """Whether `source` is text that begins as an address does."""
+    """Whether `source` is text that starts with a URL scheme."""
     return isinstance(source, str) and re.match(r"[a-z][a-z0-9+.-]+://", source, re.I) is not None
 
 
 def as_buffer(source: object) -> memoryview | None:
-    """View bytes, a bytearray, a mapped file or the like; None for objects without a buffer."""
+    """Return a view of bytes and similar objects; None for objects without a buffer."""
     try:
-        return memoryview(source)  # type: ignore[arg-type]  # what it accepts is asked here
+        return memoryview(source)  # type: ignore[arg-type]  # it may be anything
     except TypeError:
         return None

@@ -23,8 +23,8 @@ class SplitScores:
 
     Attributes:
         reports: One for each split.
-        mean, spread: Figure -> its mean and standard deviation (of a sample) over the splits, for
-            mAP, mINP, rank1, rank5 and rank10.
+        mean: Mean of mAP, mINP, rank1, rank5 and rank10 over the splits.
+        spread: Sample standard deviation of the same.
     """
 
     reports: tuple[Report, ...]
@@ -45,9 +45,9 @@ def evaluate_splits(
     Raises:
         DatasetError, ImageError, EmbeddingError: As `evaluate`.
     """
-    once = cast(Embedder, _EachOnce(embedder))
-    # Each split starts from the options as they were given: camera means are filled anew.
-    reports = tuple(evaluate(once, dataset, **deepcopy(options)) for dataset in datasets)
+    cached = cast(Embedder, _CachingEmbedder(embedder))
+    # `evaluate` fills camera means in place, so each split starts from a copy of the options.
+    reports = tuple(evaluate(cached, dataset, **deepcopy(options)) for dataset in datasets)
     figures = {
         "mAP": [report.mAP for report in reports],
         "mINP": [report.mINP for report in reports],
@@ -61,29 +61,28 @@ def evaluate_splits(
     )
 
 
-class _EachOnce:
-    """An `Embedder` that keeps the embedding of every path it has seen."""
+class _CachingEmbedder:
+    """An `Embedder` that remembers the embedding, or the failure, of every path."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._rows: dict[Path, NDArray[np.float32]] = {}
-        self._skipped: dict[Path, Skipped] = {}
+        self._known: dict[Path, NDArray[np.float32] | Skipped] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._embedder, name)
 
     def embed(self, paths: Sequence[Path], **options: Any) -> Embedded:
-        new = [path for path in paths if path not in self._rows and path not in self._skipped]
-        if new:
+        if new := [path for path in paths if path not in self._known]:
             done = self._embedder.embed(new, **options)
-            kept = [new[index] for index in done.indices]
-            self._rows |= dict(zip(kept, done.embeddings, strict=True))
-            left = [path for path in new if path not in self._rows]
-            self._skipped |= dict(zip(left, done.skipped, strict=True))
-        indices = [n for n, path in enumerate(paths) if path in self._rows]
-        empty = np.empty((0, self._embedder.dim), np.float32)
+            self._known |= {
+                new[i]: row for i, row in zip(done.indices, done.embeddings, strict=True)
+            }
+            failed = [path for path in new if path not in self._known]
+            self._known |= dict(zip(failed, done.skipped, strict=True))
+        found = [self._known[path] for path in paths]
+        rows = [row for row in found if not isinstance(row, Skipped)]
         return Embedded(
-            np.stack([self._rows[paths[n]] for n in indices]) if indices else empty,
-            np.array(indices, np.int64),
-            tuple(self._skipped[path] for path in paths if path in self._skipped),
+            np.stack(rows) if rows else np.empty((0, self._embedder.dim), np.float32),
+            np.array([n for n, row in enumerate(found) if not isinstance(row, Skipped)], np.int64),
+            tuple(row for row in found if isinstance(row, Skipped)),
         )

@@ -190,7 +190,7 @@ def test_packed_pictures_are_what_pretrain_reads(cli: Cli, tmp_path: Path) -> No
     shards = tmp_path / "shards"
     packed = cli("data", "pack", people.root, "--output", shards, "--per-shard", 3)
     assert packed.code == 1
-    assert "Packed 4 pictures into 2 shards" in packed.err
+    assert "Packed 4 images into 2 shards" in packed.err
     assert "1 could not be read" in packed.err
     assert str(damaged) in (shards / "unreadable.txt").read_text()
     drawn = cli("pretrain", shards, "--output", tmp_path / "run", "--show-crops")

@@ -1,4 +1,4 @@
-"""data pack: images into shards."""
+"""The verb `data pack`: images into shards."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ app.command(data)
 
 @data.command
 def pack(folder: Path, /, *, output: Path, per_shard: int = 10_000) -> int:
-    """Pack a folder of pictures into WebDataset tar shards, for `pretrain` and `adapt`.
+    """Pack a folder of images into WebDataset tar shards, for `pretrain`, `adapt` and `embed`.
 
-    Pictures go in byte for byte; unreadable ones are left out, listed and make the exit code 1.
+    Images are stored byte for byte. Unreadable ones are left out and listed; exit code 1.
 
     Example: passreid data pack crops/ --output shards/
 
     Args:
-        folder: A folder tree of pictures.
+        folder: A folder tree of images.
         output: A new folder for shard-000000.tar, shard-000001.tar, … and index.tsv.
-        per_shard: Pictures in a shard.
+        per_shard: Images in a shard.
     """
     from passreid.data.shards import pack as write_shards
 
     packed = write_shards(folder, output, per_shard=per_shard)
-    note(f"Packed {packed.images} pictures into {packed.shards} shards in {output}.")
+    note(f"Packed {packed.images} images into {packed.shards} shards in {output}.")
     if not packed.unreadable:
         return 0
     return complain(f"{len(packed.unreadable)} could not be read: {output}/unreadable.txt.", code=1)
