@@ -127,7 +127,8 @@ def describe_skipped(suffixes: Counter[str]) -> str:
     ordered = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {printable(suffix) or 'without suffix'}" for suffix, count in ordered[:5]]
     more = f" and {len(ordered) - 5} other suffixes" if len(ordered) > 5 else ""
-    return f"skipped {suffixes.total():,} files in formats that are not read ({', '.join(shown)}{more})"
+    listed = ", ".join(shown) + more
+    return f"skipped {suffixes.total():,} files in formats that are not read ({listed})"
 
 
 def walk_files(

@@ -170,7 +170,9 @@ def test_skipped_files_are_noted(tmp_path: Path) -> None:
         tmp_path / "m", "query/0001_c1s1_1.jpg", "bounding_box_test/0001_c2s1_1.jpg",
         "query/0002_c1s1_1.ppm", "query/0003_c1s1_1.tga", "query/Thumbs.db",
     )  # fmt: skip
-    assert note(read_dataset(market), "skipped 2 files in formats that are not read (1 .ppm, 1 .tga)")
+    assert note(
+        read_dataset(market), "skipped 2 files in formats that are not read (1 .ppm, 1 .tga)"
+    )
     people = touch(tmp_path / "p", "ada/1.jpg", "ada/2.jpg", "bob/1.pgm", "bob/without")
     assert note(read_dataset(people), "skipped 2 files in formats that are not read")
 
