@@ -161,6 +161,23 @@ PRESETS: Mapping[str, Architecture] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class External:
+    """A network that passreid did not write, as a file beside the card.
+
+    Attributes:
+        file: Name of the .onnx or .xml file.
+        channel_order: Order in which the network wants channels; mean and std are RGB.
+        largest: Value of a white pixel before normalisation: 1 or 255.
+        output: Name of the output that is the embedding; None for the only one.
+    """
+
+    file: str
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    largest: float = 1.0
+    output: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """A model's description, stored as `model.json`.
 
@@ -176,6 +193,8 @@ class ModelCard:
         licence: Terms of the weights (not of the code).
         description: One paragraph for people.
         scores: Measured figures by name, e.g. ``"Market-1501 mAP"``.
+        external: Set for a network of another project; `architecture` then only holds the input
+            size and, as its width, that of the embedding.
         weights_sha256: Digest of the `model.safetensors` beside the card; "" skips the check.
         format: Version of this file's layout.
     """
@@ -191,6 +210,7 @@ class ModelCard:
     licence: str = "unknown"
     description: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    external: External | None = None
     weights_sha256: str = field(default="", compare=False)
     format: int = FORMAT
 
@@ -206,6 +226,10 @@ class ModelCard:
     def with_calibration(self, calibration: Calibration) -> ModelCard:
         """Return the same card with a calibration."""
         return replace(self, calibration=calibration)
+
+    def with_width(self, width: int) -> ModelCard:
+        """Return the same card for embeddings of another width (external networks)."""
+        return replace(self, architecture=replace(self.architecture, width=width))
 
     def check_weights(self, path: Path, digest: str | None = None) -> None:
         """Raise CheckpointError when a `model.safetensors` does not match the card's digest.

@@ -71,7 +71,9 @@ def resolve(
     with suppress(RuntimeError):  # "~" of an unknown user
         path = path.expanduser()
     if path.exists():
-        if path.is_dir() and not any(file.suffix in _WEIGHTS for file in path.iterdir()):
+        if path.is_dir() and not any(
+            file.suffix in (*_WEIGHTS, ".onnx", ".xml") for file in path.iterdir()
+        ):
             raise ModelNotFoundError(f"'{name}': the folder holds no weight file.")
         return path
     if isinstance(name, Path):

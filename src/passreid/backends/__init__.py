@@ -137,6 +137,12 @@ def open_network(
     """
     if backend not in ("auto", "onnx", "openvino", "torch"):
         raise UsageError(f"Unknown backend '{backend}'; use auto, onnx, openvino or torch.")
+    if _is_external(path):
+        from passreid.backends.external import open_external
+
+        if overrides or backend == "torch":
+            raise UsageError(f"{path}: its card says how it runs; leave out other options.")
+        return open_external(path, device=device, precision=precision, threads=threads)
     if overrides:
         if backend not in ("auto", "torch"):
             raise UsageError(
@@ -155,6 +161,16 @@ def open_network(
     if backend == "openvino":
         return _open_openvino(folder, device, precision, threads)
     return _open_torch(path, device, precision, threads, overrides or {})
+
+
+def _is_external(path: Path) -> bool:
+    """Whether a path is a network file of another project, or a folder made of one."""
+    if path.is_file():
+        graph = path.suffix in (".onnx", ".xml")
+        return graph and not (path.with_name(CARD).is_file() and path.name in (GRAPH, ATTENTION))
+    if not (path / CARD).is_file() or (path / WEIGHTS).is_file():
+        return False
+    return ModelCard.read(path / CARD).external is not None
 
 
 def _choose(device: str, precision: str) -> Literal["onnx", "openvino", "torch"]:

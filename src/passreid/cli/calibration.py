@@ -144,6 +144,12 @@ def _save_calibrated(options: ModelOptions, card: ModelCard, output: Path) -> No
     from passreid.hub import resolve
 
     source = resolve(options.model)
+    if card.external is not None:
+        file = (source if source.is_dir() else source.parent) / card.external.file
+        for each in (file, *file.parent.glob(f"{file.stem}.bin")):
+            storage.copy(each, output / each.name)
+        storage.write(output / CARD, card.to_json().encode())
+        return
     folder = source.parent if source.name == WEIGHTS else source
     if not (folder / CARD).is_file() or options.overrides():
         from passreid.checkpoint import load_checkpoint, save_folder
