@@ -128,7 +128,7 @@ def test_every_verb_takes_an_external_network(
     after = json.loads(call("evaluate", root, "--model", "calibrated", "--json"))
     assert after["mAP"] == before["mAP"]
     verdict = json.loads(call("compare", one, one, "--model", "calibrated", "--json"))
-    assert verdict["threshold"] is not None
+    assert verdict["calibration"]["origin"] == "user"
     call("gallery", "add", "p.gallery", str(people.gallery[0].path.parent), "-m", "calibrated")
     found = call("gallery", "search", "p.gallery", one, "-m", "net.onnx", "--top", "1", "--json")
     assert json.loads(found)["rank"] == 1
