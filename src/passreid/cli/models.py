@@ -176,7 +176,9 @@ def _say_card(card: ModelCard) -> None:
         detail = "without labels" if rate is None else f"equal error rate {show_rate(rate)}"
         calibration = f"{escape(card.calibration.data)}, {detail}"
     rows = {
-        "network": f"ViT {a.depth} x {a.width}, {a.parts} part tokens, {a.dim} dimensions",
+        "network": f"ViT {a.depth} x {a.width}, {a.parts} part tokens, {a.dim} dimensions"
+        if card.external is None
+        else f"{card.external.file}, {a.dim} dimensions",
         "merging": f"{a.merge} patches per block" if a.merge else "",
         "input": f"{a.image_size[0]} x {a.image_size[1]}, {card.interpolation}",
         "trained on": escape(card.training_data),
