@@ -245,16 +245,18 @@ def _expand(root: str, text: bytes, tables: bool) -> Sources:
     if not any(part in text for part in (TAR.encode(), b"://", b"::", TABLE.encode())):
         return found._replace(files=FileList(root, text))
     lines: list[bytes] = []
+    allowed: dict[str, bool] = {}  # an index names each shard thousands of times
     for line in text.decode(*UTF8).split("\n"):
         location, _, member = line.partition("\t")
-        place = _join(root, location)
-        if _is_web(location) and not member:
-            lines.append(f"{line}\n".encode(*UTF8))
-        elif not may_name(f"{root}/", location):
+        if location not in allowed:
+            on_web = _is_web(location) and not member
+            allowed[location] = on_web or may_name(f"{root}/", location)
+        if not allowed[location]:
             found.failed.append((location, _OTHER_STORAGE))
-        elif tables and location.lower().endswith(TABLE):
-            found.tables.append(place)
-        elif location.lower().endswith(TAR) and not member:
+        elif member or not location.lower().endswith((TAR, TABLE)) or _is_web(location):
+            lines += [f"{line}\n".encode(*UTF8)] if line else []
+        elif location.lower().endswith(TAR):
+            place = _join(root, location)
             try:
                 for offset, size, name in scan(place):
                     if _is_line(name):
@@ -263,8 +265,10 @@ def _expand(root: str, text: bytes, tables: bool) -> Sources:
                         found.failed.append((f"{place}/{name}", _NOT_A_LINE))
             except ImageError as error:
                 found.failed.append((place, error.reason))
-        elif location:
-            lines.append(f"{line}\n".encode(*UTF8))
+        elif tables:
+            found.tables.append(_join(root, location))
+        else:
+            found.failed.append((location, "is a table, and images are expected"))
     return found._replace(files=FileList(root, b"".join(lines)))
 
 

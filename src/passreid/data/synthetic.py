@@ -72,22 +72,10 @@ def make_synthetic(
     if existed and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty: name a new folder.")
 
-    looks = random_people(people, np.random.default_rng([seed, _PEOPLE]))
-    views = [random_camera(n, np.random.default_rng([seed, _CAMERAS, n])) for n in range(cameras)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=folder) as draft:
-            for person, camera, number in product(range(people), range(cameras), range(per_camera)):
-                subset = "bounding_box_test"
-                if person < trained:
-                    subset = "bounding_box_train"
-                elif number == 0 and (per_camera > 1 or camera == person % cameras):
-                    subset = "query"
-                rng = np.random.default_rng([seed, _CROPS, person, camera, number])
-                crop = draw_crop(looks[person], views[camera], rng, size=size)
-                name = f"{person + 1:04d}_c{camera + 1}s1_{number:06d}_00.jpg"
-                Path(draft, subset).mkdir(exist_ok=True)
-                crop.save(Path(draft, subset, name), quality=88)
+            _draw(Path(draft), people, trained, cameras, per_camera, seed=seed, size=size)
             for entry in sorted(Path(draft).iterdir()):
                 entry.replace(folder / entry.name)
     except OSError as error:
@@ -95,3 +83,28 @@ def make_synthetic(
             shutil.rmtree(folder, ignore_errors=True)
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error}).") from error
     return read_dataset(folder, "market1501")
+
+
+def _draw(
+    folder: Path,
+    people: int,
+    trained: int,
+    cameras: int,
+    per_camera: int,
+    *,
+    seed: int,
+    size: tuple[int, int],
+) -> None:
+    looks = random_people(people, np.random.default_rng([seed, _PEOPLE]))
+    views = [random_camera(n, np.random.default_rng([seed, _CAMERAS, n])) for n in range(cameras)]
+    for person, camera, number in product(range(people), range(cameras), range(per_camera)):
+        subset = "bounding_box_test"
+        if person < trained:
+            subset = "bounding_box_train"
+        elif number == 0 and (per_camera > 1 or camera == person % cameras):
+            subset = "query"
+        rng = np.random.default_rng([seed, _CROPS, person, camera, number])
+        crop = draw_crop(looks[person], views[camera], rng, size=size)
+        (folder / subset).mkdir(exist_ok=True)
+        name = f"{person + 1:04d}_c{camera + 1}s1_{number:06d}_00.jpg"
+        crop.save(folder / subset / name, quality=88)
