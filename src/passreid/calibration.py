@@ -45,35 +45,31 @@ def fit_calibration(
     flip: bool = False,
     rates: tuple[float, ...] = RATES,
 ) -> Calibration:
-    """Fit probability, thresholds and error rates on every usable pair of a labelled set.
+    """Fit probability, thresholds and error rates on all usable pairs of a labelled set.
 
-    Genuine pairs have one positive pid and two cameras (or a camera that is unknown): two crops of
-    one camera are mostly neighbouring frames, which would flatter the model. Impostor pairs have
-    two pids; pid 0 and below are people nobody named, so they pair with named ones only.
-    The logistic is the maximum of the likelihood with both kinds weighted alike and Platt's
-    smoothed targets (Platt 1999), which keep it finite where no pair is on the wrong side.
+    Genuine pairs share a positive pid and differ in camera (or one is unknown): crops of one camera
+    are mostly neighbouring frames, which would flatter the model. Impostor pairs differ in pid; pid
+    0 and below is unidentified, so it pairs only with identified people. The logistic regression
+    weights both classes equally and smooths targets (Platt 1999), which keeps it finite.
 
     Args:
         embeddings: (N, D), normalised or not.
         pids: (N,) integers.
         camids: (N,) integers, -1 for unknown; None means all unknown.
-        places: (N,) integers; pairs of two places do not count, as nobody searches across them and
-            they are less alike. None means one place.
-        data: Name of the set, for people.
-        flip: How the embeddings were made.
-        rates: FMRs to find thresholds for, loosest first. A rate is left out where the pairs
-            cannot support it: fewer than 10 false accepts are expected, or so many pairs share one
-            cosine that no threshold comes within half of the rate.
+        places: (N,) integers; pairs across places do not count. None means one place.
+        data: Name of the set.
+        flip: Whether embeddings were averaged with those of the mirrored crops.
+        rates: FMRs to find thresholds for, in falling order. A rate is left out if fewer than 10
+            false matches are expected, or if ties at one cosine leave no threshold within half of
+            the rate.
 
     Raises:
-        EmbeddingError: Embeddings that are not (N, D) finite numbers.
-        DatasetError: Labels of other lengths.
-        CalibrationError: No pair of one kind, or genuine pairs are no more alike than impostors.
+        CalibrationError: One kind of pair is missing, or genuine pairs are no more alike than
+            impostor pairs.
     """
     rows = unit_rows(embeddings, "embeddings")
     people = np.maximum(_labels("pids", pids, len(rows)), 0)  # nobody named: all alike
-    where = np.zeros(len(rows), np.int64) if places is None else places
-    where = _labels("places", where, len(rows))
+    where = _labels("places", np.zeros(len(rows), int) if places is None else places, len(rows))
     pairs = _count_pairs(rows, people, _cameras(camids, len(rows)), where)
     same, different = pairs.genuine, pairs.impostor
     if not same.sum() or not different.sum():
@@ -86,9 +82,7 @@ def fit_calibration(
             "this model does not fit these images, or their labels are wrong."
         )
     fmr, tmr = _tail(different), _tail(same)
-    gap = np.abs(fmr - (1 - tmr))
-    nearest = np.flatnonzero(gap == gap.min())
-    equal = nearest[len(nearest) // 2]
+    equal = _equal_error(fmr, tmr)
     return Calibration(
         slope=slope,
         intercept=intercept,
@@ -232,6 +226,13 @@ def _tail(counts: I64) -> F64:
     """Share of pairs at or above each of the _BINS + 1 edges."""
     above = np.append(counts[::-1].cumsum()[::-1], 0)
     return np.asarray(above / counts.sum())
+
+
+def _equal_error(fmr: F64, tmr: F64) -> int:
+    """Return the edge where FMR and FNMR are nearest, the middle one of several."""
+    gap = np.abs(fmr - (1 - tmr))
+    nearest = np.flatnonzero(gap == gap.min())
+    return int(nearest[len(nearest) // 2])
 
 
 def _points(

@@ -25,7 +25,7 @@ from passreid.embeddings import Embeddings, copy_notes
 from passreid.errors import CalibrationError, DatasetError, UsageError
 from passreid.labels import Labels
 from passreid.openset import Calibration
-from passreid.ranking import measure, measure_distances
+from passreid.ranking import Metrics, measure, measure_distances
 from passreid.report import Report, pairs_calibration
 
 log = logging.getLogger("passreid")
@@ -49,47 +49,33 @@ def evaluate(
     """Embed query and gallery, rank, and measure.
 
     Args:
-        embedder: The model.
-        dataset: A set with query and gallery.
-        rerank: Order by k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3) in place of the cosine.
-        camera_filter: False counts pictures by the query's own camera too, which makes it easy.
-        clothes_changing: Leave out pictures of the query's person in the query's clothes; queries
-            whose person is not there in others do not count.
-        centre_on: Camera means to subtract; empty ones are filled from query and gallery, without
-            their labels.
-        on_error: "skip" leaves unreadable images out and says so in the notes.
-        progress: Draw bars on stderr.
+        rerank: Order by k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3) instead of by cosine.
+        camera_filter: False also counts images by the query's own camera, which are easy to find.
+        clothes_changing: Leave out images of the query's person in the query's clothes.
+        centre_on: Camera means to subtract; empty ones are filled from query and gallery.
+        on_error: "skip" leaves unreadable images out and lists them in the notes.
         max_rank: Length of the CMC.
 
     Raises:
-        DatasetError: No query and gallery, not one query has a positive, or cameras are to be
-            centred or clothes left out and the set does not say them.
+        DatasetError: There is no query or no gallery, no query has a positive, or cameras or
+            clothes are needed and the set does not label them.
         ImageError: An image cannot be read, and `on_error` is "raise".
-        EmbeddingError: The network gives NaN or infinity.
+        EmbeddingError: An embedding contains NaN or infinity.
     """
-    if not dataset.query:
-        raise DatasetError(f"{dataset.root} has no query and gallery images to evaluate on.")
-    if clothes_changing and all(sample.clothid < 0 for sample in dataset.query):
-        raise DatasetError(
-            f"{dataset.root} does not say which clothes people wear, so a clothes-changing search "
-            "cannot be scored; a CSV file says it in a column clothid."
-        )
+    _check(dataset, clothes_changing)
     query, gallery = _sides(embedder, dataset, centre_on, on_error, progress)
+    clothes = (query.clothids, gallery.clothids) if clothes_changing else (None, None)
     labels = Labels(
         query.pids,
         gallery.pids,
         query_camids=query.camids,
         gallery_camids=gallery.camids,
         camera_filter=camera_filter,
-        query_clothids=query.clothids if clothes_changing else None,
-        gallery_clothids=gallery.clothids if clothes_changing else None,
+        query_clothids=clothes[0],
+        gallery_clothids=clothes[1],
         people=dataset.people,
     )
-    distances = _reranked(query, gallery) if rerank else None
-    if distances is not None:
-        metrics = measure_distances(distances, labels=labels, max_rank=max_rank)
-    else:
-        metrics = measure(query.rows, gallery.rows, labels=labels, max_rank=max_rank)
+    distances, metrics = _measured(query, gallery, labels, rerank=rerank, max_rank=max_rank)
     trained_on = embedder.card.trained_on
     centred = centre_on is not None
     report = Report(
@@ -105,14 +91,8 @@ def evaluate(
         in_domain=dataset.name in trained_on if trained_on else None,
         people=dataset.people,
         cameras=dataset.cameras,
-        notes=(*dataset.notes, *_settings(rerank, camera_filter, centred, dataset)),
     )
-    notes = [*report.notes, *_left_out(report), *copy_notes([query, gallery])]
-    if clothes_changing:
-        notes.append("Pictures of the query's person in the query's clothes do not count.")
-    elif any(sample.clothid >= 0 for sample in dataset.query):
-        notes.append("Pictures in the query's clothes count; --clothes-changing leaves them out.")
-    return replace(report, notes=tuple(notes))
+    return replace(report, notes=tuple(_notes(report, dataset, clothes_changing)))
 
 
 def calibrate(
@@ -123,22 +103,19 @@ def calibrate(
     on_error: OnError = "raise",
     progress: bool = False,
 ) -> Calibration:
-    """Fit what a model's cosines mean; `ModelCard.with_calibration` keeps it.
-
-    Query and gallery are used, whose people the model has not been trained on; a set that has only
-    training images gives those.
+    """Fit a model's error rates and probabilities on query and gallery, or else training images.
 
     Args:
         embedder: The model, with the `flip` it will be used with.
-        dataset: A labelled set like the pictures the model will see, or several, of different
-            places and people; pairs within each count.
+        dataset: One labelled set, or several of different people; only pairs within a set count.
+            The model must not have been trained on these people.
         centre_on, on_error, progress: As in `evaluate`.
 
     Raises:
-        CalibrationError: Too few pairs, or cosines that tell nobody apart.
+        CalibrationError: There are too few pairs, or genuine pairs are no more alike than others.
         DatasetError: Cameras are to be centred and none is known.
         ImageError: An image cannot be read, and `on_error` is "raise".
-        UsageError: Cameras of several sets are to be centred.
+        UsageError: Several sets are to be centred.
     """
     datasets = [dataset] if isinstance(dataset, ReIDDataset) else list(dataset)
     if centre_on is not None and len(datasets) > 1:
@@ -169,16 +146,16 @@ def calibrate_unlabelled(
 
     Args:
         embedder: The model, with the `flip` it will be used with.
-        paths: Crops as the model will see them; of more than 5,000 a random 5,000 are used.
-        cameras: Camera of each crop, None where it is not known.
+        paths: Crops like those the model will be used on; at most 5,000, drawn at random.
+        cameras: Camera of each crop, None if unknown.
         data: Name of the crops.
         people: About how many people they show, see `fit_unlabelled`.
-        within_cameras: Count pairs within a camera, too: for searches in galleries that hold the
-            query's own camera, whose strangers are more alike.
+        within_cameras: Also count pairs within a camera, for galleries that contain the query's
+            own camera.
         centre_on, on_error, progress: As in `evaluate`.
 
     Raises:
-        CalibrationError: Too few crops.
+        CalibrationError: There are too few crops.
         DatasetError: Cameras are to be centred and none is known.
         ImageError: An image cannot be read, and `on_error` is "raise".
     """
@@ -265,22 +242,45 @@ def _embed(
     return found.pooled()
 
 
-def _reranked(query: Embeddings, gallery: Embeddings) -> NDArray[np.float32]:
-    from passreid.reranking import rerank
+def _check(dataset: ReIDDataset, clothes_changing: bool) -> None:
+    """Reject a set without what the evaluation needs, before the work."""
+    if not dataset.query:
+        raise DatasetError(f"{dataset.root} has no query and gallery images to evaluate on.")
+    if clothes_changing and all(sample.clothid < 0 for sample in dataset.query):
+        raise DatasetError(
+            f"{dataset.root} has no labels of clothes, which a clothes-changing evaluation needs; "
+            "give them in a CSV file with a column clothid."
+        )
 
-    return rerank(query.rows, gallery.rows)
+
+def _measured(
+    query: Embeddings, gallery: Embeddings, labels: Labels, *, rerank: bool, max_rank: int
+) -> tuple[NDArray[np.float32] | None, Metrics]:
+    """Return the re-ranked distances, if asked for, and the metrics."""
+    if not rerank:
+        return None, measure(query.rows, gallery.rows, labels=labels, max_rank=max_rank)
+    from passreid.reranking import rerank as k_reciprocal
+
+    distances = k_reciprocal(query.rows, gallery.rows)
+    return distances, measure_distances(distances, labels=labels, max_rank=max_rank)
 
 
-def _settings(rerank: bool, camera_filter: bool, centred: bool, dataset: ReIDDataset) -> list[str]:
-    notes = []
-    if rerank:
-        notes.append("Re-ranked by k-reciprocal neighbours, which looks at all queries at once.")
-    if centred:
+def _notes(report: Report, dataset: ReIDDataset, clothes_changing: bool) -> list[str]:
+    """Describe what affects how the figures compare with others."""
+    notes = list(dataset.notes)
+    if report.reranked:
+        notes.append("Re-ranked by k-reciprocal neighbours, which uses all queries at once.")
+    if report.centred:
         notes.append("Each camera's mean embedding was subtracted.")
-    if not camera_filter:
+    if not report.labels.camera_filter:
         notes.append("Pictures by the query's own camera count: not comparable with papers.")
     elif not dataset.has_cameras:
         notes.append("Some cameras are unknown: those pictures count as taken by another one.")
+    notes += [*_left_out(report), *copy_notes([report.query, report.gallery])]
+    if clothes_changing:
+        notes.append("Pictures of the query's person in the query's clothes do not count.")
+    elif any(sample.clothid >= 0 for sample in dataset.query):
+        notes.append("Pictures in the query's clothes count; --clothes-changing leaves them out.")
     return notes
 
 

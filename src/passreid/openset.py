@@ -1,13 +1,8 @@
-"""What a score means: false match rate, strangers expected in a search, band, cut.
+"""Open-set error rates (ISO/IEC 19795-1): FMR of a cosine, bands of hits, cut of a search.
 
-    calibration.fmr(cosine)              FMR, the share of impostor pairs at least as alike
-    assess(cosine, calibration, N)       what a hit with this score means among N entries
-    cut(calibration, N, fpir=0.05)       the score from which a search shows hits
-
-Terms are those of ISO/IEC 19795-1. A pair of pictures is genuine (one person) or an impostor pair
-(two people). False match rate (FMR, in older papers false accept rate): the share of impostor pairs
-that reach a threshold; false non-match rate (FNMR): of genuine pairs that do not; false positive
-identification rate (FPIR): of searches for an absent person that return anybody.
+calibration.fmr(cosine)              share of impostor pairs (two people) at least as similar
+assess(cosine, calibration, N)       expected strangers and band of a hit among N entries
+cut(calibration, N, fpir=0.05)       threshold that keeps a false positive identification rate
 """
 
 from __future__ import annotations
@@ -27,21 +22,19 @@ Band = Literal["strong", "possible", "weak"]
 DEFAULT_FMR = 1e-3
 DEFAULT_PRIOR = 0.5
 DEFAULT_FPIR = 0.05
-"""The cut of a search: at most one search in twenty for an absent person returns anybody."""
 STRONG, POSSIBLE = 0.05, 1.0
-"""Strangers expected at or above a score, below which a hit is strong or possible."""
+"""A hit is strong or possible if fewer strangers than this are expected at or above its score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A threshold and what it costs on the calibration set.
+    """A threshold and its error rates on the calibration set.
 
     Attributes:
-        false_accept_rate: FMR that was asked for: the share of impostor pairs at or above
-            `threshold`.
-        threshold: Cosine from which two crops count as the same person.
-        true_accept_rate: Share of genuine pairs at or above `threshold` (1 - FNMR, TPR@FAR); None
-            when fitted without labels.
+        false_accept_rate: Requested FMR: the share of impostor pairs at or above `threshold`.
+        threshold: Smallest cosine that counts as the same person.
+        true_accept_rate: Share of genuine pairs at or above `threshold` (1 - FNMR); None when
+            fitted without labels.
     """
 
     false_accept_rate: float
@@ -51,10 +44,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Error rates over the threshold, loosest first; it ends where the pairs end to support it.
+    """Error rates by rising threshold, up to the last that enough pairs support.
 
     Attributes:
-        thresholds: Cosines, rising.
+        thresholds: Cosines.
         fmr: Share of impostor pairs at or above each.
         fnmr: Share of genuine pairs below each; empty when fitted without labels.
     """
@@ -64,7 +57,7 @@ class Curve:
     fnmr: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no such curve, as a damaged card may hold."""
+        """Reject curves out of order, which a damaged card may hold."""
         at, rates = np.array(self.thresholds), np.array(self.fmr)
         if len(at) != len(rates) or not len(at) or len(self.fnmr) not in (0, len(at)):
             raise ValueError("a curve has one FMR, and one FNMR or none, for each threshold")
@@ -74,17 +67,17 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The decision on one pair; what the calibration does not tell is None.
+    """The decision on one pair; figures that the calibration does not provide are None.
 
     Attributes:
-        cosine: Of the two embeddings.
-        probability: That both show one person, if the share `prior` of all such pairs did.
+        cosine: Cosine of the two embeddings.
+        probability: Probability that both show one person, given `prior`.
         same_person: Whether `cosine` reaches `threshold`.
-        threshold: Cosine from which two crops count as the same person.
+        threshold: Smallest cosine that counts as the same person.
         false_accept_rate: FMR that `threshold` was chosen for.
-        false_match_rate: FMR at this very cosine: the share of impostor pairs at least as alike.
-        false_match_rate_is_bound: The rate is smaller than that, and too small to be measured.
-        prior: Assumed share of genuine pairs, which `probability` rests on.
+        false_match_rate: FMR at this cosine: the share of impostor pairs at least as similar.
+        false_match_rate_is_bound: Whether that rate is an upper bound, too small to be measured.
+        prior: Assumed share of genuine pairs among pairs like this one.
     """
 
     cosine: float
@@ -99,23 +92,22 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What a model's cosines mean, fitted on crops of a place.
+    """Error rates and probabilities of a model's cosines, fitted on crops of a place.
 
     Attributes:
-        slope, intercept: P(same) = 1 / (1 + exp(-(slope * cosine + intercept))), both classes
-            weighted alike (a prior of one half); None when fitted without labels.
-        points: Operating points, from the loosest FMR to the strictest.
-        equal_error_rate: Error where FMR and FNMR are equal; None when fitted without labels.
-        equal_error_threshold: The cosine at which they are.
-        same_pairs, different_pairs: How many genuine and impostor pairs the fit has seen.
+        slope, intercept: P(same) = 1 / (1 + exp(-(slope * cosine + intercept))) at a prior of 0.5;
+            None when fitted without labels.
+        points: Operating points, from the highest FMR to the lowest.
+        equal_error_rate: FMR where it equals FNMR; None when fitted without labels.
+        equal_error_threshold: Cosine at the equal error rate.
+        same_pairs, different_pairs: Numbers of genuine and impostor pairs.
         data: The set it was fitted on.
-        flip: Whether the embeddings were averaged with those of the mirrored crops.
-        curve: FMR and FNMR over the whole range; None in cards written before there was one.
-        contamination: Without labels, the share of the impostor pairs that are genuine after all,
-            1 / people. It makes every FMR an upper bound; None where the people are not counted.
+        flip: Whether embeddings were averaged with those of the mirrored crops.
+        curve: FMR and FNMR over the whole range; None in cards of earlier versions.
+        contamination: Without labels, the share of genuine pairs among those counted as impostor
+            pairs, 1 / people: FMRs are upper bounds. None if the number of people is unknown.
         centred: Whether each camera's mean was subtracted first, see `centring`.
-        origin: "model" where a published model comes with it, "user" where it was fitted on the
-            user's own crops.
+        origin: "model" if it came with a published model, "user" if fitted on the user's crops.
     """
 
     slope: float | None = None
@@ -139,21 +131,21 @@ class Calibration:
     def probability(
         self, cosine: float | NDArray[Any], *, prior: float = DEFAULT_PRIOR
     ) -> float | F64:
-        """Turn a cosine, or an array of them, into P(same person).
+        """Convert cosines to the probability that both crops show one person.
 
-        The prior is the share of pairs like this one that are genuine: in a search through N
-        entries with one of the right person it is 1 / N, not one half.
+        The prior is the share of pairs like this one that are genuine: 1 / N, not 0.5, in a search
+        through N entries of which one shows the person.
 
         Raises:
-            CalibrationError: Fitted without labels, which tells nothing about genuine pairs.
-            UsageError: A prior that is not between 0 and 1.
+            CalibrationError: The calibration was fitted without labels.
+            UsageError: The prior is not between 0 and 1.
         """
         if not 0 < prior < 1:
             raise UsageError(f"The prior is {prior:g}; it must lie between 0 and 1.")
         if self.slope is None or self.intercept is None:
             raise CalibrationError(
-                f"The calibration on {self.data} has no labels, so it gives false match rates and "
-                "no probability."
+                f"The calibration on {self.data} was fitted without labels, so it gives false "
+                "match rates but no probability."
             )
         logit = np.float64(self.slope) * np.asarray(cosine, np.float64) + self.intercept
         logit = logit + math.log(prior / (1 - prior))
@@ -161,11 +153,7 @@ class Calibration:
         return float(chance) if np.ndim(cosine) == 0 else np.asarray(chance)
 
     def point(self, false_accept_rate: float) -> OperatingPoint:
-        """Return the operating point of an FMR.
-
-        Raises:
-            CalibrationError: That rate was not measured; the message lists those that were.
-        """
+        """Return the operating point of an FMR; CalibrationError if it was not measured."""
         for point in self.points:
             if np.isclose(point.false_accept_rate, false_accept_rate, rtol=1e-6, atol=0):
                 return point
@@ -176,12 +164,12 @@ class Calibration:
         )
 
     def threshold(self, false_accept_rate: float) -> float:
-        """Return the threshold of `point`; raises as it does."""
+        """Return the threshold of an FMR; CalibrationError if it was not measured."""
         return self.point(false_accept_rate).threshold
 
     @property
     def _knots(self) -> tuple[F64, F64]:
-        """(thresholds, FMR), rising and falling."""
+        """Thresholds, rising, and their FMR, falling."""
         if self.curve is not None:
             return np.array(self.curve.thresholds), np.array(self.curve.fmr)
         known = [(p.threshold, p.false_accept_rate) for p in self.points]
@@ -193,32 +181,32 @@ class Calibration:
 
     @property
     def smallest_fmr(self) -> float:
-        """The smallest FMR that the calibration's pairs support."""
+        """Smallest FMR that the calibration's pairs support."""
         return float(self._knots[1][-1])
 
     def is_beyond(self, cosine: float) -> bool:
-        """Whether a cosine lies beyond the strictest threshold that was measured."""
+        """Whether a cosine is above the highest threshold that was measured."""
         return bool(cosine > self._knots[0][-1])
 
     @property
     def labelled(self) -> bool:
-        """Whether it was fitted with identities, and so knows genuine pairs, too."""
+        """Whether it was fitted with identities, so that genuine pairs are known, too."""
         return self.slope is not None
 
     def fmr(self, cosine: float) -> float:
-        """False match rate of a threshold, interpolated in its logarithm.
+        """Return the FMR of a threshold, interpolated on a log scale.
 
-        Beyond the strictest threshold that was measured it is `smallest_fmr`, an upper bound: the
+        Above the highest threshold that was measured it is `smallest_fmr`, an upper bound: the
         curve is not extrapolated.
         """
         thresholds, rates = self._knots
         return float(np.exp(np.interp(cosine, thresholds, np.log(rates))))
 
     def threshold_at(self, fmr: float) -> float:
-        """Smallest cosine whose FMR is at most `fmr`; any rate down to `smallest_fmr` will do.
+        """Return the smallest cosine whose FMR is at most `fmr`.
 
         Raises:
-            CalibrationError: The calibration's pairs do not support so small a rate.
+            CalibrationError: `fmr` is below `smallest_fmr`.
         """
         if fmr < self.smallest_fmr * (1 - 1e-9):
             raise CalibrationError(
@@ -235,14 +223,14 @@ class Calibration:
         false_accept_rate: float | None = DEFAULT_FMR,
         prior: float = DEFAULT_PRIOR,
     ) -> Verdict:
-        """Decide on one cosine; what the calibration does not tell is None.
+        """Decide whether a cosine means one person.
 
-        An FMR (`false_accept_rate`) of None decides at 0.001 if that was measured, and else leaves
-        the decision out.
+        With a `false_accept_rate` (FMR) of None it decides at 0.001 if that was measured, and
+        otherwise leaves the decision out.
 
         Raises:
-            CalibrationError: An FMR is asked for that was not measured.
-            UsageError: A prior that is not between 0 and 1.
+            CalibrationError: The requested FMR was not measured.
+            UsageError: The prior is not between 0 and 1.
         """
         threshold, rate = None, false_accept_rate
         if rate is not None:
@@ -263,16 +251,13 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """What the score of one hit means in a gallery.
+    """Error rates of one hit in a gallery.
 
     Attributes:
         false_match_rate: FMR at this score.
-        expected_strangers: Entries of other people expected at or above this score in a search,
-            N x FMR.
-        is_bound: Both figures are upper bounds: the score lies beyond what the calibration's pairs
-            can measure.
-        band: "strong" with fewer than 0.05 strangers expected, "possible" with fewer than 1, else
-            "weak".
+        expected_strangers: N x FMR: entries of other people expected at or above this score.
+        is_bound: Whether both figures are upper bounds, too small to be measured.
+        band: "strong" below 0.05 expected strangers, "possible" below 1, else "weak".
     """
 
     false_match_rate: float
@@ -283,12 +268,12 @@ class Assessment:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The score from which a search shows hits.
+    """The threshold of a search.
 
     Attributes:
-        threshold: Smallest cosine shown.
-        fpir: Share of searches for an absent person that still return somebody, at most. Above
-            what was asked where the calibration's pairs support no stricter threshold.
+        threshold: Smallest cosine that is a hit.
+        fpir: Upper bound on the share of searches for an absent person that return somebody. Higher
+            than requested where the calibration's pairs support no stricter threshold.
         false_match_rate: FMR at the threshold.
     """
 
@@ -298,13 +283,7 @@ class Cut:
 
 
 def assess(cosine: float, calibration: Calibration, entries: int) -> Assessment:
-    """Say what a hit means in a gallery of so many entries.
-
-    Args:
-        cosine: The hit's score.
-        calibration: Of the model that made the embeddings.
-        entries: N, how many pictures were searched.
-    """
+    """Compute the expected strangers and the band of a hit among `entries` pictures."""
     fmr = calibration.fmr(cosine)
     strangers = entries * fmr
     band: Band = "strong" if strangers < STRONG else "possible" if strangers < POSSIBLE else "weak"
@@ -317,18 +296,13 @@ def assess(cosine: float, calibration: Calibration, entries: int) -> Assessment:
 
 
 def cut(calibration: Calibration, entries: int, *, fpir: float = DEFAULT_FPIR) -> Cut:
-    """Find the score from which a search of so many entries shows hits.
+    """Find the threshold at which a search through `entries` pictures keeps an FPIR.
 
-    FPIR = 1 - (1 - FMR)^N holds for entries that are independent. Pictures of one person are not,
-    so the rate that is met in practice is lower, the lower the more pictures a person has.
-
-    Args:
-        calibration: Of the model that made the embeddings.
-        entries: N, how many pictures are searched.
-        fpir: Accepted share of searches for an absent person that return somebody.
+    FPIR = 1 - (1 - FMR)^N assumes independent entries. Pictures of one person are similar, so the
+    measured FPIR is lower, the more so the more pictures each person has.
 
     Raises:
-        UsageError: An FPIR that is not between 0 and 1.
+        UsageError: The FPIR is not between 0 and 1.
     """
     if not 0 < fpir < 1:
         raise UsageError(f"The FPIR is {fpir:g}; it must lie between 0 and 1.")

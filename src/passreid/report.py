@@ -20,6 +20,7 @@ from passreid.listing import printable
 from passreid.openset import Calibration
 from passreid.ranking import Metrics, Ranking, measure, measure_distances, rank, rank_distances
 from passreid.statistics import FPIR, Identification, Interval, identification, mean_interval
+from passreid.verify import cosine
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -170,6 +171,17 @@ class Report:
         if self.distances is not None:
             return rank_distances(self.distances, top_k=top_k, labels=self.labels)
         return rank(self.query.rows, self.gallery.rows, top_k=top_k, labels=self.labels)
+
+    def hits(self, queries: NDArray[np.int64], *, top_k: int = 10) -> list[list[tuple[int, float]]]:
+        """Return the hits of some queries as (gallery index, cosine), re-ranked or not."""
+        ranking = self.ranking(top_k=top_k)
+        if self.distances is None:
+            return [ranking.hits(n) for n in queries]
+        cosines = cosine(self.query.rows[queries], self.gallery.rows)
+        return [
+            [(i, float(row[i])) for i, _ in ranking.hits(n)]
+            for n, row in zip(queries, cosines, strict=True)
+        ]
 
     def camera_pairs(self) -> list[CameraPair]:
         """Measure each camera's queries among each other camera's pictures alone."""

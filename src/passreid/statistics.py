@@ -39,16 +39,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """How often an open-set search finds its person, and how often it raises a false alarm.
+    """Error rates of open-set identification, each query searched with and without its person.
 
     Attributes:
-        tpir: FPIR -> share of mated searches whose first hit is the right person and reaches the
-            threshold; rates that so few non-mated searches cannot measure are missing.
-        thresholds: FPIR -> the smallest similarity at which no more non-mated searches return
-            anything.
-        searches, people: How many queries of how many people were searched, each once with their
-            person in the gallery (mated) and once without (non-mated).
-        fpir, fnir, cosines: DET curve, loosest threshold first.
+        tpir: FPIR -> share of mated searches (person in the gallery) whose first hit is right and
+            reaches the threshold. FPIRs that too few searches can measure are missing.
+        thresholds: FPIR -> the smallest similarity at which non-mated searches keep that FPIR.
+        searches, people: Numbers of queries and of the people they show.
+        fpir, fnir, cosines: DET curve by rising threshold.
     """
 
     tpir: dict[float, Interval]
@@ -72,14 +70,10 @@ def identification(
 
     Args:
         mated: (Q,) highest similarity of the query's own person in the gallery.
-        rank: (Q,) place of that picture, from 1.
-        non_mated: (Q,) highest similarity of anybody else: the best hit of a search for a person
-            who is absent.
-        pids: (Q,) whom each query shows.
-        rates: FPIR to report TPIR at.
-
-    Raises:
-        UsageError: No search, or arrays of several lengths.
+        rank: (Q,) rank of that picture, from 1.
+        non_mated: (Q,) highest similarity of anybody else.
+        pids: (Q,) person of each query.
+        rates: FPIRs to report TPIR at.
     """
     best, place, stranger = (np.asarray(v, np.float64) for v in (mated, rank, non_mated))
     people = np.asarray(pids)
@@ -113,13 +107,7 @@ def identification(
 def mean_interval(
     values: ArrayLike, pids: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Mean over queries with its 95 % interval over people.
-
-    Args:
-        values: (Q,) a figure of each query, such as its average precision.
-        pids: (Q,) whom each query shows.
-        draws, seed: Resamples of people.
-    """
+    """Compute the mean over queries, (Q,), with its 95 % interval by resampling people."""
     each = np.asarray(values, np.float64)
     _, person = np.unique(np.asarray(pids), return_inverse=True)
     sums, sizes = np.bincount(person, each), np.bincount(person)
@@ -132,12 +120,7 @@ def mean_interval(
 
 
 def difference_interval(a: ArrayLike, b: ArrayLike, pids: ArrayLike) -> Interval:
-    """Mean of a - b over the same queries, paired: both sides of a draw hold the same people.
-
-    Args:
-        a, b: (Q,) a figure of each query by two networks.
-        pids: (Q,) whom each query shows.
-    """
+    """Compute the mean of a - b over the same queries, (Q,), resampling people in pairs."""
     return mean_interval(np.asarray(a, np.float64) - np.asarray(b, np.float64), pids)
 
 

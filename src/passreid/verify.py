@@ -1,12 +1,4 @@
-"""Same person or not: cosine, false match rate, thresholds, and a probability with its prior.
-
-    cosine(a, b)                               how alike two embeddings are
-    calibration.judge(cosine)   -> Verdict     the decision on one cosine
-    same_person(a, b, embedder) -> Verdict     the same from two images
-
-`calibration.fit_calibration` makes a `Calibration` from a labelled set, `fit_unlabelled` from crops
-without identities; `openset` explains its terms.
-"""
+"""Compare embeddings by cosine, and decide whether two images show one person."""
 
 from __future__ import annotations
 
@@ -28,7 +20,7 @@ ChannelOrder = Literal["rgb", "bgr"]
 
 
 class Embeds(Protocol):
-    """What `same_person` needs of an `Embedder`."""
+    """The part of an `Embedder` that `same_person` uses."""
 
     @property
     def flip(self) -> bool:
@@ -36,27 +28,23 @@ class Embeds(Protocol):
 
     @property
     def calibration(self) -> Calibration | None:
-        """What its cosines mean, if it is known."""
+        """Calibration of the model, if it has one."""
 
     def __call__(self, images: Any, *, channel_order: ChannelOrder | None = None) -> F32:
         """Embed images: (N, D)."""
 
 
 def usable_calibration(embedder: Embeds, *, centred: bool = False) -> Calibration:
-    """Return the calibration of a model that fits the way it embeds.
-
-    Args:
-        embedder: A loaded model.
-        centred: Whether each camera's mean is subtracted from its embeddings.
+    """Return a model's calibration if it fits how embeddings are made.
 
     Raises:
-        CalibrationError: The model was never calibrated, or for embeddings of another kind.
+        CalibrationError: There is none, or it was fitted with another `flip` or centring.
     """
     calibration = embedder.calibration
     if calibration is None:
         raise CalibrationError(
-            "This model was never calibrated, so its cosines have no known meaning: run "
-            "`passreid calibrate ROOT` on crops of your cameras once, or use passreid.cosine."
+            "This model has no calibration, so there are no error rates for its cosines: run "
+            "`passreid calibrate ROOT` on crops of your cameras, or use passreid.cosine."
         )
     if calibration.flip != embedder.flip:
         how = "with" if calibration.flip else "without"
@@ -75,15 +63,14 @@ def usable_calibration(embedder: Embeds, *, centred: bool = False) -> Calibratio
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> Any:
-    """Cosine of every embedding of `a` with every one of `b`, in [-1, 1].
+    """Compute the cosine of every embedding of `a` with every one of `b`, in [-1, 1].
 
-    Each side is one vector (D,) or rows (N, D); the result has one axis for each side that has
-    rows, as with `numpy.inner`: a float for two vectors, (N,) for rows and a vector, (N, M) float32
-    for rows and rows. A vector of zeros has a cosine of 0 with everything; identical rows have
-    identical cosines.
+    Each side is a vector (D,) or rows (N, D). Shapes combine as with `numpy.inner`: two vectors
+    give a float, rows and a vector (N,), rows and rows (N, M) float32. The cosine with a zero
+    vector is 0.
 
     Raises:
-        EmbeddingError: Not one or two axes of numbers, two widths, NaN or infinity.
+        EmbeddingError: Inputs are not vectors or rows of finite numbers of one width.
     """
     left, right = _unit(a, "a"), _unit(b, "b")
     if left.shape[-1] != right.shape[-1]:
@@ -124,16 +111,15 @@ def same_person(
 
     Args:
         a, b: Images in any form the embedder takes.
-        embedder: An `Embedder` whose model was calibrated.
+        embedder: An `Embedder` whose model has a calibration.
         channel_order: Order of the channels of arrays.
-        false_accept_rate: Accepted FMR: share of pairs of different people taken for one person.
-        prior: Share of pairs like this one that show one person, for the probability.
+        false_accept_rate: FMR to decide at, one of those that were measured.
+        prior: Share of genuine pairs among pairs like this one, for the probability.
 
     Raises:
-        CalibrationError: The model was never calibrated, or with another `flip`, or not for this
-            rate.
+        CalibrationError: There is no calibration for these embeddings or for this FMR.
         ImageError: An image cannot be read.
-        UsageError: A prior that is not between 0 and 1.
+        UsageError: The prior is not between 0 and 1.
     """
     calibration = usable_calibration(embedder)
     first, second = embedder([a, b], channel_order=channel_order)
@@ -142,17 +128,7 @@ def same_person(
 
 
 def explain_hit(cosine: float, calibration: Calibration | None, entries: int) -> dict[str, Any]:
-    """Say what a hit's score means among so many entries, as plain data.
-
-    Args:
-        cosine: The hit's score.
-        calibration: Of the model that made the embeddings; None is unknown.
-        entries: How many pictures were searched.
-
-    Returns:
-        probability (at a prior of one half), false_match_rate, expected_strangers, is_bound and
-        band, see `openset.Assessment`; None where the calibration does not tell.
-    """
+    """Return the probability (prior 0.5) and the `Assessment` of a hit as a dict."""
     if calibration is None:
         names = ("probability", *(field.name for field in fields(Assessment)))
         return dict.fromkeys(names)

@@ -17,7 +17,6 @@ from passreid.data import ReIDDataset
 from passreid.embed import load
 from passreid.exporting import write_graph, write_variant
 from passreid.hub import MODELS
-from passreid.show import ranksheet
 from tests import small
 from tests.cli.conftest import Cli
 from tests.drawn import draw_layout
@@ -111,24 +110,22 @@ def test_the_worst_queries_are_those_found_last(
     assert "--sheet" in ran.err
 
 
-@pytest.mark.parametrize("options", [[], ["--no-camera-filter"]])
-def test_a_sheet_marks_the_own_camera_as_the_figures_count_it(
+@pytest.mark.parametrize(("options", "filtered"), [([], True), (["--no-camera-filter"], False)])
+def test_a_sheet_is_drawn_by_the_camera_filter_of_the_figures(
     cli: Cli,
     people: ReIDDataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
+    filtered: bool,
 ) -> None:
-    verdicts: set[object] = set()
-    draw = ranksheet._Sheet.draw
-
-    def watch(sheet: ranksheet._Sheet) -> Image.Image:
-        verdicts.update(sheet.verdicts)
-        return draw(sheet)
-
-    monkeypatch.setattr(ranksheet._Sheet, "draw", watch)
+    filters: list[bool] = []
+    monkeypatch.setattr(
+        "passreid.show.ranksheet.rank_sheet",
+        lambda *_, camera_filter, **__: filters.append(camera_filter),
+    )
     assert cli("evaluate", people.root, "--sheet", tmp_path / "s.png", *options).code == 0
-    assert verdicts == {"right", "wrong"}
+    assert filters == [filtered]
 
 
 def test_a_sheet_of_reranked_lists_shows_cosines(

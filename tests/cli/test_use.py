@@ -265,9 +265,11 @@ def test_what_is_alike_enough_is_found_where_reranking_puts_others_first(
     gallery = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.1], [1.0, 0.2]], np.float32)
     distances = np.array([[0.1, 0.2, 0.4, 0.3]], np.float32)
     monkeypatch.setattr("passreid.cli.use.rerank", lambda *_: distances.copy())
-    assert Search(top=1, rerank=True).order(query, gallery, -math.inf) == [[0, 1]]
-    strict = Search(top=1, rerank=True, same_only=True)
-    assert strict.order(query, gallery, 0.9) == [[3, 2]]
+    found = Search(top=1, rerank=True).find(query, gallery, -math.inf)
+    assert [index for index, _ in found[0]] == [0, 1]
+    strict = Search(top=1, rerank=True, same_only=True).find(query, gallery, 0.9)
+    assert [index for index, _ in strict[0]] == [3, 2]
+    assert [score for _, score in strict[0]] == pytest.approx([0.9806, 0.9950], abs=1e-4)
 
 
 def test_rank_draws_a_sheet_and_reranks(cli: Cli, people: ReIDDataset, tmp_path: Path) -> None:
@@ -277,6 +279,30 @@ def test_rank_draws_a_sheet_and_reranks(cli: Cli, people: ReIDDataset, tmp_path:
     assert ran.code == 0
     with Image.open(sheet) as picture:
         assert min(picture.size) > 200
+
+
+def test_rank_sheet_marks_hits_by_the_pids_in_file_names_and_caps_its_rows(
+    cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "passreid.show.ranksheet.rank_sheet", lambda *given, **_: drawn.extend(given)
+    )
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    for number in range(21):
+        shutil.copy(people.query[0].path, queries / f"0007_c1s1_{number:06}.jpg")
+    others = tmp_path / "others"
+    others.mkdir()
+    for name in ("0007_c2s1_1.jpg", "0000_c2s1_1.jpg", "holiday.jpg"):
+        shutil.copy(people.query[0].path, others / name)
+    ran = cli("rank", queries, others, "--sheet", tmp_path / "s.png")
+    assert "the first 20 of 21 queries" in ran.err
+    asked, hits = drawn[:2]
+    assert len(asked) == len(hits) == 20
+    assert (asked[0].pid, asked[0].camid) == (7, 1)
+    shown = {hit if isinstance(hit, str) else (hit.pid, hit.camid) for hit, _ in hits[0]}
+    assert shown == {(7, 2), str(others / "0000_c2s1_1.jpg"), str(others / "holiday.jpg")}
 
 
 def test_rank_draws_its_sheet_also_for_a_reader_who_stops_early(

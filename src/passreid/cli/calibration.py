@@ -35,11 +35,10 @@ def calibrate(
     json: bool = False,
     options: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> None:
-    """Fit what a model's cosines mean on crops of your cameras, labelled or not.
+    """Fit a model's error rates on crops of your cameras, with identities or without.
 
-    With identities it gives thresholds at false match rates (FMR), their FNMR, and probabilities;
-    without, thresholds whose FMR is at most the promised one. The copy takes along what was
-    exported from the model, in every precision.
+    With identities you get thresholds at false match rates (FMR), their FNMR, and probabilities;
+    without, thresholds whose FMR is at most the stated one. Exported files are copied, too.
 
     Example: passreid calibrate my-cameras/ --output my-model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from passreid.camera_pairs import CameraPair
     from passreid.data import ReIDDataset
+    from passreid.embed import Embedder
     from passreid.report import Report
     from passreid.splits import SplitScores
 
@@ -40,20 +41,105 @@ _WIDEST = 10_000  # columns
 Kind = Annotated[str, Parameter(help="Layout of the set; auto finds it by tell-tale files.")]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Which queries and gallery pictures count, and how they are ordered.
+
+    Attributes:
+        rerank: Score the order after k-reciprocal re-ranking, in place of that by cosine.
+        camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
+        clothes_changing: Leave out a person's pictures in the query's clothes; needs a set that
+            labels clothes, such as LTCC, PRCC, or a CSV file with a column clothid.
+        multi_query: Average each person's query pictures by camera, with Market-1501's gt_bbox.
+        splits: Average over this many random splits; 10 is standard for VIPeR, PRID, GRID, i-LIDS,
+            CUHK01 and PRCC.
+    """
+
+    rerank: bool = False
+    camera_filter: bool = True
+    clothes_changing: bool = False
+    multi_query: bool = False
+    splits: int = 1
+
+    def __post_init__(self) -> None:
+        if self.splits < 1:
+            raise UsageError(f"--splits is {self.splits}; it must be at least 1.")
+
+    def read(self, root: Path, kind: str, *, quiet: bool) -> list[ReIDDataset]:
+        """Read the random splits of a set, or the set itself."""
+        from passreid.data.protocols import multi_query
+
+        found = [read(root, kind, split=k, quiet=quiet or k > 0) for k in range(self.splits)]
+        return [multi_query(each) for each in found] if self.multi_query else found
+
+    def score(
+        self, embedder: Embedder, splits: list[ReIDDataset], *, quiet: bool, **options: Any
+    ) -> SplitScores:
+        """Evaluate the splits of one set, and print its notes unless `quiet`."""
+        from passreid.splits import evaluate_splits
+
+        with skippable(many=True):
+            found = evaluate_splits(
+                embedder,
+                splits,
+                rerank=self.rerank,
+                camera_filter=self.camera_filter,
+                clothes_changing=self.clothes_changing,
+                progress=not quiet,
+                **options,
+            )
+        for line in () if quiet else found.reports[0].notes[len(splits[0].notes) :]:
+            note(line)
+        return found
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Drawings:
+    """Pictures of the result.
+
+    Attributes:
+        sheet: A .png of queries spread over the set, right and wrong answers marked.
+        worst: Show the queries with the lowest average precision on the sheet instead.
+        det: A .png with the DET curve, FNIR over FPIR, of each set.
+    """
+
+    sheet: Path | None = None
+    worst: bool = False
+    det: Path | None = None
+
+    def check(self, sets: int, protocol: Protocol) -> None:
+        """Reject drawings of so many sets that cannot be made, before the work."""
+        if self.worst and self.sheet is None:
+            raise UsageError("--worst needs a sheet: add --sheet FILE.png.")
+        if self.sheet is not None and sets > 1:
+            raise UsageError("--sheet shows one data set; name one.")
+        if protocol.rerank and self.det is not None:
+            raise UsageError("--det needs the order by cosine; leave --rerank out.")
+        check_writable(self.sheet, suffix=".png")
+        check_writable(self.det, suffix=".png")
+
+    def draw(self, reports: Sequence[Report]) -> None:
+        """Write the files."""
+        if self.sheet is not None:
+            draw_sheet(reports[0], self.sheet, worst=self.worst)
+            note(f"Drew {self.sheet}.")
+        if self.det is not None:
+            from passreid.show.det import draw_det
+
+            draw_det(reports, self.det)
+            note(f"Drew {self.det}.")
+
+
 @app.command
 def evaluate(
     *roots: Path,
     kind: Kind = "auto",
-    rerank: bool = False,
-    camera_filter: bool = True,
-    clothes_changing: bool = False,
-    multi_query: bool = False,
-    splits: int = 1,
+    protocol: Protocol = Protocol(),
     centre_on: CentreOn = None,
     camera_pairs: bool = False,
-    sheet: Path | None = None,
-    worst: bool = False,
-    det: Path | None = None,
+    drawings: Drawings = Drawings(),
     json: bool = False,
     on_error: OnError = "raise",
     options: ModelOptions = ModelOptions(),  # noqa: B008
@@ -66,89 +152,33 @@ def evaluate(
 
     Args:
         roots: Data sets: published ones in their own layouts, folders of people, or CSV files.
-        rerank: Score the order after k-reciprocal re-ranking, in place of that by cosine.
-        camera_filter: Leave out a person's pictures by the query's own camera, as the field does.
-        clothes_changing: Leave out a person's pictures in the query's clothes; needs a set that
-            says what people wear, as LTCC, PRCC, or a CSV file with a column clothid.
-        multi_query: Average the query pictures of each person by each camera, and Market-1501's
-            gt_bbox, to one query.
-        splits: Average over so many random splits of VIPeR, PRID, GRID, i-LIDS, CUHK01 or PRCC,
-            whose protocols do over 10.
         camera_pairs: Also score each camera's queries among each other camera's pictures alone;
             cameras go by the names or numbers that the set's files give them.
-        sheet: A .png of queries spread over the set, right and wrong answers marked.
-        worst: Show the queries with the lowest average precision on the sheet instead.
-        det: A .png with the DET curve, FNIR over FPIR, of each set.
         json: One object with mAP, mINP, rank1, rank5, rank10 (fractions), counts, tpir and det; of
             several sets, an object with the model and a list, sets, of such objects.
     """
-    from passreid.splits import evaluate_splits
-
-    _check_options(len(roots), splits, sheet=sheet, worst=worst, rerank=rerank, det=det)
+    if not roots:
+        raise UsageError("No data set was given; name a folder or a CSV file.")
+    drawings.check(len(roots), protocol)
     if len(roots) > 1 and centre_on not in (None, SELF):
         raise UsageError(f"Cameras of several sets share their names: use --centre-on {SELF}.")
-    check_writable(sheet, suffix=".png")
-    check_writable(det, suffix=".png")
-    datasets = [_read_splits(root, kind, splits, multi_query, quiet=json) for root in roots]
+    datasets = [protocol.read(root, kind, quiet=json) for root in roots]
     embedder = options.load()
     scores = []
-    for each in datasets:
-        with skippable(many=True):
-            found = evaluate_splits(
-                embedder,
-                each,
-                rerank=rerank,
-                camera_filter=camera_filter,
-                clothes_changing=clothes_changing,
-                centre_on=read_means_or_self(centre_on, embedder),
-                on_error=on_error,
-                progress=not json,
-            )
-        for line in () if json else found.reports[0].notes[len(each[0].notes) :]:
-            note(line)
-        scores.append(found)
+    for splits in datasets:
+        means = read_means_or_self(centre_on, embedder)
+        scores.append(
+            protocol.score(embedder, splits, quiet=json, centre_on=means, on_error=on_error)
+        )
     reports = [found.reports[0] for found in scores]
     if json:
         _say_json(scores, [_understood(each[0]) for each in datasets], camera_pairs)
     else:
-        for found in scores if splits > 1 else ():
+        for found in scores if protocol.splits > 1 else ():
             _say_splits(found)
         _say_tables(reports, camera_pairs)
-    if sheet is not None:
-        draw_sheet(reports[0], sheet, worst=worst)
-        note(f"Drew {sheet}.")
-    if det is not None:
-        from passreid.show.det import draw_det
-
-        draw_det(reports, det)
-        note(f"Drew {det}.")
+    drawings.draw(reports)
     return report_skipped([image for report in reports for image in report.skipped])
-
-
-def _check_options(
-    sets: int, splits: int, *, sheet: Path | None, worst: bool, rerank: bool, det: Path | None
-) -> None:
-    """Refuse options that do not fit together."""
-    if not sets:
-        raise UsageError("No data set was given; name a folder or a CSV file.")
-    if splits < 1:
-        raise UsageError(f"--splits is {splits}; give 1 or more.")
-    if worst and sheet is None:
-        raise UsageError("--worst says what a sheet shows: add --sheet FILE.png.")
-    if sheet is not None and sets > 1:
-        raise UsageError("--sheet shows one data set; name one.")
-    if rerank and det is not None:
-        raise UsageError("--det needs the order by cosine; leave --rerank out.")
-
-
-def _read_splits(
-    root: Path, kind: str, splits: int, multi_query: bool, *, quiet: bool
-) -> list[ReIDDataset]:
-    """Read the first random splits of a set, or the set itself."""
-    from passreid.data.protocols import multi_query as pool_queries
-
-    read_all = [read(root, kind, split=k, quiet=quiet or k > 0) for k in range(splits)]
-    return [pool_queries(each) for each in read_all] if multi_query else read_all
 
 
 def _understood(dataset: ReIDDataset) -> dict[str, Any]:
@@ -205,16 +235,8 @@ def _draw_sets(reports: Sequence[Report]) -> Table:
 
 
 def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = False) -> None:
-    """Draw queries with what each found and whether it is right.
-
-    Args:
-        report: What was measured.
-        output: The .png file.
-        rows: Queries to show.
-        worst: Those of the lowest average precision, in place of some spread over the set.
-    """
+    """Draw queries spread over the set, or those of lowest average precision, and their hits."""
     from passreid.show.ranksheet import rank_sheet
-    from passreid.verify import cosine
 
     query, gallery = report.query.samples, report.gallery.samples
     if worst:
@@ -222,13 +244,7 @@ def draw_sheet(report: Report, output: Path, *, rows: int = 10, worst: bool = Fa
         chosen = np.argsort(report.metrics.average_precision)[:rows]
     else:
         chosen = np.unique(np.linspace(0, len(query) - 1, rows).astype(int))
-    ranking = report.ranking(top_k=10)
-    # Re-ranked or not, the sheet's numbers are cosines.
-    asked, there = report.query.rows, report.gallery.rows
-    hits = [
-        [(gallery[i], float(cosine(asked[n], there[i]))) for i, _ in ranking.hits(n)]
-        for n in chosen
-    ]
+    hits = [[(gallery[i], score) for i, score in row] for row in report.hits(chosen, top_k=10)]
     title = f"{report.model} on {report.data}: mAP {report.mAP:.1%}, Rank-1 {report.rank1:.1%}"
     title += f"; its {len(chosen)} worst queries" if worst else ""
     rank_sheet(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,13 +30,7 @@ from passreid.cli.centring import CentreOn, Centring, cameras_of, read_means_or_
 from passreid.errors import UsageError
 from passreid.formats import show_cosine, show_cut, show_hit, show_probability, show_rate
 from passreid.listing import printable
-from passreid.openset import (
-    DEFAULT_FPIR,
-    DEFAULT_PRIOR,
-    Cut,
-    Verdict,
-    cut,
-)
+from passreid.openset import DEFAULT_FPIR, DEFAULT_PRIOR, Cut, Verdict, cut
 from passreid.ranking import rank as rank_embeddings
 from passreid.ranking import rank_distances
 from passreid.reranking import rerank
@@ -43,7 +38,12 @@ from passreid.verify import cosine, explain_hit
 
 if TYPE_CHECKING:
     from passreid.centring import CameraMeans
+    from passreid.data import Sample
     from passreid.openset import Calibration
+
+_SHEET_ROWS = 20
+# Market-1501 and DukeMTMC-reID: 0007_c2s1_000451_03.jpg, 0007_c2_f0046182.jpg. Pid 0 is nobody.
+_PID_IN_NAME = re.compile(r"(\d{4})_c(\d+)(?:s\d|_f\d)")
 
 FalseAccepts = Annotated[
     float | None,
@@ -99,20 +99,25 @@ class Search:
         fpir = -math.expm1(entries * math.log1p(-self.false_match_rate))
         return Cut(threshold=threshold, fpir=fpir, false_match_rate=self.false_match_rate)
 
-    def order(self, query: np.ndarray, gallery: np.ndarray, threshold: float) -> list[list[int]]:
-        """List for each query the gallery's indices, best first, one more than asked for.
+    def find(
+        self, query: np.ndarray, gallery: np.ndarray, threshold: float
+    ) -> list[list[tuple[int, float]]]:
+        """Return each query's hits at or above the threshold as (gallery index, cosine).
 
-        The one more stands in for the query's own file; what is below the threshold comes last.
+        One more than asked for, as a query's own file may be among them.
         """
         if self.rerank:
-            distances = rerank(query, gallery)
-            if self.same_only:
-                # Else it may take the places of what is above.
-                distances[cosine(query, gallery) < threshold] = distances.max() + 1
+            cosines, distances = cosine(query, gallery), rerank(query, gallery)
+            # Last, so that they do not take the places of hits above the threshold.
+            distances[cosines < threshold] = np.finfo(np.float32).max
             ranking = rank_distances(distances, top_k=self.top + 1)
+            hits = [
+                [(i, float(row[i])) for i, _ in ranking.hits(n)] for n, row in enumerate(cosines)
+            ]
         else:
             ranking = rank_embeddings(query, gallery, top_k=self.top + 1)
-        return [[index for index, _ in ranking.hits(n)] for n in range(len(ranking))]
+            hits = [ranking.hits(n) for n in range(len(ranking))]
+        return [[hit for hit in row if hit[1] >= threshold] for row in hits]
 
 
 @app.command
@@ -208,7 +213,8 @@ def rank(
     Args:
         query: A picture, or a folder of them.
         gallery: A folder of pictures.
-        sheet: A .png that shows queries and what was found.
+        sheet: A .png of up to 20 queries and their hits, marked right or wrong where both file
+            names start with a pid and camera, as 0007_c2s1 or 0007_c2_f12.
         json: One object a query, one query a line.
     """
     check_writable(sheet, suffix=".png")
@@ -232,21 +238,16 @@ def rank(
     if means is not None and queries and pictures:
         sides = _centred((queries, pictures), sides, means)
     threshold = found_from.threshold if found_from is not None and search.same_only else -math.inf
-    order: list[list[int]] = [[] for _ in queries]
-    if queries and pictures:
-        order = search.order(*sides, threshold)
-    results: list[list[tuple[str, float]]] = []
-    for name, row, indices in zip(queries, sides[0], order, strict=True):
-        hits = [(pictures[i], float(cosine(row, sides[1][i]))) for i in indices]
-        hits = [hit for hit in hits if hit[1] >= threshold and not _same_file(hit[0], name)]
-        results.append(hits[: search.top])
-    if sheet is not None and results:  # first: who reads the answers may stop early
-        from passreid.show.ranksheet import rank_sheet
-
-        rank_sheet(queries, results, sheet)
-        note(f"Drew {sheet}.")
-    for name, hits in zip(queries, results, strict=True):
-        answer = _answer(name, hits, calibration, found_from, len(pictures))
+    hits = search.find(*sides, threshold) if queries and pictures else [[] for _ in queries]
+    results = [
+        [(pictures[i], score) for i, score in row if not _same_file(pictures[i], name)]
+        for name, row in zip(queries, hits, strict=True)
+    ]
+    results = [found[: search.top] for found in results]
+    if sheet is not None and results:  # before the answers: their reader may stop early (`| head`)
+        _draw_sheet(queries, results, sheet)
+    for name, matches in zip(queries, results, strict=True):
+        answer = _answer(name, matches, calibration, found_from, len(pictures))
         (say_json if json else _say_hits)(answer)
     return report_skipped((*asked.skipped, *found.skipped))
 
@@ -265,6 +266,31 @@ def _centred(
         means.add(sides[1], cameras[1])
     say_unseen(means, [*cameras[0], *cameras[1]])
     return means.centre(sides[0], cameras[0]), means.centre(sides[1], cameras[1])
+
+
+def _draw_sheet(
+    queries: Sequence[str], results: Sequence[Sequence[tuple[str, float]]], sheet: Path
+) -> None:
+    """Draw the first queries, hits marked right or wrong where file names hold pids."""
+    from passreid.show.ranksheet import rank_sheet
+
+    shown = queries[:_SHEET_ROWS]
+    hits = [[(_labelled(path), score) for path, score in row] for row in results[:_SHEET_ROWS]]
+    rank_sheet([_labelled(name) for name in shown], hits, sheet, camera_filter=False)
+    of = (
+        f" with the first {_SHEET_ROWS} of {len(queries)} queries"
+        if len(queries) > _SHEET_ROWS
+        else ""
+    )
+    note(f"Drew {sheet}{of}.")
+
+
+def _labelled(path: str) -> Sample | str:
+    """Return a picture with the pid and camid in its name, or its path alone."""
+    from passreid.data import Sample
+
+    found = _PID_IN_NAME.match(Path(path).name)
+    return Sample(Path(path), int(found[1]), int(found[2])) if found and int(found[1]) else path
 
 
 def _same_file(one: str, other: str) -> bool:
