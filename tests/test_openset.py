@@ -133,7 +133,7 @@ def test_without_labels_there_is_a_verdict_and_no_probability() -> None:
     verdict = fitted.judge(0.71)
     assert verdict.same_person is True
     assert (verdict.probability, verdict.prior) == (None, None)
-    with pytest.raises(CalibrationError, match="no labels"):
+    with pytest.raises(CalibrationError, match="without labels"):
         fitted.probability(0.7)
 
 
