@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import passreid
 from passreid import Embedder
@@ -91,6 +92,29 @@ def test_a_person_in_two_clips_is_linked_and_named(scene: Path, tmp_path: Path) 
         assert len(done.stdout.splitlines()) == 2
     done = run(scene / "door.mp4", "--detector", scene / "door.txt", "--link", folder=tmp_path)
     assert "2 tracklets show 2 people" in done.stdout
+
+
+def test_tracklets_are_written_as_parquet_and_drawn_with_their_people(
+    scene: Path, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    done = run(
+        scene / "door.mp4", "--detector", scene / "door.txt", "--link", "--blur-heads",
+        "--parquet", "t.parquet", "--sheet", "t.png", "--mot", "t.txt",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert {row["person"] for row in rows} == {"person 1", "person 2"}
+    assert all(row["camera"] == "door" and row["clip"] == "door.mp4" for row in rows)
+    assert len(rows[0]["boxes"]) == len(rows[0]["frames"])
+    assert len(rows[0]["embedding"]) == 384
+    with Image.open(tmp_path / "t.png") as sheet:
+        assert sheet.height > 2 * 128
+    assert {line.split(",")[1] for line in (tmp_path / "t.txt").read_text().splitlines()} == {
+        "1",
+        "2",
+    }
 
 
 def test_a_killed_run_gives_the_same_tracklets_without_detecting_again(

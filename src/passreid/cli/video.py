@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 from cyclopts import Parameter
 
 from passreid.cli.app import ModelOptions, app, calibration_of, note, say, say_json
@@ -14,6 +15,8 @@ from passreid.errors import UsageError
 from passreid.times import parse_time, show_time
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from passreid.embed import Embedder
     from passreid.gallery import Gallery
     from passreid.video.enrol import Clip
@@ -28,11 +31,15 @@ class VideoOutputs:
     Attributes:
         annotate: An .mp4 file with boxes and names; for one clip.
         mot: A text file of boxes in MOTChallenge format; for one clip.
+        parquet: A .parquet file of all tracklets: camera, times, boxes, person, embedding.
+        sheet: A .png with the best crops of each tracklet, a row for each.
         blur_heads: Blur heads in thumbnails and in the annotated video.
     """
 
     annotate: Path | None = None
     mot: Path | None = None
+    parquet: Path | None = None
+    sheet: Path | None = None
     blur_heads: bool = False
 
 
@@ -77,7 +84,7 @@ def video(
     target = _gallery(gallery, embedder)
     found: list[tuple[Clip, Tracklet, str | None]] = []
     for clip in named:
-        kept = []
+        kept: list[Tracklet] = []
         memory = memory_for(cache_folder(), clip, detector)
         for tracklet in watch(clip, embedder, detect, memory=memory):
             entry = None
@@ -86,10 +93,9 @@ def video(
             kept.append(tracklet)
             found.append((clip, tracklet, entry))
             _show(clip, tracklet, entry, json)
-        _write(clip, kept, outputs)
         note(f"{clip.name}: {len(kept)} tracklet{'' if len(kept) == 1 else 's'}.")
-    if link:
-        _link(found, embedder, target)
+    people = _link(found, embedder, target) if link else None
+    _write(named, found, people, outputs)
     return 0
 
 
@@ -158,18 +164,36 @@ def _show(clip: Clip, tracklet: Tracklet, entry: str | None, json: bool) -> None
         )
 
 
-def _write(clip: Clip, found: list[Tracklet], outputs: VideoOutputs) -> None:
+def _write(
+    clips: Sequence[Clip],
+    found: Sequence[tuple[Clip, Tracklet, str | None]],
+    people: NDArray[np.int64] | None,
+    outputs: VideoOutputs,
+) -> None:
+    """Write the files that were asked for; people are named in them where they were linked."""
     from passreid.video.frames import frame_rate, read_frames
-    from passreid.video.output import annotate, write_mot
+    from passreid.video.output import annotate, draw_sheet, write_mot, write_parquet
 
+    tracklets = [tracklet for _, tracklet, _ in found]
+    names = None if people is None else [f"person {number + 1}" for number in people]
+    if outputs.parquet:
+        clocks = [(clip.name, clip.camera, clip.start) for clip, _, _ in found]
+        write_parquet(outputs.parquet, tracklets, clocks, names)
+    if outputs.sheet and found:
+        titles = names or [f"{clip.camera} {t.number}" for clip, t, _ in found]
+        draw_sheet(outputs.sheet, tracklets, titles, blur_heads=outputs.blur_heads)
+    numbers = [tracklet.number for tracklet in tracklets]
     if outputs.mot:
-        write_mot(outputs.mot, found)
+        ids = None if people is None else (people + 1).tolist()
+        write_mot(outputs.mot, tracklets, ids and dict(zip(numbers, ids, strict=True)))
     if outputs.annotate:
+        [clip] = clips
         annotate(
             read_frames(clip.source, every=clip.every),
-            found,
+            tracklets,
             outputs.annotate,
             rate=frame_rate(clip.source) / clip.every,
+            names=None if names is None else dict(zip(numbers, names, strict=True)),
             blur_heads=outputs.blur_heads,
         )
 
@@ -178,14 +202,12 @@ def _link(
     found: Sequence[tuple[Clip, Tracklet, str | None]],
     embedder: Embedder,
     gallery: Gallery | None,
-) -> None:
-    """Name people across clips; clips without a start share no clock, so only order within one."""
-    import numpy as np
-
+) -> NDArray[np.int64] | None:
+    """Number people across clips; without a start of each, clips share no clock."""
     from passreid.video.linking import Sighting, Travel, link, threshold_for
 
     if not found:
-        return
+        return None
     sightings = [
         Sighting(
             camera=clip.camera,
@@ -214,3 +236,4 @@ def _link(
         say(f"  person {person + 1}: {where}")
         if gallery is not None:
             gallery.update([str(found[r][2]) for r in own], person=f"person {person + 1}")
+    return people

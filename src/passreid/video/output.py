@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from passreid.errors import MissingExtraError
 from passreid.show.lettering import lettering
 from passreid.storage import replacing, write
 from passreid.video.frames import Frame
-from passreid.video.tracking import Tracklet
+from passreid.video.tracking import Tracklet, describe
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#e377c2", "#8c564b")
 HEAD = 0.22
@@ -50,6 +51,60 @@ def write_mot(
             corner = f"{left:g},{top:g},{right - left:g},{bottom - top:g}"
             rows.append((frame, number, f"{frame + 1},{number},{corner},1,-1,-1,-1\n"))
     write(path, "".join(text for _, _, text in sorted(rows)).encode())
+
+
+def write_parquet(
+    path: Path,
+    found: Sequence[Tracklet],
+    clocks: Sequence[tuple[str, str, float | None]],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write tracklets as a Parquet table, a row for each.
+
+    Args:
+        path: The .parquet file.
+        found: Tracklets.
+        clocks: Clip, camera and Unix seconds of the first frame (None: unknown) of each.
+        names: Person of each, if they were linked.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise MissingExtraError("Writing Parquet", "bulk") from None
+    rows = [
+        {"clip": clip, "camera": camera, "clip_start": start, "tracklet": each.number}
+        | describe(each)
+        | {"person": names[n] if names else None, "embedding": each.embedding.tolist()}
+        for n, (each, (clip, camera, start)) in enumerate(zip(found, clocks, strict=True))
+    ]
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), temporary)
+
+
+def draw_sheet(
+    path: Path, found: Sequence[Tracklet], titles: Sequence[str], *, blur_heads: bool = False
+) -> None:
+    """Draw the best crops of each tracklet, a row for each under its title, as a PNG."""
+    width, height, gap, line = 64, 128, 8, 20
+    most = max(len(each.crops) for each in found)
+    sheet = Image.new(
+        "RGB", (gap + most * (width + gap), gap + len(found) * (height + line + gap)), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    for row, (each, title) in enumerate(zip(found, titles, strict=True)):
+        top = gap + row * (height + line + gap)
+        shown, letters = lettering(title, 13)
+        draw.text((gap, top), shown, fill="black", font=letters)
+        for column, crop in enumerate(each.crops):
+            pixels = blur_head(crop.pixels) if blur_heads else crop.pixels
+            picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+            sheet.paste(picture, (gap + column * (width + gap), top + line))
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
 
 
 def annotate(
