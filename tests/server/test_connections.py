@@ -19,7 +19,7 @@ pytest.importorskip("uvicorn")
 import uvicorn
 
 from passreid.errors import UsageError
-from passreid.server.connections import Bounds, Connection
+from passreid.server.connections import Connection, ConnectionLimits
 from passreid.server.serving import allowed_connections
 from passreid.server.settings import Settings
 
@@ -47,10 +47,10 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
     """A server of three connections."""
-    bounds = Bounds(connections=3, patience_s=PATIENCE_S)
+    limits = ConnectionLimits(connections=3, timeout_s=PATIENCE_S)
     config = uvicorn.Config(
         application,
-        http=partial(Connection, bounds=bounds),  # type: ignore[arg-type]
+        http=partial(Connection, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

@@ -94,7 +94,7 @@ def test_enrolling_waits_where_searching_is_refused(
 def test_an_enrolment_that_cannot_be_recorded_is_not_done(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    audit = client.app.state.engine.audit  # type: ignore[attr-defined]
+    audit = client.app.state.engine.audit_log  # type: ignore[attr-defined]
     real = audit.write
 
     def write(action: str, **facts: Any) -> None:

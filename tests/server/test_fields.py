@@ -18,7 +18,7 @@ from passreid.embed import Embedder
 from passreid.errors import EmbeddingError, GalleryError, OutputError, PassreidError, UsageError
 from passreid.images import ImageLimits
 from passreid.server import engine as server_engine
-from passreid.server.pictures import read_crops
+from passreid.server.images import read_crops
 from tests.server.conftest import Start, enrol, png
 
 FILTERS = {"cameras": "camera", "people": "person", "tracklets": "tracklet", "sources": "source"}
@@ -98,7 +98,7 @@ def test_requests_of_too_many_pictures_or_frames_are_refused(start: Start) -> No
         several = [(field, (f"{n}.png", png(n))) for n in range(3)]
         assert client.post(f"/v1/{route}", files=several[:2]).status_code == 200
         answer = client.post(f"/v1/{route}", files=several)
-        assert (answer.status_code, "At most 2 pictures" in answer.text) == (413, True)
+        assert (answer.status_code, "At most 2 images" in answer.text) == (413, True)
     frames = [("images", png(1)), ("images", png(2))]
     for route, data in (
         ("search", {"box": "[0, 0, 9, 9]"}),
@@ -243,7 +243,7 @@ def test_pictures_that_take_too_long_end_in_429_and_readiness_tells(
     (last,) = map(json.loads, stream.splitlines())
     assert (last["event"], last["reason"][:23], last["skipped"]) == (
         "stopped",
-        "The service is busy; co",
+        "The service is busy; re",
         0,
     )
     ends.set()
@@ -264,7 +264,7 @@ def test_a_gallery_that_does_not_answer_is_not_ready(
         answers.wait(60)
         return 0
 
-    monkeypatch.setattr(server_engine, "_READY_S", 0.05)
+    monkeypatch.setattr(server_engine, "_READY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(engine.gallery, "count", hang)
     answer = client.get("/readyz")
     assert (answer.status_code, "did not answer within 0.05 s" in answer.text) == (503, True)

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from starlette.testclient import TestClient
 
 from passreid.images import ImageLimits
-from passreid.server.guard import Guard, Room, bounded
-from passreid.server.problems import Refusal
+from passreid.server.guard import BodyLimiter, Guard, limit_body
 from passreid.server.settings import Settings
 from tests.server.conftest import Start, png
 
@@ -114,14 +114,14 @@ def test_a_body_may_take_as_long_as_it_may_take() -> None:
         return {"type": "http.disconnect"}
 
     async def read(parts: int) -> Any:
-        reading = bounded(receive, Settings(upload_timeout_s=0.05))
+        reading = limit_body(receive, 1000, 0.05)
         return [await reading() for _ in range(parts)][-1]
 
     assert asyncio.run(read(3)) == {"type": "http.disconnect"}  # all is there: no hurry
     messages.append({"body": b"x", "more_body": True})
-    with pytest.raises(Refusal, match=r"did not arrive within 0\.05 s") as refused:
+    with pytest.raises(HTTPException, match=r"did not arrive within 0\.05 s") as refused:
         asyncio.run(read(2))
-    assert refused.value.status == 408
+    assert refused.value.status_code == 408
 
 
 def test_what_fails_after_its_first_byte_is_not_answered_twice() -> None:
@@ -139,11 +139,11 @@ def test_what_fails_after_its_first_byte_is_not_answered_twice() -> None:
 
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/"}
     scope["headers"] = [(b"host", b"localhost")]
-    settings, room = Settings(), Room(1, lambda: 1)
+    settings, room = Settings(), BodyLimiter(1, lambda: 1)
 
     def ask(app: Any) -> None:
         guard = Guard(
-            app, settings=settings, room=room, observe=lambda _, status, __: seen.append(status)
+            app, settings=settings, bodies=room, observe=lambda _, status, __: seen.append(status)
         )
         asyncio.run(guard(dict(scope), gone, send))  # type: ignore[arg-type]
 
@@ -155,7 +155,7 @@ def test_what_fails_after_its_first_byte_is_not_answered_twice() -> None:
 
 def test_a_full_house_is_told_when_to_come_back(start: Start) -> None:
     client = start(max_waiting=3)
-    room = client.app.state.engine.room  # type: ignore[attr-defined]
+    room = client.app.state.engine.bodies  # type: ignore[attr-defined]
     room.taken = 3
     answer = client.post("/v1/search", files={"images": png(1)})
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1

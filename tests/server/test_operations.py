@@ -49,7 +49,7 @@ def test_retention_forgets_what_is_old(start: Start, tmp_path: Path) -> None:
     enrol(client, 1, 2, about=[{"time": 1e9}, {}])
     engine = client.app.state.engine  # type: ignore[attr-defined]
     assert client.portal is not None
-    assert client.portal.call(engine.retain, 1.0) == 1
+    assert client.portal.call(engine.enforce_retention, 1.0) == 1
     told = json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[-1])
     assert (told["action"], told["forgotten"]) == ("retention", 1)
     assert 'passreid_entries_total{event="forgotten"} 1.0' in client.get("/metrics").text
@@ -71,13 +71,13 @@ def test_upkeep_comes_the_more_often_the_shorter_the_retention(
         raise asyncio.CancelledError
 
     assert client.portal is not None
-    client.portal.call(engine._upkeep.cancel)
+    client.portal.call(engine._maintenance.cancel)
     enrol(client, 1, about={"time": 1e9})
     monkeypatch.setattr(asyncio, "sleep", once)
     with pytest.raises(CancelledError):
-        client.portal.call(engine._keep_up)
+        client.portal.call(engine._maintain)
     assert slept == [pytest.approx(pause)]
-    assert engine._compact_from - time.monotonic() == pytest.approx(compacts, abs=60)
+    assert engine._next_compaction - time.monotonic() == pytest.approx(compacts, abs=60)
 
 
 def test_a_service_that_stops_lets_go_of_gallery_and_audit(
@@ -89,7 +89,7 @@ def test_a_service_that_stops_lets_go_of_gallery_and_audit(
     with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.get("/readyz").status_code == 200
     open_gallery(tmp_path / "g", **made).close()
-    assert app.state.engine.audit._file is None
+    assert app.state.engine.audit_log._file is None
 
 
 def test_a_compaction_that_failed_is_made_up_for(
@@ -110,15 +110,15 @@ def test_a_compaction_that_failed_is_made_up_for(
     monkeypatch.setattr(engine.gallery, "compact", compact)
     assert client.portal is not None
     with pytest.raises(OutputError):
-        client.portal.call(engine.retain, 1.0)
+        client.portal.call(engine.enforce_retention, 1.0)
     for _ in range(2):
-        assert client.portal.call(engine.retain, 1.0) == 0
+        assert client.portal.call(engine.enforce_retention, 1.0) == 0
     assert done == [1]
     assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
-    assert client.portal.call(engine.retain, 1.0) == 0
+    assert client.portal.call(engine.enforce_retention, 1.0) == 0
     assert done == [1]  # not every hour
-    engine._compact_from -= 8640.0  # a tenth of a day later
-    assert client.portal.call(engine.retain, 1.0) == 0
+    engine._next_compaction -= 8640.0  # a tenth of a day later
+    assert client.portal.call(engine.enforce_retention, 1.0) == 0
     assert done == [1, 1]
 
 
@@ -138,7 +138,7 @@ def test_metrics_are_told_while_the_gallery_does_not_answer(
 ) -> None:
     engine = client.app.state.engine  # type: ignore[attr-defined]
     assert "passreid_gallery_up 1.0" in client.get("/metrics").text
-    monkeypatch.setattr(server_engine, "_COUNTING_S", 0.05)
+    monkeypatch.setattr(server_engine, "_COUNT_TIMEOUT_S", 0.05)
     answers, asked = threading.Event(), []
 
     def hang() -> int:
@@ -154,7 +154,7 @@ def test_metrics_are_told_while_the_gallery_does_not_answer(
         assert "passreid_gallery_entries NaN" in answer.text
     assert len(asked) == 1
     answers.set()
-    monkeypatch.setattr(server_engine, "_COUNTING_S", 10)
+    monkeypatch.setattr(server_engine, "_COUNT_TIMEOUT_S", 10)
     for _ in range(2):
         assert "passreid_gallery_up 0.0" in client.get("/metrics").text  # it refuses
     assert client.get("/readyz").status_code == 503
@@ -205,7 +205,7 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
     client = start()
     engine = client.app.state.engine  # type: ignore[attr-defined]
     assert client.portal is not None
-    client.portal.call(engine._upkeep.cancel)
+    client.portal.call(engine._maintenance.cancel)
     done: list[int] = []
     slept: list[float] = []
     left = bytes_left(monkeypatch, engine.gallery)
@@ -226,7 +226,7 @@ def test_what_is_forgotten_leaves_the_disk_without_a_retention_too(
     assert client.post("/v1/forget", json={"everything": True}).json() == {"forgotten": 1}
     monkeypatch.setattr(asyncio, "sleep", until_the_fourth)
     with pytest.raises(CancelledError):
-        client.portal.call(engine._keep_up)
+        client.portal.call(engine._maintain)
     assert slept == [3600.0] * 4
     assert len(done) == 2  # again after it failed, and not without need
 

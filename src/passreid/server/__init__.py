@@ -1,8 +1,7 @@
-"""The service: an HTTP API and a page over an embedder and a gallery.
+"""The service: an HTTP API and a web page over an embedder and a gallery.
 
-    request ─ guard ─▶ routes ─┬▶ pictures ─▶ batching ─▶ Embedder    threads, one run at a time
-                               └▶ engine   ─▶ Gallery                 threads, never the event loop
+    request - guard -> routes -+-> images -> batching -> Embedder    threads, bounded queues
+                               +-> engine -> Gallery                 threads, never the event loop
 
-`app.create_app` builds the application, `serving.serve` runs it. Everything that can be set is in
-`settings.Settings`.
+`app.create_app` builds the application and `serving.serve` runs it.
 """

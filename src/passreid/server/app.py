@@ -1,4 +1,4 @@
-"""The application: routes behind the guard, the page, and how it starts and stops."""
+"""The application: routes behind the guard, the web page, and the API documentation."""
 
 from __future__ import annotations
 
@@ -8,52 +8,39 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from passreid.embed import Embedder
 from passreid.gallery.engine import Gallery
-from passreid.server import (
-    attention_routes,
-    enrol_routes,
-    entry_routes,
-    model_routes,
-    search_routes,
-)
+from passreid.server import routes_enrol, routes_gallery, routes_model
+from passreid.server.api_docs import render_docs
 from passreid.server.engine import Engine
+from passreid.server.errors import MEDIA_TYPE, Problem, add_error_handlers
 from passreid.server.guard import Guard
-from passreid.server.problems import MEDIA_TYPE, Problem, handle_problems
-from passreid.server.schemas import EnrolLine, Health
+from passreid.server.responses import EnrolLine, Health
 from passreid.server.settings import Settings
 
 PAGE = Path(__file__).with_name("page")
+ROUTERS = (routes_model.router, routes_gallery.router, routes_enrol.router)
 _PROBLEMS = {
-    "400": "The request cannot be read.",
+    "400": "The request cannot be parsed.",
     "401": "The token is missing or wrong.",
-    "403": "A page of another origin asked.",
-    "404": "There is no such thing.",
+    "403": "The request comes from a page of another origin.",
+    "404": "Not found.",
     "408": "The body took too long.",
     "413": "The request is too large.",
     "421": "The host name is not this service's.",
-    "422": "A field or a picture cannot be used.",
+    "422": "A field or an image is invalid.",
     "429": "The service is busy; Retry-After says how long to wait.",
-    "500": "An internal error.",
+    "500": "Internal error.",
     "503": "The gallery cannot be reached, or the service is full or stopping.",
 }
 
 
 def create_app(embedder: Embedder, gallery: Gallery, settings: Settings | None = None) -> FastAPI:
-    """Build the application.
-
-    Args:
-        embedder: A loaded model.
-        gallery: An open gallery of that model's embeddings; closed when the application stops.
-        settings: Bounds and safety; None is loopback without a token.
-
-    Raises:
-        OutputError: The audit log cannot be written.
-    """
+    """Build the application; it closes the gallery when it stops."""
     settings = settings or Settings()
     engine = Engine(embedder, gallery, settings)
 
@@ -66,21 +53,21 @@ def create_app(embedder: Embedder, gallery: Gallery, settings: Settings | None =
     app = FastAPI(
         title="passreid",
         version=importlib.metadata.version("passreid"),
-        description="Enrol, search and compare pictures of people.",
+        description="Enrol, search and compare images of people.",
         lifespan=lifespan,
-        docs_url=None,  # both load their scripts from elsewhere
+        docs_url=None,  # FastAPI's pages load their scripts from a CDN
         redoc_url=None,
     )
     app.state.engine = engine
-    handle_problems(app)
-    for module in (model_routes, attention_routes, search_routes, enrol_routes, entry_routes):
-        app.include_router(module.router)
+    add_error_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
     _add_operations(app, engine)
     app.mount("/page", StaticFiles(directory=PAGE))
     app.add_middleware(
-        Guard, settings=settings, room=engine.room, observe=engine.metrics.observe_request
+        Guard, settings=settings, bodies=engine.bodies, observe=engine.metrics.observe_request
     )
-    _describe(app)
+    _extend_openapi(app)
     return app
 
 
@@ -89,14 +76,18 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
-    @app.get("/healthz", response_model=Health, tags=["operations"], summary="The process lives")
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_docs(app.openapi()))
+
+    @app.get("/healthz", response_model=Health, tags=["operations"], summary="Liveness")
     async def healthz() -> Any:
-        """Answer as long as the event loop turns."""
+        """Answer while the event loop runs."""
         return {"status": "ok"}
 
-    @app.get("/readyz", response_model=Health, tags=["operations"], summary="Send requests here")
+    @app.get("/readyz", response_model=Health, tags=["operations"], summary="Readiness")
     async def readyz() -> Any:
-        """Answer 200 while pictures can be decoded, the gallery answers and nothing is stopping."""
+        """Answer 200 while images can be decoded and the gallery answers."""
         await engine.check_ready()
         return {"status": "ok"}
 
@@ -107,19 +98,19 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
         response_class=Response,
         responses={200: {"description": "Metrics as text.", "content": {"text/plain": {}}}},
     )
-    async def metrics(request: Request) -> Response:
-        """Counts, latencies and queues for Prometheus."""
-        return Response(await engine.measure(), media_type="text/plain; version=0.0.4")
+    async def metrics() -> Response:
+        """Return counts, latencies and queue lengths for Prometheus."""
+        return Response(await engine.render_metrics(), media_type="text/plain; version=0.0.4")
 
 
-def _describe(app: FastAPI) -> None:
-    """Add to the description what FastAPI cannot know: problems, the stream's lines, the token."""
-    plain = app.openapi
+def _extend_openapi(app: FastAPI) -> None:
+    """Add what FastAPI cannot know: problems, the lines of an enrolment, the token."""
+    generate = app.openapi
 
-    def described() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema:
             return app.openapi_schema
-        schema = plain()
+        schema = generate()
         parts = schema["components"]
         for model in (Problem, EnrolLine):
             parts["schemas"][model.__name__] = model.model_json_schema()
@@ -134,4 +125,4 @@ def _describe(app: FastAPI) -> None:
                     operation["responses"][status] = {"description": meaning, "content": content}
         return schema
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]

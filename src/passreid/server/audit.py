@@ -1,11 +1,10 @@
-"""Who enrolled, searched, changed and forgot, a JSON object a line; never a picture or a vector."""
+"""Log who enrolled, searched, changed and deleted: a JSON object per line, no image or vector."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from typing import Any
 from passreid.errors import OutputError
 
 
-class Audit:
-    """An append-only file that only its owner may read.
-
-    Args:
-        path: The file; None keeps no record.
+class AuditLog:
+    """An append-only file that only its owner may read; with no path, nothing is logged.
 
     Raises:
         OutputError: It cannot be opened.
@@ -34,30 +30,20 @@ class Audit:
                 raise OutputError(f"{path}: cannot be written ({error.strerror}).") from None
 
     def write(self, action: str, *, client: str, request: str, **facts: Any) -> None:
-        """Add a line; it is on its way to the disk when this returns.
-
-        Args:
-            action: "enrol", "search", "update", "forget" or "retention".
-            client: Address of who asked.
-            request: The request's id, as in the reply's X-Request-ID.
-            facts: What is worth knowing of it; None and empty ones are left out.
+        """Append a line, leaving out empty facts.
 
         Raises:
-            OutputError: The disk is full; what cannot be recorded should not be answered.
+            OutputError: The disk is full; the request must then fail as well.
         """
         if self._file is None:
             return
-        line: Mapping[str, Any] = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "action": action,
-            "client": client,
-            "request": request,
-            **{name: fact for name, fact in facts.items() if fact not in (None, (), [], {}, "")},
-        }
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = {"time": now, "action": action, "client": client, "request": request}
+        line |= {name: fact for name, fact in facts.items() if fact not in (None, [], {}, "")}
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             with self._lock:
-                while data:  # a disk that fills up takes a part first and fails then
+                while data:  # a disk that fills up accepts a part first and fails then
                     data = data[os.write(self._file, data) :]
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written ({error.strerror}).") from None

@@ -1,4 +1,4 @@
-"""Connections of the service: bounded in number, and in time while no request is being answered."""
+"""Limits on connections: their number, and their time while no request is being answered."""
 
 from __future__ import annotations
 
@@ -15,48 +15,44 @@ _FULL = (
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Bounds that all connections of a service share.
+class ConnectionLimits:
+    """Limits that all connections share.
 
     Attributes:
         connections: Most at once.
-        patience_s: Seconds for a request's headers, or for a client to read on.
-        order: Open connections, those first that have waited longest for a request.
+        timeout_s: Seconds for a request's headers to arrive, or for a client to resume reading.
+        open: Open connections; the first has waited longest for a request.
     """
 
     connections: int
-    patience_s: float
-    order: dict[Connection, None] = field(default_factory=dict, init=False)
+    timeout_s: float
+    open: dict[Connection, None] = field(default_factory=dict, init=False)
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, closed when its client sends no whole headers or reads no answer.
+    """uvicorn's connection with limits.
 
-    uvicorn alone waits for headers forever, and accepts connections until there are no more file
-    descriptors. Here a new connection takes the place of the one that has been idle longest.
-
-    Args:
-        bounds: When to close it.
-        options: As uvicorn passes them.
+    uvicorn itself waits for headers forever, and accepts connections until file descriptors run
+    out. Here a new connection replaces the one that has been idle longest.
     """
 
-    def __init__(self, *args: Any, bounds: Bounds, **options: Any) -> None:
+    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._bounds = bounds
-        self._waiting: asyncio.TimerHandle | None = None  # for headers
-        self._stalled: asyncio.TimerHandle | None = None  # for the client to read
+        self._limits = limits
+        self._headers_timer: asyncio.TimerHandle | None = None
+        self._reading_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room if need be, and wait for headers; refuse where all others are being served."""
+        """Accept, closing the longest idle connection if needed; 503 if none is idle."""
         super().connection_made(transport)
-        if len(self._bounds.order) >= self._bounds.connections:
-            idle = next((each for each in self._bounds.order if each.idle), None)
+        if len(self._limits.open) >= self._limits.connections:
+            idle = next((each for each in self._limits.open if each.idle), None)
             if idle is None:
                 transport.write(_FULL)
                 transport.close()
                 return
             idle.drop()
-        self._wait_for_headers()
+        self._await_request()
 
     @property
     def idle(self) -> bool:
@@ -64,39 +60,39 @@ class Connection(H11Protocol):
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def drop(self) -> None:
-        """Close at once, and give up the place."""
-        self._bounds.order.pop(self, None)
+        """Close at once."""
+        self._limits.open.pop(self, None)
         self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Await the next request."""
         super().on_response_complete()
-        self._wait_for_headers()
+        self._await_request()
 
     def pause_writing(self) -> None:
-        """Give a client that does not read its answer time to do so."""
+        """Close the connection unless its client resumes reading in time."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(self._bounds.patience_s, self.transport.abort)
+        self._reading_timer = self.loop.call_later(self._limits.timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on with an answer."""
+        """Continue an answer."""
         super().resume_writing()
-        _cancel(self._stalled)
+        _cancel(self._reading_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give up the place and stop both clocks."""
+        """Forget the connection."""
         super().connection_lost(exc)
-        self._bounds.order.pop(self, None)
-        _cancel(self._waiting)
-        _cancel(self._stalled)
+        self._limits.open.pop(self, None)
+        _cancel(self._headers_timer)
+        _cancel(self._reading_timer)
 
-    def _wait_for_headers(self) -> None:
-        self._bounds.order.pop(self, None)
-        self._bounds.order[self] = None
-        _cancel(self._waiting)
-        self._waiting = self.loop.call_later(self._bounds.patience_s, self._give_up)
+    def _await_request(self) -> None:
+        self._limits.open.pop(self, None)
+        self._limits.open[self] = None  # moves it to the end
+        _cancel(self._headers_timer)
+        self._headers_timer = self.loop.call_later(self._limits.timeout_s, self._on_timeout)
 
-    def _give_up(self) -> None:
+    def _on_timeout(self) -> None:
         if self.idle:
             self.drop()
 

@@ -1,13 +1,13 @@
 """Checks that every request passes before a route sees it.
 
-    security headers ─ Host ─ Origin ─ token ─ room for its body ─ bounded body ─▶ routes
+    security headers - Host - Origin - token - place for its body - bounded body -> routes
 
 - Host: a page whose name was rebound to this machine's address gets no answer (DNS rebinding).
-- Origin: a page of another origin cannot make a browser send requests; there are no cookies either.
+- Origin: a page of another origin cannot use the browser to send requests.
 - Token: compared in constant time.
-- Room: more requests with a body than `max_waiting` get 429 before a byte of the body is read.
+- Place: requests with a body beyond `max_waiting` get 429 before their body is read.
 
-Unexpected exceptions are answered here too, so that they carry the headers and are counted as 500.
+Unexpected exceptions are answered here, so that they carry the headers and are counted as 500.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from passreid.server.problems import UNEXPECTED, Refusal, busy, respond
+from passreid.server.errors import UNEXPECTED, busy, problem_response
 from passreid.server.settings import Settings, is_loopback, parse_address
 
 SECURITY_HEADERS = {
@@ -39,21 +40,15 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_OPEN = ("/healthz", "/readyz", "/openapi.json", "/")  # need no token: they hold nothing secret
+_PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/")  # hold nothing secret
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _GONE = 499  # counted when the client leaves before an answer
 log = logging.getLogger("passreid.server")
 
 
 @dataclass
-class Room:
-    """Counts requests with a body: those under way, and those refused.
-
-    Attributes:
-        places: Most at once.
-        wait_s: Gives the seconds a refused client should wait.
-        taken, refused: Requests under way, and refused so far.
-    """
+class BodyLimiter:
+    """Counts requests with a body: in progress (at most `places`), and refused so far."""
 
     places: int
     wait_s: Callable[[], int]
@@ -65,9 +60,6 @@ class Guard:
     """ASGI middleware around the whole application.
 
     Args:
-        app: The guarded application.
-        settings: Token, hosts and bounds.
-        room: Counts requests with a body.
         observe: Called with each answer's scope, status and seconds.
     """
 
@@ -76,12 +68,12 @@ class Guard:
         app: ASGIApp,
         *,
         settings: Settings,
-        room: Room,
+        bodies: BodyLimiter,
         observe: Callable[[Scope, int, float], None],
     ) -> None:
         self._app = app
         self._settings = settings
-        self._room = room
+        self._bodies = bodies
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,173 +83,125 @@ class Guard:
         began, status, request_id = time.perf_counter(), _GONE, uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._add_headers(scope, message)
+                headers = MutableHeaders(scope=message)
+                headers.update({**SECURITY_HEADERS, "X-Request-ID": request_id})
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
-            await self._admit(scope, receive, sending)
+            await self._admit(scope, receive, send_with_headers)
         except Exception:
             if status != _GONE:  # the answer has begun
                 raise
             log.exception("%s %s (request %s)", scope["method"], scope["path"], request_id)
-            await respond(500, UNEXPECTED)(scope, receive, sending)
+            await problem_response(500, UNEXPECTED)(scope, receive, send_with_headers)
         finally:
             self._observe(scope, status, time.perf_counter() - began)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        takes_place = scope["method"] in _WITH_BODY
+        headers, bodies = Headers(scope=scope), self._bodies
+        has_body = scope["method"] in _WITH_BODY
         try:
-            check_host(headers, self._settings)
-            check_origin(headers, scope["method"])
-            check_token(headers, scope["path"], self._settings.token)
-            most = longest(headers, self._settings)
-            check_length(headers, most)
-            if takes_place and self._room.taken >= self._room.places:
-                self._room.refused += 1
-                raise busy(self._room.wait_s())
-        except Refusal as refusal:
-            answer = respond(refusal.status, refusal.detail, refusal.headers)
+            _check_host(headers, self._settings)
+            _check_origin(headers, scope["method"])
+            _check_token(headers, scope["path"], self._settings.token)
+            most = _check_length(headers, self._settings)
+            if has_body and bodies.taken >= bodies.places:
+                bodies.refused += 1
+                raise busy(bodies.wait_s())
+        except HTTPException as error:
+            answer = problem_response(error.status_code, error.detail, error.headers)
             return await answer(scope, receive, send)
-        if not takes_place:
+        if not has_body:
             return await self._app(scope, receive, send)
-        self._room.taken += 1
+        bodies.taken += 1
         try:
-            await self._app(scope, bounded(receive, self._settings, most), send)
+            await self._app(scope, limit_body(receive, most, self._settings.upload_timeout_s), send)
         finally:
-            self._room.taken -= 1
-
-    @staticmethod
-    def _add_headers(scope: Scope, message: Message) -> None:
-        headers = MutableHeaders(scope=message)
-        for name, value in SECURITY_HEADERS.items():
-            headers[name] = value
-        headers["X-Request-ID"] = scope["state"]["request_id"]
-        headers.setdefault("Cache-Control", "no-store")
+            bodies.taken -= 1
 
 
-def check_host(headers: Headers, settings: Settings) -> None:
-    """Reject requests whose Host is not a name of this service.
+def _check_host(headers: Headers, settings: Settings) -> None:
+    """Reject a Host that is not a name of this service with 421.
 
-    A plain IP address cannot be rebound, so it is accepted where the service listens beyond
-    loopback.
-
-    Raises:
-        Refusal: 421.
+    A plain IP address cannot be rebound, so any is accepted when listening beyond loopback.
     """
-    host = (urlsplit("//" + headers.get("host", "")).hostname or "") if _sane(headers) else ""
+    try:
+        (header,) = headers.getlist("host")
+        host = urlsplit("//" + header).hostname or ""
+    except ValueError:  # none, several, or an unbalanced bracket
+        host = ""
     known = {name.lower() for name in ("localhost", settings.host, *settings.allowed_hosts)}
-    if host in known or is_loopback(host):
+    if host and (host in known or is_loopback(host)):
         return
     if not settings.local and parse_address(host) is not None:
         return
-    raise Refusal(
+    raise HTTPException(
         421,
-        "This service does not go by the host name of the request; "
-        "if it should, start it with --allow-host NAME.",
+        "The request's host name is not one of this service; "
+        "to allow it, start the service with --allow-host NAME.",
     )
 
 
-def _sane(headers: Headers) -> bool:
-    """Whether there is one Host and it parses (an unbalanced bracket makes `urlsplit` raise)."""
-    hosts = headers.getlist("host")
-    if len(hosts) != 1:
-        return False
-    try:
-        return urlsplit("//" + hosts[0]).hostname is not None
-    except ValueError:
-        return False
-
-
-def check_origin(headers: Headers, method: str) -> None:
-    """Reject what a browser sends for a page of another origin.
-
-    Raises:
-        Refusal: 403.
-    """
+def _check_origin(headers: Headers, method: str) -> None:
+    """Reject what a browser sends on behalf of a page of another origin."""
     site = headers.get("sec-fetch-site", "none")
     navigates = headers.get("sec-fetch-mode") == "navigate" and method == "GET"
     origin = headers.get("origin")
     foreign = origin is not None and origin.partition("://")[2] != headers.get("host")
     if foreign or (site not in ("same-origin", "none") and not navigates):
-        raise Refusal(403, "Pages of other origins may not use this service.")
+        raise HTTPException(403, "Pages of other origins may not use this service.")
 
 
-def check_token(headers: Headers, path: str, token: str | None) -> None:
-    """Reject requests without the token, if there is one.
-
-    Raises:
-        Refusal: 401.
-    """
-    if token is None or path in _OPEN or path.startswith("/page/"):
+def _check_token(headers: Headers, path: str, token: str | None) -> None:
+    if token is None or path in _PUBLIC or path.startswith("/page/"):
         return
     scheme, _, given = headers.get("authorization", "").partition(" ")
     same = hmac.compare_digest(given.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not same:
-        raise Refusal(
-            401,
-            "A token is needed: send it as 'Authorization: Bearer TOKEN'.",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        detail = "A token is required: send the header 'Authorization: Bearer TOKEN'."
+        raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
 
 
-def check_length(headers: Headers, most: int) -> None:
-    """Reject a body whose Content-Length is too large.
-
-    Raises:
-        Refusal: 400 or 413.
-    """
+def _check_length(headers: Headers, settings: Settings) -> int:
+    """Reject a Content-Length that is too large; return the bytes that the body may have."""
+    most = settings.max_request_bytes
+    # Only multipart forms carry images; other bodies are parsed on the event loop.
+    if not headers.get("content-type", "").strip().lower().startswith("multipart/form-data"):
+        most = min(settings.max_json_bytes, most)
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
-        raise Refusal(400, "Content-Length is not a number.")
+        raise HTTPException(400, "Content-Length is not a number.")
     if len(length) > 15 or int(length) > most:
-        raise _too_long(most)
+        raise _too_large(most)
+    return most
 
 
-def longest(headers: Headers, settings: Settings) -> int:
-    """Return how many bytes a body may have: only forms of several parts carry pictures."""
-    if headers.get("content-type", "").strip().lower().startswith("multipart/form-data"):
-        return settings.max_request_bytes
-    return min(settings.max_json_bytes, settings.max_request_bytes)
-
-
-def bounded(receive: Receive, settings: Settings, most: int | None = None) -> Receive:
-    """Bound the length of a body, and the time it may take to arrive.
-
-    Args:
-        receive: Gives the body's messages.
-        settings: Bounds.
-        most: Bytes; None is `max_request_bytes`.
-
-    Raises:
-        Refusal: 413 or 408, from the call that goes too far.
-    """
-    most = settings.max_request_bytes if most is None else most
+def limit_body(receive: Receive, most: int, timeout_s: float) -> Receive:
+    """Wrap `receive` so that it raises 413 beyond `most` bytes and 408 after `timeout_s`."""
     left, complete = most, False
-    until = time.monotonic() + settings.upload_timeout_s
+    until = time.monotonic() + timeout_s
 
-    async def reading() -> Message:
+    async def limited() -> Message:
         nonlocal left, complete
         if complete:
             return await receive()
         try:
             message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
         except asyncio.TimeoutError:
-            raise Refusal(
-                408, f"The body did not arrive within {settings.upload_timeout_s:g} s."
-            ) from None
+            raise HTTPException(408, f"The body did not arrive within {timeout_s:g} s.") from None
         left -= len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if left < 0:
-            raise _too_long(most)
+            raise _too_large(most)
         return message
 
-    return reading
+    return limited
 
 
-def _too_long(most: int) -> Refusal:
-    return Refusal(413, f"The body is longer than {most:,} bytes; send less in one request.")
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"The body is longer than {most:,} bytes; send less per request.")

@@ -1,4 +1,4 @@
-"""What Prometheus is told; a registry for each application, so that tests do not share counts."""
+"""Prometheus metrics, in a registry per application."""
 
 from __future__ import annotations
 
@@ -7,42 +7,30 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Scope
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"})
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
 
 class Metrics:
     """Counters, histograms and gauges of one service."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "passreid_requests",
-            "Answers, by route and status.",
-            ("method", "route", "status"),
-            registry=self.registry,
-        )
+        self.registry = r = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("passreid_requests", "Answers.", labels, registry=r)
         self._latency = Histogram(
-            "passreid_request_seconds",
-            "From the first header to the last byte.",
-            ("route",),
-            registry=self.registry,
+            "passreid_request_seconds", "First header to last byte.", ("route",), registry=r
         )
         self._batches = Histogram(
-            "passreid_batch_crops",
-            "Crops in one run of the network.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
-            registry=self.registry,
+            "passreid_batch_crops", "Crops per run of the network.", buckets=_SIZES, registry=r
         )
-        self._network = Counter(
-            "passreid_network_seconds", "Time the network has worked.", registry=self.registry
-        )
+        self._network = Counter("passreid_network_seconds", "Network time.", registry=r)
         self.events = Counter(
-            "passreid_entries",
-            "Entries, by what happened to them.",
-            ("event",),
-            registry=self.registry,
+            "passreid_entries", "Entries enrolled and forgotten.", ("event",), registry=r
         )
 
     def observe_request(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count an answer under its route's template, so that ids make no new series."""
+        """Count an answer under its route's template, so that ids create no new series."""
         route = getattr(scope.get("route"), "path", "") or "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
@@ -54,12 +42,9 @@ class Metrics:
         self._network.inc(seconds)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge that is read when Prometheus asks."""
+        """Add a gauge that is read at each scrape."""
         Gauge(f"passreid_{name}", meaning, registry=self.registry).set_function(value)
 
     def render(self) -> bytes:
         """Return Prometheus's text format."""
         return generate_latest(self.registry)
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"})

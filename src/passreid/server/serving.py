@@ -1,4 +1,4 @@
-"""Run the application: listen, bound connections, and finish running requests at a stop."""
+"""Run the application with uvicorn, with limits on connections and a graceful stop."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from passreid.errors import UsageError
-from passreid.server.connections import Bounds, Connection
+from passreid.server.connections import Connection, ConnectionLimits
 from passreid.server.settings import Settings, parse_address
 
 _STOP_S = 20
-_BACKLOG = 128  # asyncio accepts up to so many connections at once before it looks at their number
+_BACKLOG = 128  # asyncio accepts this many connections at once before their number is checked
 _OTHER_FILES = 256  # the gallery's, libraries, logs
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which also tells the application of a signal at once."""
+    """uvicorn that marks the engine as stopping as soon as a signal arrives."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -32,14 +32,9 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket before anything is loaded, so that a taken port is reported at once.
+    """Open the socket before anything is loaded, so that a port in use is reported at once.
 
-    Args:
-        host: An address or a name.
-        port: 0 takes a free one.
-
-    Raises:
-        UsageError: The port is taken, or the address is not this machine's.
+    Port 0 takes a free one.
     """
     address = parse_address(host)
     family = socket.AF_INET6 if address is not None and address.version == 6 else socket.AF_INET
@@ -50,22 +45,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(
             f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host."
         ) from None
-    # asyncio sends at once only where a socket names its protocol, and connections take the
-    # listener's; else the end of each answer waits 40 ms for the client's acknowledgement.
+    # asyncio sets TCP_NODELAY only where the socket names its protocol, which connections inherit;
+    # without it the end of each answer waits 40 ms for the client's acknowledgement.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, opened.detach())
 
 
 def allowed_connections(settings: Settings) -> int:
-    """Raise this process's limit on open files as far as needed, and say what it allows.
-
-    Raises:
-        UsageError: It allows no connection.
-    """
+    """Raise the limit on open files as far as needed; return the connections it allows."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limit
         return settings.max_connections
-    spooled = settings.max_waiting * settings.max_files  # large uploads are files while they arrive
+    spooled = settings.max_waiting * settings.max_files  # large uploads are temporary files
     wanted = settings.max_connections + _BACKLOG + _OTHER_FILES + spooled
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -83,16 +74,16 @@ def allowed_connections(settings: Settings) -> int:
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Answer until a signal; then no new connections, and at most 20 s for those there are."""
+    """Serve until a signal, then give running requests 20 s to finish."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     settings: Settings = app.state.engine.settings
-    bounds = Bounds(allowed_connections(settings), settings.headers_timeout_s)
+    limits = ConnectionLimits(allowed_connections(settings), settings.headers_timeout_s)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
-        http=partial(Connection, bounds=bounds),  # type: ignore[arg-type]  # makes one, as a class
+        http=partial(Connection, limits=limits),  # type: ignore[arg-type]  # makes one, as a class
         ws="none",
         backlog=_BACKLOG,
         timeout_keep_alive=15,
