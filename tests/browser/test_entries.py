@@ -130,7 +130,7 @@ def test_what_an_older_search_found_does_not_stand_beside_a_new_picture(
     expect(page.locator("#skipped")).to_contain_text("large.png: is larger than the 16 MiB")
     page.click("#enrol >> text=Close")
     page.set_input_files("#file", crops[0])
-    expect(page.locator("#results-title")).to_have_text("Most alike")
+    expect(page.locator("#results-title")).to_have_text("Best matches")
     expect(page.locator(".card")).to_have_count(2)
     page.set_input_files("#file", str(large))
     expect(page.locator("#alert")).to_contain_text("large.png: is larger than the 16 MiB")
@@ -150,7 +150,7 @@ def test_an_entry_without_a_thumbnail_is_searched_with(
         assert httpx.post(f"{address}v1/entries", files=files, data={"thumbnails": "false"}).text
     page.goto(address)
     page.click(".card:nth-child(2) .again")
-    expect(page.locator("#results-title")).to_have_text("Most alike")
+    expect(page.locator("#results-title")).to_have_text("Best matches")
     expect(page.locator(".card")).to_have_count(2)
     shoot(page, "without")
     assert page.evaluate(  # the words in place of the picture are not under the box to select it

@@ -72,15 +72,16 @@ def test_a_person_enrols_searches_filters_and_forgets(
     expect(page.locator("#shown-threshold")).to_have_text("cosine 0.90")
     expect(page.locator("#meaning")).to_contain_text("pairs of different people")
     page.wait_for_function("n => document.querySelectorAll('.card').length < n", arg=len(crops))
-    page.fill("[name=cameras]", "roof")
-    page.keyboard.press("Tab")
-    expect(page.locator("#empty")).to_contain_text("Nobody fits")
+    page.click("[data-chip='cameras door']")
+    expect(page.locator("[data-chip='cameras door']")).to_have_attribute("aria-pressed", "true")
+    page.click("[data-chip='cameras door']")
+    expect(page.locator("#empty")).to_contain_text("No picture fits")
     expect(page.locator("#active")).to_have_text("2 in use")
     shoot(page, "nobody")
     page.click("#empty-action")
     expect(cards).to_have_count(len(crops))
     page.fill("[name=until]", "2001-01-01T00:00")
-    expect(page.locator("#empty")).to_contain_text("Nobody fits")
+    expect(page.locator("#empty")).to_contain_text("No picture fits")
     page.click("#clear")
     expect(cards).to_have_count(len(crops))
 
@@ -119,7 +120,7 @@ def test_a_picture_is_dropped_anywhere_pasted_and_taken_away(
     expect(title).to_have_text("In the gallery")
 
     bring(page, "drop", "#results", crops[0])
-    expect(title).to_have_text("Most alike")
+    expect(title).to_have_text("Best matches")
     page.click("#remove")
     expect(title).to_have_text("In the gallery")
     expect(page.locator("#search")).to_be_disabled()
@@ -175,7 +176,7 @@ def test_results_are_grouped_by_person_on_a_phone(page: Any, serve: Serve, tmp_p
     expect(page.locator("#filter-box form")).to_be_hidden()
     page.set_input_files("#file", crops[0])
     expect(page.locator(".card .score").first).to_be_in_viewport()
-    page.click("summary")
+    page.click("#filter-box summary")
     page.select_option("[name=group_by]", "person")
     expect(page.locator(".card .name")).to_have_count(len(people))
     shown = page.locator(".card .name").all_text_contents()
@@ -191,11 +192,11 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(
     page.click("#enrol >> text=Close")
     expect(page.locator(".card")).to_have_count(1)
     page.set_input_files("#file", crops_of(tmp_path / "again", people=2)[0])
-    expect(page.locator("#results-title")).to_have_text("Most alike")
-    expect(page.get_by_role("slider", name="Same-person threshold")).to_be_visible()
+    expect(page.locator("#results-title")).to_have_text("Best matches")
+    expect(page.get_by_role("slider", name="Lowest score")).to_be_visible()
     page.focus(".skip")
     seen = []
-    for _ in range(40):
+    for _ in range(50):
         page.keyboard.press("Tab")
         name = page.evaluate(
             "(() => { const at = document.activeElement;"
@@ -209,8 +210,10 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(
             " ? at.nextElementSibling : at; return getComputedStyle(seen).outlineStyle })()"
         )
         assert ring != "none" or name == "skip", name
-    wanted = ["open-enrol", "frame", "file", "remove", "search", "threshold", "cameras"]
-    wanted += ["group_by", "since", "until", "clear", "look", "checkbox", "again"]
+    wanted = ["to-search", "to-people", "open-compare", "language", "open-enrol", "frame", "file"]
+    wanted += ["remove", "search", "threshold", "only_above"]
+    wanted += ["group_by", "since", "until", "clear", "as-pictures", "as-timeline", "density"]
+    wanted += ["export-html", "export-csv", "open", "checkbox", "again"]
     assert [name for name in dict.fromkeys(seen) if name in wanted] == wanted
 
 
@@ -222,11 +225,12 @@ def test_where_the_model_looks_is_shown_on_what_is_pointed_at(
     enrol(page, crops)
     page.click("#enrol >> text=Close")
     page.set_input_files("#file", crops[0])
-    expect(page.locator("#results-title")).to_have_text("Most alike")
+    expect(page.locator("#results-title")).to_have_text("Best matches")
     heat = page.locator(".card canvas:visible")
     page.hover(".card >> nth=1")
     expect(heat).to_have_count(0)
     before = page.evaluate("document.querySelector('#frame').toDataURL()")
+    page.click("#looks summary")
     page.select_option("#look", "part 2")
     page.hover(".card >> nth=2")
     expect(heat).to_have_count(1)

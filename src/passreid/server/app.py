@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 
 from passreid.embed import Embedder
 from passreid.gallery.engine import Gallery
-from passreid.server import routes_enrol, routes_gallery, routes_model
+from passreid.server import routes_enrol, routes_gallery, routes_model, routes_people
 from passreid.server.api_docs import render_docs
 from passreid.server.engine import Engine
 from passreid.server.errors import MEDIA_TYPE, Problem, add_error_handlers
@@ -23,7 +23,12 @@ from passreid.server.responses import EnrolLine, Health
 from passreid.server.settings import Settings
 
 PAGE = Path(__file__).with_name("page")
-ROUTERS = (routes_model.router, routes_gallery.router, routes_enrol.router)
+ROUTERS = (
+    routes_model.router,
+    routes_gallery.router,
+    routes_enrol.router,
+    routes_people.router,
+)
 _PROBLEMS = {
     "400": "The request cannot be parsed.",
     "401": "The token is missing or wrong.",

@@ -1,10 +1,12 @@
 // Talks to /v1: the token, problems as one sentence, thumbnails that an <img> could not ask for.
 
+import { t } from "./words.js";
+
 const KEY = "passreid-token";
 
 if (location.hash.startsWith("#token=")) {
   sessionStorage.setItem(KEY, decoded(location.hash.slice(7)));
-  history.replaceState(null, "", location.pathname);
+  history.replaceState(null, "", location.pathname + location.search);
 }
 
 function decoded(text) {
@@ -30,7 +32,7 @@ function askToken(refused) {
     const field = document.querySelector("#token");
     const empty = () => { field.value = ""; };
     empty();  // what was refused is not sent again
-    document.querySelector("#login-title").textContent = refused ? "The service refuses this token" : "This service asks for a token";
+    document.querySelector("#login-title").textContent = t(refused ? "The service refuses this token" : "This service asks for a token");
     dialog.oncancel = empty;
     dialog.addEventListener("close", () => {
       asking = null;
@@ -54,7 +56,7 @@ export async function call(path, { method = "GET", body, json, signal } = {}) {
       answer = await fetch(path, { method, headers, signal, body: json === undefined ? body : JSON.stringify(json) });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Problem(0, "The service does not answer. Is it still running?");
+      throw new Problem(0, t("The service does not answer. Is it still running?"));
     }
     if (answer.ok) return answer;
     if (answer.status === 401 && (await askToken(token))) continue;
@@ -64,7 +66,7 @@ export async function call(path, { method = "GET", body, json, signal } = {}) {
       continue;
     }
     const told = await answer.json().catch(() => ({}));
-    throw new Problem(answer.status, told.detail || `The service answered ${answer.status}.`);
+    throw new Problem(answer.status, told.detail || t("The service answered {status}.", { status: answer.status }));
   }
 }
 
@@ -96,6 +98,6 @@ export async function showThumbnail(image, path) {
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     image.src = url;
   } catch {
-    image.alt += " (no thumbnail)";
+    image.alt += ` (${t("no thumbnail")})`;
   }
 }

@@ -2,6 +2,7 @@
 
 import { getJson } from "./api.js";
 import { selected } from "./cards.js";
+import { count, t } from "./words.js";
 
 const find = (selector) => document.querySelector(selector);
 const FIELDS = ["person", "camera", "tracklet"];
@@ -12,17 +13,17 @@ export function setUpLabels({ attempt, changed }) {
   const before = {};
   find("#label").addEventListener("click", () => {
     const many = selected.size;
-    find("#labels-title").textContent = `Label ${many === 1 ? "1 picture" : `${many} pictures`}`;
+    find("#labels-title").textContent = count(many, "Label 1 picture", "Label {n} pictures");
     for (const name of FIELDS) {
       const values = new Set([...selected.values()].map((entry) => entry[name] ?? ""));
       const field = find(`#label-${name}`);
       field.value = before[name] = values.size === 1 ? [...values][0] : "";
       const clear = find(`#clear-${name}`);
       clear.hidden = values.size === 1;
-      field.placeholder = clear.hidden ? "unknown" : "several, kept";
+      field.placeholder = t(clear.hidden ? "unknown" : "several, kept");
       clear.onclick = () => {
         before[name] = null; // so that an empty field is a change
-        Object.assign(field, { value: "", placeholder: "unknown" }).focus();
+        Object.assign(field, { value: "", placeholder: t("unknown") }).focus();
         clear.hidden = true;
       };
     }

@@ -28,9 +28,17 @@ function askEntry(entry) {
   return answers.get(entry);
 }
 
+// The attention of an entry or of a file.
+export function askAttention(picture) {
+  if (!(picture instanceof File)) return askEntry(picture.id);
+  const body = new FormData();
+  body.append("image", picture);
+  return ask(body);
+}
+
 // Turns a rectangle grey and dark, so that the only colours are those of the heat.
-function paint(pen, { rows, columns, tokens }, [left, top, width, height]) {
-  const grid = tokens.find((each) => each.token === token())?.grid;
+export function paint(pen, { rows, columns, tokens }, [left, top, width, height], wanted = token()) {
+  const grid = tokens.find((each) => each.token === wanted)?.grid;
   if (!grid) return;
   const most = Math.max(...grid.flat());
   const small = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
@@ -104,6 +112,8 @@ export function setUpLooks({ attention, parts }) {
   find("#looks").hidden = false;
   const names = Array.from({ length: parts }, (_, index) => `part ${index + 1}`);
   find("#look").append(new Option("CLS"), ...names.map((name) => new Option(name)));
+  find("#map-token").append(new Option("CLS"), ...names.map((name) => new Option(name)));
+  find("#maps").hidden = false;
   find("#look-all").checked = matchMedia("(hover: none)").matches;
   const choose = () => {
     find("#look-how").hidden = !token();

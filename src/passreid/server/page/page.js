@@ -1,22 +1,24 @@
-// The page: searches when the query or a filter changes, shows what is found, forgets on demand.
+// The page: searches when the query or a filter changes, shows what is found, keeps the search in the URL.
 
-import { getJson } from "./api.js";
-import { selected, showCards } from "./cards.js";
+import { call, getJson } from "./api.js";
+import { selected, showCards, shown } from "./cards.js";
+import { compareEntries, openCompare } from "./compare.js";
 import { setUpEnrolment, tooLarge } from "./enrol.js";
+import { clearFilters, conditions, fromParameters, groupBy, onlyAbove, scaleThreshold, setUpFilters, showCounts, threshold, toParameters } from "./filters.js";
 import { setUpLabels } from "./labels.js";
 import { lookAtQuery, setUpLooks } from "./looks.js";
+import { setUpPeople, showPeople } from "./people.js";
 import { clearBox, forgetQuery, onBox, onDrop, query, showQuery } from "./query.js";
+import { exportCsv, exportHtml } from "./report.js";
+import { drawTimeline } from "./timeline.js";
+import { count, setUpLanguage, t } from "./words.js";
 
 const find = (selector) => document.querySelector(selector);
-const filters = find("#filters");
 const narrow = matchMedia("(max-width: 800px)");
-const cameras = new Set();
 let info = { calibration: null, limits: { files: 16, file_bytes: 2 ** 24, request_bytes: 2 ** 26 } };
+let overview = { cut: null };
 let turn = 0; // answers to older questions are dropped
 let after = null;
-
-const seconds = (text) => (text ? new Date(text).getTime() / 1000 : null);
-const count = (number, one, many) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
 function complain(error) {
   if (error.name === "AbortError") return;
@@ -33,7 +35,7 @@ async function attempt(work) {
     return await work();
   } catch (error) {
     complain(error);
-    find("#status").textContent = "";
+    find("#status").textContent = find("#people-status").textContent = "";
     return null;
   } finally {
     find("#results").removeAttribute("aria-busy");
@@ -41,47 +43,13 @@ async function attempt(work) {
 }
 
 async function refreshInfo() {
-  info = await getJson("v1/info");
-  const forgets = info.retention_days ? `, kept for ${count(info.retention_days, "day", "days")}` : "";
-  find("#about").textContent = `${count(info.gallery.count, "picture", "pictures")} in ${info.gallery.name}${forgets} · model ${info.model.name}`;
+  [info, overview] = await Promise.all([getJson("v1/info"), getJson("v1/overview")]);
+  const kept = info.retention_days ? count(info.retention_days, "deleted after 1 day", "deleted after {n} days") : t("kept until deleted");
+  const audit = overview.audit ? t("audit log on") : t("no audit log");
+  find("#about").textContent = [`${count(info.gallery.count, "1 picture", "{n} pictures")}: ${info.gallery.name}`, kept, audit, info.model.name].join(" · ");
   setUpLooks(info.model);
-  scaleThreshold();
-  showFilters();
-}
-
-// The slider begins where the calibration gives 1 %: below, no cosine means anything.
-function scaleThreshold() {
-  const [slider, known] = [filters.threshold, info.calibration];
-  const off = slider.valueAsNumber <= Number(slider.min);
-  const least = known ? (Math.log(0.01 / 0.99) - known.intercept) / known.slope : 0;
-  slider.min = slider.defaultValue = Math.min(Math.max(least, -1), 0.98).toFixed(2);
-  if (off) slider.value = slider.min;
-  find("#points").replaceChildren(...(known?.points ?? []).map((point) => new Option("", point.threshold.toFixed(2))));
-}
-
-const threshold = () => (filters.threshold.valueAsNumber <= Number(filters.threshold.min) ? null : filters.threshold.valueAsNumber);
-
-function showFilters() {
-  const [value, known] = [threshold(), info.calibration];
-  const shown = value === null ? "off" : `cosine ${value.toFixed(2)}`;
-  find("#shown-threshold").value = shown;
-  filters.threshold.setAttribute("aria-valuetext", shown);
-  const point = value === null ? null : known?.points.filter((each) => each.threshold <= value).at(-1);
-  find("#meaning").textContent = !known
-    ? "This model is not calibrated: nobody knows how sure a cosine is."
-    : point
-      ? `About 1 in ${Math.round(1 / point.false_accept_rate).toLocaleString()} pairs of different people look this alike. Measured on ${known.data}.`
-      : "Move it right to leave out who is probably somebody else.";
-  const used = [value !== null, ...["cameras", "since", "until", "group_by"].map((name) => filters[name].value.trim())].filter(Boolean).length;
-  find("#active").textContent = used ? `${used} in use` : "";
-}
-
-function conditions(target) {
-  const set = (name, value) => value !== null && value !== "" && target.append(name, value);
-  set("cameras", filters.cameras.value.trim());
-  set("since", seconds(filters.since.value));
-  set("until", seconds(filters.until.value));
-  return target;
+  scaleThreshold(info.calibration);
+  showCounts(overview);
 }
 
 async function search() {
@@ -90,18 +58,19 @@ async function search() {
   if (query.entry) body.append("entry", query.entry);
   else body.append("images", query.file);
   if (query.box) body.append("box", JSON.stringify(query.box));
-  if (filters.group_by.value) body.append("group_by", filters.group_by.value);
+  if (groupBy()) body.append("group_by", groupBy());
   if (threshold() !== null) body.append("min_score", threshold());
   body.append("top_k", 60);
-  find("#status").textContent = "Searching…";
+  find("#status").textContent = t("Searching…");
   const answer = await attempt(() => getJson("v1/search", { method: "POST", body }));
   if (mine !== turn) return;
-  if (!answer) return show("Most alike", [], { fresh: true, more: false }); // the last picture's hits are no answer to this one
+  if (!answer) return show("Best matches", [], { fresh: true, more: false }); // the last picture's hits are no answer to this one
   lookAtQuery();
-  show("Most alike", answer.hits, { fresh: true, more: false });
-  find("#status").textContent = `${count(answer.hits.length, "result", "results")} among ${count(answer.searched, "picture", "pictures")}, ${answer.seconds.toFixed(2)} s.`;
+  show("Best matches", answer.hits, { fresh: true, more: false, cut: overview.cut });
+  find("#status").textContent = t("{hits} among {all}, {s} s.", {
+    hits: count(answer.hits.length, "1 result", "{n} results"), all: count(answer.searched, "1 picture", "{n} pictures"), s: answer.seconds.toFixed(2) });
   if (answer.hits.length) return;
-  if (answer.searched) explain("Nobody fits. Lower the threshold or widen the filters.", "Clear all filters", () => filters.reset());
+  if (answer.searched) explain("No picture fits. Lower the threshold or remove filters.", "Clear all filters", clearFilters);
   else explainEmpty();
 }
 
@@ -114,40 +83,92 @@ async function browse({ more = false } = {}) {
   if (!answer) return show("In the gallery", [], { fresh: true, more: false });
   after = answer.next;
   show("In the gallery", answer.entries, { fresh: !more, more: Boolean(after) });
-  find("#status").textContent = answer.count ? `${count(answer.count, "picture", "pictures")}.` : "";
+  find("#status").textContent = answer.count ? count(answer.count, "1 picture.", "{n} pictures.") : "";
   if (answer.count) return;
-  if (info.gallery.count) explain("No picture fits these filters.", "Clear all filters", () => filters.reset());
+  if (info.gallery.count) explain("No picture fits these filters.", "Clear all filters", clearFilters);
   else explainEmpty();
 }
 
-const explainEmpty = () => explain("The gallery is empty. Enrol some pictures to begin.", "Enrol pictures", () => find("#open-enrol").click());
-
-function explain(text, action, act) {
-  find("#empty-text").textContent = text;
-  find("#empty-action").textContent = action;
-  find("#empty-action").onclick = act;
-  find("#empty").hidden = false;
+function explainEmpty() {
+  explain("The gallery is empty. Enrol some pictures to begin.", "Enrol pictures", () => find("#open-enrol").click());
+  find("#samples").hidden = false;
 }
 
-function show(title, entries, { fresh, more }) {
-  find("#results-title").textContent = title;
+function explain(text, action, act) {
+  find("#empty-text").textContent = t(text);
+  find("#empty-action").textContent = t(action);
+  find("#empty-action").onclick = act;
+  find("#empty").hidden = false;
+  find("#samples").hidden = true;
+}
+
+function show(title, entries, { fresh, more, cut = null }) {
+  find("#results-title").textContent = t(title);
   find("#more").hidden = !more;
   find("#empty").hidden = true;
-  showCards(entries, { fresh, again });
-  for (const { camera } of entries) {
-    if (!camera || cameras.has(camera)) continue;
-    cameras.add(camera);
-    find("#cameras").append(new Option(camera, camera));
-  }
+  find("#views").hidden = !entries.length;
+  showCards(entries, { fresh, again, cut: entries.length ? cut : null, fpir: overview.fpir, onlyAbove: onlyAbove() });
+  showView();
+}
+
+function showView() {
+  const timeline = find("#as-timeline").getAttribute("aria-pressed") === "true";
+  find("#grid").hidden = timeline;
+  find("#timeline").hidden = !timeline;
+  if (timeline) drawTimeline(find("#timeline"), shown, again);
+}
+
+// A search with an entry can be shared as a URL. One with a file goes back and forth in this tab only.
+function keep() {
+  const wanted = toParameters(new URLSearchParams());
+  if (query.entry) wanted.set("entry", query.entry);
+  if (!find("#people").hidden) wanted.set("view", "people");
+  const text = String(wanted);
+  const before = history.state;
+  if (text === location.search.slice(1) && before?.file === query.file && String(before?.box) === String(query.box)) return;
+  history.pushState({ file: query.file, box: query.box }, "", text ? `?${text}` : location.pathname);
+}
+
+async function restore() {
+  const wanted = new URLSearchParams(location.search);
+  const { file = null, box = null } = history.state ?? {};
+  fromParameters(wanted);
+  const entry = wanted.get("entry");
+  if (entry) await attempt(async () => {
+    const blob = await call(`v1/entries/${encodeURIComponent(entry)}/thumbnail`).then((answer) => answer.blob(), () => null);
+    await showQuery(blob, { entry });
+  });
+  else if (file) {
+    await showQuery(file, { file });
+    query.box = box;
+  } else forgetQuery();
+  await open(wanted.get("view") === "people");
+}
+
+async function open(people) {
+  find("#people").hidden = !people;
+  find("#main").hidden = people;
+  find("#to-people").setAttribute("aria-pressed", String(people));
+  find("#to-search").setAttribute("aria-pressed", String(!people));
+  await (people ? attempt(showPeople) : refresh());
+}
+
+const refresh = () => (query.file || query.entry ? search() : browse());
+
+async function refreshAndKeep() {
+  keep();
+  await refresh();
 }
 
 async function searchNew() {
+  keep();
   await search();
   if (narrow.matches) find("#results").scrollIntoView();
 }
 
 const again = (entry, picture) => attempt(async () => {
   await showQuery(await picture(), { entry });
+  keep();
   await search();
   find("#results").focus();
 });
@@ -158,31 +179,32 @@ async function take([file]) {
   try {
     await showQuery(file, { file });
   } catch {
-    return complain(new Error(`${file.name}: is not a picture this browser can read. Choose a JPEG, PNG or WebP.`));
+    return complain(new Error(t("{name}: is not a picture this browser can read. Choose a JPEG, PNG or WebP.", { name: file.name })));
   }
+  if (find("#main").hidden) await open(false);
   await searchNew();
 }
 
 function askToForget() {
   const dialog = find("#confirm");
-  const many = selected.size;
-  find("#confirm-title").textContent = `Forget ${count(many, "picture", "pictures")}?`;
-  find("#confirm-text").textContent = `${many === 1 ? "It is" : "They are"} deleted with all that is known of ${many === 1 ? "it" : "them"}. This cannot be undone.`;
+  find("#confirm-title").textContent = count(selected.size, "Forget 1 picture?", "Forget {n} pictures?");
+  find("#confirm-text").textContent = t("Picture, embedding and labels are deleted. This cannot be undone.");
   dialog.returnValue = "";
   dialog.addEventListener("close", () => dialog.returnValue === "yes" && attempt(async () => {
     const ids = [...selected.keys()];
     const { forgotten } = await getJson("v1/forget", { method: "POST", json: { ids } });
     await refreshInfo();
     if (ids.includes(query.entry)) forgetQuery();
-    await refresh();
-    find("#status").textContent = `${count(forgotten, "picture was", "pictures were")} forgotten. ${find("#status").textContent}`;
+    await refreshAndKeep();
+    find("#status").textContent = `${count(forgotten, "1 picture was forgotten.", "{n} pictures were forgotten.")} ${find("#status").textContent}`;
     find("#results").focus();
   }), { once: true });
   dialog.showModal();
 }
 
-const refresh = () => (query.file || query.entry ? search() : browse());
+const toExport = () => (selected.size ? [...selected.values()] : [...shown]);
 
+setUpLanguage(find("#language"));
 find("#file").addEventListener("change", (event) => {
   const files = [...event.target.files];
   event.target.value = ""; // the same file may be chosen again
@@ -195,21 +217,35 @@ document.addEventListener("paste", (event) => {
 });
 onBox(searchNew);
 find("#search").addEventListener("click", searchNew);
-find("#whole").addEventListener("click", () => { clearBox(); find("#frame").focus(); search(); });
-find("#remove").addEventListener("click", () => { forgetQuery(); find("#file").focus(); browse(); });
+find("#whole").addEventListener("click", () => { clearBox(); find("#frame").focus(); searchNew(); });
+find("#remove").addEventListener("click", () => { forgetQuery(); find("#file").focus(); refreshAndKeep(); });
 find("#more").addEventListener("click", () => browse({ more: true }));
-filters.addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
-filters.addEventListener("change", refresh);
-filters.addEventListener("input", showFilters);
-filters.addEventListener("reset", () => setTimeout(() => { showFilters(); refresh(); }));
 find("#forget").addEventListener("click", askToForget);
+find("#to-search").addEventListener("click", async () => { await open(false); keep(); });
+find("#to-people").addEventListener("click", () => { const opened = open(true); keep(); return opened; });
+find("#open-compare").addEventListener("click", openCompare);
+find("#compare-selected").addEventListener("click", () => compareEntries([...selected.values()]));
+find("#export-html").addEventListener("click", () => attempt(() => exportHtml(find("#results-title").textContent, toExport(), query.picture && find("#frame").toDataURL("image/jpeg"))));
+find("#export-csv").addEventListener("click", () => exportCsv(toExport()));
+for (const [pressed, other] of [["#as-pictures", "#as-timeline"], ["#as-timeline", "#as-pictures"]]) {
+  find(pressed).addEventListener("click", () => {
+    find(pressed).setAttribute("aria-pressed", "true");
+    find(other).setAttribute("aria-pressed", "false");
+    showView();
+  });
+}
+find("#density").addEventListener("input", ({ target }) => find("#grid").style.setProperty("--size", `${target.value}px`));
+setUpFilters(refreshAndKeep);
 setUpLabels({ attempt, changed: async (many) => {
+  await refreshInfo();
   await refresh();
-  find("#status").textContent = `${count(many, "picture was", "pictures were")} labelled. ${find("#status").textContent}`;
+  find("#status").textContent = `${count(many, "1 picture was labelled.", "{n} pictures were labelled.")} ${find("#status").textContent}`;
   find("#results").focus();
 } });
+setUpPeople({ attempt });
 narrow.addEventListener("change", () => { find("#filter-box").open = !narrow.matches; });
 find("#filter-box").open = !narrow.matches;
-setUpEnrolment({ limits: () => info.limits, changed: () => attempt(async () => { await refreshInfo(); await refresh(); }) });
+setUpEnrolment({ limits: () => info.limits, changed: () => attempt(async () => { await refreshInfo(); await open(!find("#people").hidden); }) });
+window.addEventListener("popstate", restore);
 
-attempt(async () => { await refreshInfo(); await browse(); });
+attempt(async () => { await refreshInfo(); await restore(); });

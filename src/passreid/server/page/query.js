@@ -1,10 +1,12 @@
 // The query: a picture that is dropped, pasted or chosen, and a box in it.
 
+import { t } from "./words.js";
+
 const find = (selector) => document.querySelector(selector);
 const canvas = find("#frame");
 const pen = canvas.getContext("2d");
 
-export const query = { file: null, entry: null, box: null };
+export const query = { file: null, entry: null, box: null, picture: null };
 
 let picture = null;
 let start = null;
@@ -39,11 +41,11 @@ export function onBox(told) {
 export async function showQuery(blob, { file = null, entry = null }) {
   picture = blob ? await createImageBitmap(blob) : blank();
   shade = null;
-  Object.assign(query, { file, entry, box: null });
+  Object.assign(query, { file, entry, box: null, picture });
   [canvas.width, canvas.height] = [picture.width, picture.height];
   if (entry) canvas.dataset.fixed = "";
   else delete canvas.dataset.fixed;
-  canvas.setAttribute("aria-label", entry ? "Picture of the gallery that is searched with" : "Your picture");
+  canvas.setAttribute("aria-label", t(entry ? "Picture from the gallery that you search with" : "Your picture"));
   find("main").classList.toggle("framed", picture.width > picture.height);
   find("#stage").hidden = find("#remove").hidden = find("#search").disabled = false;
   find("#drop-hint").hidden = true;
@@ -57,13 +59,13 @@ function blank() {
   ink.fillStyle = "#6f7b89";
   ink.fillRect(0, 0, sheet.width, sheet.height);
   Object.assign(ink, { fillStyle: "#fff", font: "18px sans-serif", textAlign: "center" });
-  ink.fillText("no thumbnail", 64, 132);
+  ink.fillText(t("no thumbnail"), 64, 132);
   return sheet;
 }
 
 export function forgetQuery() {
   picture = shade = null;
-  Object.assign(query, { file: null, entry: null, box: null });
+  Object.assign(query, { file: null, entry: null, box: null, picture: null });
   find("main").classList.remove("framed");
   find("#stage").hidden = find("#remove").hidden = find("#box-hint").hidden = find("#whole").hidden = true;
   find("#search").disabled = true;
