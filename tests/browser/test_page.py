@@ -239,6 +239,7 @@ def test_where_the_model_looks_is_shown_on_what_is_pointed_at(
     )
     page.focus(".card:nth-child(1) .again")
     expect(heat).to_have_count(2)
+    page.locator("#density").fill("140")  # maps are drawn for pictures in view: bring all there
     page.check("#look-all")
     expect(heat).to_have_count(len(crops))
     shoot(page, "looks")
