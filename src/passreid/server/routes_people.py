@@ -80,7 +80,9 @@ async def people(request: Request) -> Any:
     engine: Engine = request.app.state.engine
     known = engine.calibration
     if known is None:
-        raise HTTPException(409, "This model is not calibrated, so no threshold says who is one person.")
+        raise HTTPException(
+            409, "This model is not calibrated, so no threshold says who is one person."
+        )
     state = request.app.state
     task: asyncio.Task[Grouping] | None = getattr(state, "grouping", None)
     if task is None:
