@@ -27,12 +27,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from passreid.data.filelist import FileList
 from passreid.model import PartViT
-from passreid.pretraining.config import PretrainConfig
 from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import ViewDataset, Views
 from passreid.pretraining.network import ViewNetwork
-from passreid.pretraining.optim import clip_gradients, rates, update_teacher
-from passreid.pretraining.train import Pretraining
+from passreid.pretraining.optim import clip_gradients, update_teacher
+from passreid.pretraining.pretrain import Pretraining
+from passreid.pretraining.recipe import PretrainConfig
 from passreid.training.process import Process, tuned_for_cpu
 
 CPU = torch.device("cpu")
@@ -169,7 +169,12 @@ def measure_steps(args: argparse.Namespace) -> None:
     (h, w), (lh, lw) = config.architecture.image_size, config.local_image_size
     views = Views(
         torch.randint(0, 256, (args.batch, 2, h, w, 3), dtype=torch.uint8),
-        torch.randint(0, 256, (args.batch, config.local_views, lh, lw, 3), dtype=torch.uint8),
+        torch.randint(
+            0,
+            256,
+            (args.batch, (max(config.areas, 1) * config.crops), lh, lw, 3),
+            dtype=torch.uint8,
+        ),
         torch.zeros(args.batch, dtype=torch.long),
         [],
     )
@@ -177,17 +182,16 @@ def measure_steps(args: argparse.Namespace) -> None:
     student = ViewNetwork(config, drop_path=config.drop_path)
     stage = Pretraining(student, config, process=Process(0, 1, CPU), images=images)
     stage.position.epoch, stage.position.step = 1, 1
-    now = rates(config, 1, 1000)
     peer = PeerStep(config, stage.dtype) if args.peer else None
     if peer is not None:
         whole, local = (
             torch.randn(2 * args.batch, 3, h, w),
-            torch.randn(config.local_views * args.batch, 3, lh, lw),
+            torch.randn((max(config.areas, 1) * config.crops) * args.batch, 3, lh, lw),
         )
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
     for _ in range(args.steps + 2):
-        timed(lambda: stage._step((views,), now, watch=False), ours)
+        timed(lambda: stage.step((views,)), ours)
         if peer is not None:
             timed(lambda: peer(whole, local), theirs)
     report("step", ours[2:], args.batch)
@@ -202,7 +206,7 @@ def measure_parts(stage: Pretraining, args: argparse.Namespace) -> None:
     config = stage.config
     (h, w), (lh, lw) = config.architecture.image_size, config.local_image_size
     whole = torch.randn(2 * args.batch, 3, h, w)
-    local = torch.randn(config.local_views * args.batch, 3, lh, lw)
+    local = torch.randn((max(config.areas, 1) * config.crops) * args.batch, 3, lh, lw)
     parts: dict[str, list[tuple[float, float]]] = {}
     state: dict[str, Any] = {}
 
@@ -231,7 +235,7 @@ def measure_views(folder: Path) -> None:
     """Time decoding and the views of 400 images in this thread."""
     config = PretrainConfig(data=folder, output=Path())
     torch.set_num_threads(1)
-    images = ViewDataset(FileList.find(folder), MultiCrop.of(config), seed=0)
+    images = ViewDataset(FileList.find(folder), MultiCrop(config), seed=0)
     for _ in range(3):
         clock, busy = time.perf_counter(), time.thread_time()
         for index in range(400):

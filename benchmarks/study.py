@@ -35,9 +35,9 @@ from passreid.backends.pytorch import TorchBackend
 from passreid.checkpoint import load_folder
 from passreid.config import build, read_toml
 from passreid.data import ReIDDataset
-from passreid.finetuning.config import FinetuneConfig, FinetuneRecipe
+from passreid.finetuning.recipe import FinetuneConfig, FinetuneRecipe
 from passreid.labels import Labels
-from passreid.pretraining.config import PretrainConfig, PretrainRecipe
+from passreid.pretraining.recipe import PretrainConfig, PretrainRecipe
 from passreid.ranking import Metrics, measure
 from passreid.statistics import Interval
 

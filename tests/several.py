@@ -23,7 +23,7 @@ from passreid import cli
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["passreid.adapting.run", "passreid.finetuning.run", "passreid.pretraining.run"]
+    ["passreid.adapting.adapt", "passreid.finetuning.finetune", "passreid.pretraining.pretrain"]
 )
 _PATIENCE = 200
 """Seconds a process may take to end."""

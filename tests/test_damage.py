@@ -17,7 +17,7 @@ from passreid.embed import load
 from passreid.errors import CheckpointError, TrainingError
 from passreid.exporting import write_graph
 from passreid.hub import MODELS
-from passreid.training.runfolder import RunFolder
+from passreid.training.folder import RunFolder
 from tests import small
 
 onnx = pytest.importorskip("onnx")

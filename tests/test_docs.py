@@ -101,10 +101,10 @@ def test_verbs_named_in_the_docs_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
 def test_recipes_can_be_run(path: Path) -> None:
-    from passreid.adapting.config import AdaptRecipe
+    from passreid.adapting.recipe import AdaptRecipe
     from passreid.config import build, read_toml
-    from passreid.finetuning.config import FinetuneRecipe
-    from passreid.pretraining.config import PretrainRecipe
+    from passreid.finetuning.recipe import FinetuneRecipe
+    from passreid.pretraining.recipe import PretrainRecipe
 
     values = read_toml(path)
     if "adapt" in path.stem:

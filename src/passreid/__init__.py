@@ -13,21 +13,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from passreid.adapting.config import AdaptConfig
-    from passreid.adapting.run import adapt
+    from passreid.adapting.adapt import adapt
+    from passreid.adapting.recipe import AdaptConfig
     from passreid.card import ModelCard
     from passreid.compat.modelscope import pipeline
     from passreid.data import ReIDDataset, Sample, make_synthetic, read_dataset
     from passreid.embed import Embedded, Embedder, load
     from passreid.errors import PassreidError
     from passreid.evaluation import calibrate, evaluate
-    from passreid.finetuning.config import FinetuneConfig
-    from passreid.finetuning.run import finetune
+    from passreid.finetuning.finetune import finetune
+    from passreid.finetuning.recipe import FinetuneConfig
     from passreid.gallery import open_gallery
     from passreid.labels import Labels
     from passreid.openset import Calibration, Verdict
-    from passreid.pretraining.config import PretrainConfig
-    from passreid.pretraining.run import pretrain
+    from passreid.pretraining.pretrain import pretrain
+    from passreid.pretraining.recipe import PretrainConfig
     from passreid.ranking import Metrics, Ranking, measure, rank
     from passreid.report import Report
     from passreid.reranking import rerank
@@ -37,32 +37,32 @@ __version__ = "0.1.0"
 
 # Public name -> the module it comes from.
 _HOMES = {
-    "AdaptConfig": "adapting.config",
+    "AdaptConfig": "adapting.recipe",
     "Calibration": "openset",
     "Embedded": "embed",
     "Embedder": "embed",
-    "FinetuneConfig": "finetuning.config",
+    "FinetuneConfig": "finetuning.recipe",
     "Labels": "labels",
     "Metrics": "ranking",
     "ModelCard": "card",
     "PassreidError": "errors",
-    "PretrainConfig": "pretraining.config",
+    "PretrainConfig": "pretraining.recipe",
     "Ranking": "ranking",
     "ReIDDataset": "data",
     "Report": "report",
     "Sample": "data",
     "Verdict": "openset",
-    "adapt": "adapting.run",
+    "adapt": "adapting.adapt",
     "calibrate": "evaluation",
     "cosine": "verify",
     "evaluate": "evaluation",
-    "finetune": "finetuning.run",
+    "finetune": "finetuning.finetune",
     "load": "embed",
     "make_synthetic": "data",
     "measure": "ranking",
     "open_gallery": "gallery",
     "pipeline": "compat.modelscope",
-    "pretrain": "pretraining.run",
+    "pretrain": "pretraining.pretrain",
     "rank": "ranking",
     "read_dataset": "data",
     "rerank": "reranking",

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from passreid.adapting.cluster import cluster, neighbours
-from passreid.adapting.memory import ClusterMemory
+from passreid.adapting.cluster import ClusterMemory, cluster, neighbours
 from passreid.errors import EmbeddingError, MissingExtraError
 from passreid.reranking import jaccard_distance
 

@@ -14,10 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from passreid.adapting.config import AdaptConfig
-from passreid.adapting.features import embed_all
-from passreid.adapting.run import adapt
-from passreid.adapting.train import Adaptation
+from passreid.adapting.adapt import Adaptation, adapt, embed_all
+from passreid.adapting.recipe import AdaptConfig
 from passreid.checkpoint import load_folder
 from passreid.data import make_synthetic
 from passreid.data.filelist import FileList
@@ -131,16 +129,16 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_by_bit(
     changes = {"workers": workers, "patch_drop": 0.3, "iterations": 7}
     adapt(recipe(crops, start, tmp_path / "whole", **changes), progress=False)
     parts = recipe(crops, start, tmp_path / "parts", **changes)
-    real, steps = Adaptation._step, 0
+    real, steps = Adaptation.step, 0
 
-    def interrupted(self: Adaptation, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def interrupted(self: Adaptation, parts: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps == 10:
             os.kill(os.getpid(), signal.SIGTERM)
-        real(self, images, labels)
+        return real(self, parts)
 
-    monkeypatch.setattr(Adaptation, "_step", interrupted)
+    monkeypatch.setattr(Adaptation, "step", interrupted)
     assert adapt(parts, progress=False) is None
     with pytest.raises(UsageError, match="already holds a run"):
         adapt(parts, progress=False)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from passreid.adapting.config import AdaptConfig
-from passreid.adapting.train import Adaptation
+from passreid.adapting.adapt import Adaptation
+from passreid.adapting.recipe import AdaptConfig
 from passreid.data.filelist import FileList
 from passreid.errors import TrainingError
 from passreid.model import PartViT

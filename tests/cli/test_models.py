@@ -181,7 +181,7 @@ def test_a_missing_extra_is_named(
     cli: Cli, people: ReIDDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [*sys.modules]:
-        heavy = ("passreid.finetuning.run", "passreid.checkpoint", "passreid.exporting")
+        heavy = ("passreid.finetuning.finetune", "passreid.checkpoint", "passreid.exporting")
         if name.startswith(heavy):
             monkeypatch.delitem(sys.modules, name)
     for name in ("torch", "timm", "torchvision"):

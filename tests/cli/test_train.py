@@ -7,21 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tomli_w
 from PIL import Image
 
-from passreid.adapting.config import AdaptConfig
+from passreid.adapting.recipe import AdaptConfig
 from passreid.card import ModelCard
 from passreid.config import plain, read_toml
 from passreid.data import make_synthetic
-from passreid.embed import load
 from passreid.errors import ImageError
-from passreid.exporting import write_graph, write_variant
-from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.recipe import FinetuneConfig
 from passreid.hub import MODELS
-from passreid.pretraining.config import PretrainConfig
+from passreid.pretraining.recipe import PretrainConfig
 from tests import small
 from tests.cli.conftest import Cli
 
@@ -61,6 +58,19 @@ def test_a_run_folder_holds_recipe_metrics_curves_and_models(cli: Cli, tmp_path:
     assert again.code == 2
     assert "--resume" in again.err
     assert cli(*arguments, "--resume").code == 0
+    longer = cli("finetune", "--resume", run, "--epochs", 3, "--keep-every", 3)
+    assert longer.code == 0, longer.err
+    assert read_toml(run / "config.toml")["epochs"] == 3
+    card = ModelCard.read(run / "snapshots" / "epoch-0003" / "model.json")
+    assert set(card.scores) == {"people mAP", "people Rank-1"}
+    sessions = json.loads((run / "run.json").read_text())["sessions"]
+    assert len(sessions) == 3
+    assert {"command", "host", "torch", "passreid", "wall_seconds"} <= set(sessions[0])
+    shorter = cli("finetune", "--resume", run, "--epochs", 2)
+    assert shorter.code == 2
+    assert "has done 3 epochs" in shorter.err
+    assert cli("finetune", "--resume", run, "--lr", 1.0).code == 2
+    assert "no run to resume" in cli("finetune", "--resume", tmp_path / "none").err
 
 
 def test_pretraining_needs_no_labels_and_leaves_a_backbone(cli: Cli, tmp_path: Path) -> None:
@@ -120,11 +130,11 @@ def test_a_run_can_be_repeated_from_its_own_recipe(
     room, name = verb.split(".")
     asked = []
 
-    def train(settings: Any, *, resume: bool) -> Path:
+    def train(settings: Any, *, resume: bool, callbacks: Any) -> Path:
         asked.append(settings)
         return tmp_path
 
-    monkeypatch.setattr(f"passreid.{room}.run.{name}", train)
+    monkeypatch.setattr(f"passreid.{room}.{name}.{name}", train)
     ran = cli(name, tmp_path / "new", "--output", tmp_path / "run", "--config", written)
     assert ran.code == 0, ran.err
     assert asked == [replace(config, data=tmp_path / "new", output=tmp_path / "run")]
@@ -135,7 +145,7 @@ def test_runs_are_averaged(cli: Cli, tmp_path: Path) -> None:
     assert cli("average", folders[0], "--output", tmp_path / "both").code == 2
     ran = cli("average", *folders, "--output", tmp_path / "both")
     assert ran.code == 0, ran.err
-    assert "again" not in ran.err
+    assert f"passreid export {tmp_path / 'both'}" in ran.err
     Image.new("RGB", (32, 64)).save(tmp_path / "a.png")
     assert cli("embed", tmp_path / "a.png", "--model", tmp_path / "both", "--json").code == 0
 
@@ -145,32 +155,6 @@ def test_bundled_models_are_averaged_by_name(cli: Cli, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert ModelCard.read(tmp_path / "both" / "model.json").training_data.startswith("average of 2")
     assert "passreid-tiny" in cli("average", "passreid-tniy", "a", "--output", tmp_path).err
-
-
-def test_an_average_has_the_graphs_that_fit_and_names_what_does_not(
-    cli: Cli, tmp_path: Path
-) -> None:
-    folders = [small.folder(tmp_path / str(seed), seed=seed) for seed in range(2)]
-    write_graph(folders[1])
-    write_variant(folders[0], precision="float16")
-    both = tmp_path / "both"
-    ran = cli("average", *folders, "--output", both)
-    assert ran.code == 0, ran.err
-    command = f"passreid export {both} --format onnx --precision float16"
-    assert ran.err.splitlines()[1:] == [f"To be exported again: `{command}`."]
-    pictures = np.stack([small.picture(n) for n in range(3)])
-    on_torch, on_graph = (
-        load(both, backend=engine)(pictures, channel_order="rgb") for engine in ("torch", "onnx")
-    )
-    np.testing.assert_allclose(on_graph, on_torch, atol=1e-4)
-    assert load(both, backend="onnx").attends
-    half = small.folder(tmp_path / "half", half=True)
-    write_graph(half)
-    ran = cli("average", half, half, "--output", tmp_path / "halves")
-    assert ran.err.splitlines()[1:] == [
-        f"To be exported again: `passreid export {tmp_path / 'halves'}`."
-    ]
-    assert not (tmp_path / "halves/model.onnx").exists()
 
 
 def test_the_views_can_be_looked_at_first(cli: Cli, tmp_path: Path) -> None:
@@ -202,7 +186,7 @@ def test_packed_pictures_are_what_pretrain_reads(cli: Cli, tmp_path: Path) -> No
 def test_what_all_processes_meet_is_said_by_the_first(
     rank: int, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from passreid.finetuning import run
+    from passreid.finetuning import finetune as run
 
     waited: list[float] = []
     monkeypatch.setattr("passreid.cli.time.sleep", waited.append)

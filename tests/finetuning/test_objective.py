@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from passreid.errors import ConfigError
-from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.recipe import FinetuneConfig
 from passreid.model import PartViT
 from tests import small
 

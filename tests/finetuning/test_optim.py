@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from passreid.card import Architecture
-from passreid.finetuning.config import FinetuneConfig
-from passreid.finetuning.optim import build_optimizer, learning_rate, set_learning_rates
+from passreid.finetuning.optim import grouped_optimizer, learning_rate, set_learning_rates
+from passreid.finetuning.recipe import FinetuneConfig
 from passreid.model import PartViT
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "finetune.npz")
@@ -43,7 +43,7 @@ def test_cosine_schedule_starts_at_zero_peaks_after_warmup_and_ends_at_the_floor
 
 def test_groups_double_the_rate_of_biases_and_leave_out_the_frozen_neck_shift() -> None:
     model = PartViT(SMALL)
-    optimizer = build_optimizer(model, recipe())
+    optimizer = grouped_optimizer(model, recipe())
     rates = {
         id(parameter): group["peak"]
         for group in optimizer.param_groups
@@ -67,7 +67,7 @@ def test_every_parameter_has_the_rate_of_its_layer_and_the_decay_of_its_axes(dec
     config = recipe(layer_decay=0.5, decay_one_dimensional=decayed, bias_lr=3.0)
     found = {
         id(parameter): (group["peak"], group["weight_decay"])
-        for group in build_optimizer(model, config).param_groups
+        for group in grouped_optimizer(model, config).param_groups
         for parameter in group["params"]
     }
     below = {"patch_embed": 3, "cls_token": 3, "reg_token": 3, "pos_embed": 3, "blocks": 2}
@@ -82,7 +82,7 @@ def test_every_parameter_has_the_rate_of_its_layer_and_the_decay_of_its_axes(dec
 
 def test_the_optimizer_is_the_one_that_is_asked_for() -> None:
     model = PartViT(SMALL)
-    sgd = build_optimizer(model, recipe(momentum=0.8))
+    sgd = grouped_optimizer(model, recipe(momentum=0.8))
     assert isinstance(sgd, torch.optim.SGD)
     assert {group["momentum"] for group in sgd.param_groups} == {0.8}
-    assert isinstance(build_optimizer(model, recipe(optimizer="adamw")), torch.optim.AdamW)
+    assert isinstance(grouped_optimizer(model, recipe(optimizer="adamw")), torch.optim.AdamW)

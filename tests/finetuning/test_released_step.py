@@ -12,9 +12,9 @@ import torch
 
 from passreid.checkpoint import load_checkpoint
 from passreid.checkpoint.layouts import PASS, spell
-from passreid.finetuning.config import FinetuneConfig
-from passreid.finetuning.optim import build_optimizer, set_learning_rates
-from passreid.finetuning.train import Objective
+from passreid.finetuning.finetune import Objective
+from passreid.finetuning.optim import grouped_optimizer, set_learning_rates
+from passreid.finetuning.recipe import FinetuneConfig
 from passreid.model import PartViT
 from tests import seeded
 
@@ -34,7 +34,7 @@ def step(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     model = load_checkpoint(path, keep_classifier=True).model.train()
     model.neck.bias.requires_grad_(False)
     images = np.stack([seeded.signed(seeded.image(f"train{i}", 256, 128)) for i in range(8)])
-    optimizer = build_optimizer(model, CONFIG)
+    optimizer = grouped_optimizer(model, CONFIG)
     set_learning_rates(optimizer, CONFIG, 20)
     pids = torch.from_numpy(GOLDEN["pids"])
     values = Objective(model, CONFIG)(torch.from_numpy(images), pids, None)

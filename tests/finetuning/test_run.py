@@ -29,10 +29,9 @@ from passreid.errors import (
     TrainingError,
     UsageError,
 )
-from passreid.finetuning.config import FinetuneConfig
-from passreid.finetuning.run import finetune
-from passreid.finetuning.train import Finetuning
-from passreid.training.runfolder import RunFolder
+from passreid.finetuning.finetune import Finetuning, finetune
+from passreid.finetuning.recipe import FinetuneConfig
+from passreid.training.folder import RunFolder
 from tests import several, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -161,18 +160,16 @@ def test_a_stopped_run_resumes_bit_by_bit(
     whole = recipe(people, start, tmp_path / "whole", **changes)
     finetune(whole, progress=False)
     parts = recipe(people, start, tmp_path / "parts", **changes)
-    from passreid.finetuning.train import Finetuning
+    real, steps = Finetuning.step, 0
 
-    real, steps = Finetuning._step, 0
-
-    def interrupted(self: Finetuning, images: torch.Tensor, labels: torch.Tensor) -> bool:
+    def interrupted(self: Finetuning, parts: Any) -> Any:
         nonlocal steps
         steps += 1
-        if steps == 6:
+        if steps == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, images, labels)
+        return real(self, parts)
 
-    monkeypatch.setattr(Finetuning, "_step", interrupted)
+    monkeypatch.setattr(Finetuning, "step", interrupted)
     assert finetune(parts, progress=False) is None
     with pytest.raises(UsageError, match="already holds a run"):
         finetune(parts, progress=False)
@@ -233,7 +230,7 @@ def test_a_signal_to_the_whole_group_stops_the_run_where_it_can_go_on(
         running.join(60)
         assert running.exitcode == 1
     said = (tmp_path / "said.txt").read_text()
-    assert "with --resume goes on" in said
+    assert f"resume with: passreid finetune --resume {run}" in said
     assert "Traceback" not in said
 
 
@@ -396,16 +393,16 @@ def test_unreadable_crops_are_found_before_the_first_step(
 def test_weights_of_a_loss_that_is_no_number_are_not_saved(
     people: ReIDDataset, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Finetuning._step
+    real = Finetuning.step
 
-    def broken(self: Finetuning, images: Tensor, labels: Tensor) -> bool:
-        moved = real(self, images, labels)
-        self._waiting[-1] = self._waiting[-1] * torch.nan
-        return moved
+    def broken(self: Finetuning, parts: Any) -> Any:
+        values = real(self, parts)
+        self.waiting[-1] = self.waiting[-1] * torch.nan
+        # Stopped after the first step, long before the log is due.
+        os.kill(os.getpid(), signal.SIGTERM)
+        return values
 
-    monkeypatch.setattr(Finetuning, "_step", broken)
-    # Asked to leave after the first step, long before the log is due.
-    monkeypatch.setattr("passreid.training.loop._anyone", lambda *_: True)
+    monkeypatch.setattr(Finetuning, "step", broken)
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         finetune(recipe(people, start, tmp_path / "run"), progress=False)
     assert not [*(tmp_path / "run" / "checkpoint").glob("*.pt")]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from passreid.checkpoint.layouts import PASS, spell
-from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.loss import Distillation, PartDistillation
 from passreid.pretraining.network import Projected, ViewNetwork, resample_positions
 from passreid.pretraining.optim import (
@@ -24,6 +23,7 @@ from passreid.pretraining.optim import (
     set_rates,
     update_teacher,
 )
+from passreid.pretraining.recipe import PretrainRecipe
 from tests import seeded
 
 Array = npt.NDArray[Any]

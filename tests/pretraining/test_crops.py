@@ -43,7 +43,7 @@ def test_areas_lie_inside_evenly_and_cover_the_ends(areas: int, height: int, sha
 
 def test_no_area_is_the_whole_image() -> None:
     assert bands(77, 0, 0.5) == [(0, 77)]
-    assert MultiCrop((8, 4), (4, 2), areas=0, crops=2).sources(77) == [(0, 77)] * 4
+    assert MultiCrop(recipe(areas=0, crops=2)).sources(77) == [(0, 77)] * 4
 
 
 @pytest.mark.parametrize("size", [(64, 128), (64, 64), (30, 300), (300, 30)])
@@ -83,13 +83,13 @@ def test_colour_changes_are_torchvisions(amount: float) -> None:
 
 
 def test_views_depend_on_the_seed_alone() -> None:
-    crop = MultiCrop.of(recipe())
+    crop = MultiCrop(recipe())
     first, again, other = (crop(picture(), np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert [v.shape for v in first] == [(2, 32, 16, 3), (9, 16, 8, 3)]
     assert all(v.dtype == np.uint8 for v in first)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-    none = MultiCrop.of(recipe(areas=0, crops=0))(picture(), np.random.default_rng(1))
+    none = MultiCrop(recipe(areas=0, crops=0))(picture(), np.random.default_rng(1))
     assert none[1].shape == (0, 16, 8, 3)
 
 
@@ -97,7 +97,7 @@ def test_local_views_show_their_area_only(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("FLIP", "JITTER", "GRAYSCALE", "LOCAL_BLUR"):
         monkeypatch.setattr(crops, name, 0.0)
     rows = np.arange(120, dtype=np.uint8)[:, None, None].repeat(60, axis=1).repeat(3, axis=2)
-    crop = MultiCrop((32, 16), (16, 8), areas=4, area_height=0.4, crops=5)
+    crop = MultiCrop(recipe(areas=4, area_height=0.4, crops=5))
     _, local = crop(Image.fromarray(rows), np.random.default_rng(0))
     for area, (top, bottom) in enumerate(bands(120, 4, 0.4)):
         mine = local[5 * area : 5 * area + 5]
@@ -119,20 +119,19 @@ def test_chances_and_amounts_of_the_released_recipe(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(place, function, watched)
 
-    watch(crops, "_jittered", "jitter")
     watch(crops, "adjust", "change")
     watch(crops, "turn_hue", "change")
     watch(ImageOps, "solarize", "solarize")
     watch(ImageFilter, "GaussianBlur", "blur")
     watch(Image.Image, "transpose", "mirror")
-    crop, rng = MultiCrop((8, 4), (8, 4), crops=1), np.random.default_rng(0)
+    crop, rng = MultiCrop(recipe(crops=1, local_size=(32, 16))), np.random.default_rng(0)
     grey = 0
     for _ in range(600):
         whole, local = crop(picture(height=16, width=8), rng)
         views = np.concatenate([whole, local]).astype(int)
         grey += int((np.ptp(views, axis=3).max(axis=(1, 2)) == 0).sum())
     assert len(calls["mirror"]) / 3000 == pytest.approx(0.5, abs=0.04)
-    assert len(calls["jitter"]) / 3000 == pytest.approx(0.8, abs=0.03)
+    assert len(calls["change"]) / 4 / 3000 == pytest.approx(0.8, abs=0.03)
     assert len(calls["solarize"]) / 600 == pytest.approx(0.2, abs=0.05)
     assert len(calls["blur"]) / 600 == pytest.approx(1 + 0.1 + 3 * 0.5, abs=0.12)
     assert grey / 3000 == pytest.approx(0.2, abs=0.03)
@@ -142,7 +141,7 @@ def test_chances_and_amounts_of_the_released_recipe(monkeypatch: pytest.MonkeyPa
     for _, *change in calls["change"]:  # of the hue only an amount
         amounts[change[0] if len(change) > 1 else 3].append(change[-1])
     for found, middle, reach in zip(amounts, (1, 1, 1, 0), (0.4, 0.4, 0.2, 0.1), strict=True):
-        assert len(found) == len(calls["jitter"])
+        assert len(found) == len(calls["change"]) / 4
         assert (min(found), max(found)) == pytest.approx((middle - reach, middle + reach), abs=0.01)
     first = [len(change) == 2 for change in calls["change"][::4]]  # the hue, in any order
     assert np.mean(first) == pytest.approx(1 / 4, abs=0.05)
@@ -155,9 +154,9 @@ def test_shares_and_shapes_of_the_views(monkeypatch: pytest.MonkeyPatch) -> None
     rows, columns = np.mgrid[:240, :120]  # red tells the row, green the column
     ramp = np.stack([rows, 2 * columns, 0 * rows], axis=2).astype(np.uint8)
     wide, narrow = (0.7, 0.8), (0.2, 0.3)
-    crop = MultiCrop(
-        (64, 64), (64, 64), 0, crops=20, global_scale=wide, local_scale=narrow, ratio=(0.5, 0.6)
-    )
+    shape: dict[str, Any] = {"crop_ratio": (0.5, 0.6), "areas": 0, "crops": 20}
+    scales: dict[str, Any] = {"global_scale": wide, "local_scale": narrow}
+    crop = MultiCrop(recipe(image_size=(64, 64), local_size=(64, 64), **shape, **scales))
     whole, local = crop(Image.fromarray(ramp), np.random.default_rng(0))
     for views, (low, high) in ((whole, wide), (local, narrow)):
         height, width, _ = np.ptp(views.astype(float), axis=(1, 2)).T / [[1], [2], [1]] * 64 / 63
@@ -173,45 +172,20 @@ def test_the_whole_is_resized_bicubically_and_the_second_view_solarized(
         monkeypatch.setattr(crops, name, 0.0)
     monkeypatch.setattr(crops, "GLOBAL_BLUR", (0.0, 0.0))
     monkeypatch.setattr(crops, "SOLARIZE", 1.0)
-    crop = MultiCrop(
-        (8, 4), (6, 3), 0, crops=2, global_scale=(1, 1), local_scale=(1, 1), ratio=(0.5, 0.5)
-    )
+    scales: dict[str, Any] = {"global_scale": (1, 1), "local_scale": (1, 1)}
+    crop = MultiCrop(recipe(areas=0, crops=2, crop_ratio=(0.5, 0.5), **scales))
     source = picture(height=80)
-    large, small = (source.resize(size, Image.Resampling.BICUBIC) for size in ((4, 8), (3, 6)))
+    large, small = (source.resize(size, Image.Resampling.BICUBIC) for size in ((16, 32), (8, 16)))
     whole, local = crop(source, np.random.default_rng(0))
     expected = (large, ImageOps.solarize(large), small, small)
     for view, wanted in zip((*whole, *local), expected, strict=True):
         assert np.array_equal(view, np.asarray(wanted))
 
 
-def test_the_views_are_those_of_the_recipe() -> None:
-    asked = recipe(
-        areas=2,
-        crops=5,
-        area_height=0.7,
-        global_scale=(0.5, 0.9),
-        local_scale=(0.2, 0.6),
-        crop_ratio=(0.3, 0.4),
-        color_strength=0.6,
-        local_size=(24, 8),
-    )
-    assert MultiCrop.of(asked) == MultiCrop(
-        size=(32, 16),
-        local_size=(24, 8),
-        areas=2,
-        area_height=0.7,
-        crops=5,
-        global_scale=(0.5, 0.9),
-        local_scale=(0.2, 0.6),
-        ratio=(0.3, 0.4),
-        color=0.6,
-    )
-
-
 @pytest.mark.parametrize(("strength", "reach"), [(0.0, 1), (0.2, 45)])
 def test_less_colour_change_leaves_clothes_their_colour(strength: float, reach: int) -> None:
     image = Image.new("RGB", (40, 80), (180, 60, 90))
-    crop, rng = MultiCrop((16, 8), (8, 4), color=strength), np.random.default_rng(0)
+    crop, rng = MultiCrop(recipe(color_strength=strength)), np.random.default_rng(0)
     views = [np.concatenate([v.reshape(-1, 3) for v in crop(image, rng)]) for _ in range(8)]
     # With no change at all not one pixel turns grey or is solarized.
     middle = np.stack(views) if strength == 0 else np.median(np.stack(views), axis=1)

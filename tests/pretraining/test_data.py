@@ -15,6 +15,7 @@ from passreid.errors import DatasetError, UsageError
 from passreid.pretraining import data
 from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import EpochSampler, ViewDataset, collate
+from passreid.training.process import Process
 from tests.pretraining.tiny import recipe, write_images
 
 
@@ -55,7 +56,7 @@ def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
 
 
 def dataset(folder: Path) -> ViewDataset:
-    return ViewDataset(FileList.find(folder), MultiCrop.of(recipe()), seed=3)
+    return ViewDataset(FileList.find(folder), MultiCrop(recipe()), seed=3)
 
 
 def test_an_item_is_fixed_by_its_place(tmp_path: Path) -> None:
@@ -93,6 +94,11 @@ def test_a_set_of_nothing_but_damage_ends_the_run(
         images[0, 0]
 
 
+def sampler(images: int, *, rank: int = 0, world: int = 1, **changes: int) -> EpochSampler:
+    process = Process(rank, world, torch.device("cpu"))
+    return EpochSampler(images, recipe(**{"batch_size": 8, **changes}), process)
+
+
 @given(
     images=st.integers(8, 40),
     accumulate=st.sampled_from([1, 2]),
@@ -103,7 +109,7 @@ def test_a_set_of_nothing_but_damage_ends_the_run(
 def test_shares_of_a_step_make_up_the_same_step(
     images: int, accumulate: int, world: int, skip: int
 ) -> None:
-    whole = EpochSampler(images, batch_size=8, seed=5)
+    whole = sampler(images, seed=5)
     whole.set_epoch(2)
     steps = list(whole)
     assert len(steps) == len(whole) == whole.steps == images // 8
@@ -114,9 +120,7 @@ def test_shares_of_a_step_make_up_the_same_step(
     skip = min(skip, whole.steps)
     shared: list[list[list[tuple[int, int]]]] = []
     for rank in range(world):
-        part = EpochSampler(
-            images, batch_size=8, accumulate=accumulate, seed=5, rank=rank, world=world
-        )
+        part = sampler(images, accumulate=accumulate, seed=5, rank=rank, world=world)
         part.set_epoch(2, skip=skip)
         lists = list(part)
         assert len(lists) == len(part) == (whole.steps - skip) * accumulate
@@ -128,14 +132,14 @@ def test_shares_of_a_step_make_up_the_same_step(
 
 
 def test_epochs_have_orders_of_their_own() -> None:
-    sampler = EpochSampler(16, batch_size=8)
-    first = np.array(list(sampler))[..., 0]
-    sampler.set_epoch(1)
-    assert np.array(list(sampler))[..., 0].tolist() != first.tolist()
+    images = sampler(16)
+    first = np.array(list(images))[..., 0]
+    images.set_epoch(1)
+    assert np.array(list(images))[..., 0].tolist() != first.tolist()
 
 
 def test_batches_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(DatasetError, match="7 images are fewer than a batch of 8"):
-        EpochSampler(7, batch_size=8)
+        sampler(7)
     with pytest.raises(DatasetError, match="multiple of 1 parts times 3 processes"):
-        EpochSampler(20, batch_size=8, world=3)
+        sampler(20, world=3)

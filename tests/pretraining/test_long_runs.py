@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from passreid.errors import MissingExtraError
-from passreid.pretraining import train
-from passreid.pretraining.run import pretrain
-from passreid.training.runfolder import RunFolder
+from passreid.pretraining.pretrain import pretrain
+from passreid.training import stage
+from passreid.training.folder import RunFolder
 from tests import several
 from tests.pretraining import tiny
 
@@ -84,7 +84,7 @@ def test_metrics_are_tensorboard_events_too(
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    monkeypatch.setattr(stage, "LOG_EVERY", 2)
     run = tmp_path / "run"
     pretrain(tiny.config(images, run, tensorboard=True), progress=False)
     events = EventAccumulator(str(run / "tensorboard"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.crops import MultiCrop
+from passreid.pretraining.recipe import PretrainRecipe
 from tests import seeded
 from tests.pretraining import released
 
@@ -94,7 +94,7 @@ def test_which_tensors_are_decayed_and_which_stand_still() -> None:
 
 
 def test_rows_each_view_is_drawn_from() -> None:
-    crop = MultiCrop.of(PretrainRecipe())
+    crop = MultiCrop(PretrainRecipe())
     for height in GOLDEN["crops_heights"]:
         views = GOLDEN[f"crops_h{height}_views"]
         assert crop.sources(int(height)) == [(top, bottom) for top, bottom, *_ in views.tolist()]

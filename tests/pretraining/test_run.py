@@ -24,14 +24,13 @@ from passreid.checkpoint import load_folder
 from passreid.data import make_synthetic
 from passreid.data.filelist import FileList
 from passreid.errors import DatasetError, PassreidError, TrainingError, UsageError
-from passreid.pretraining import train
 from passreid.pretraining.crops import MultiCrop
 from passreid.pretraining.data import ViewDataset
 from passreid.pretraining.network import ViewNetwork
-from passreid.pretraining.run import pretrain
-from passreid.pretraining.train import Pretraining
+from passreid.pretraining.pretrain import Pretraining, pretrain
+from passreid.training import stage
+from passreid.training.folder import RunFolder
 from passreid.training.process import Process, seed_all, tuned_for_cpu
-from passreid.training.runfolder import RunFolder
 from tests import several
 from tests.pretraining import tiny
 
@@ -45,7 +44,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _log_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    monkeypatch.setattr(stage, "LOG_EVERY", 2)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -123,7 +122,7 @@ def test_last_layers_stand_still_in_the_first_epoch(tmp_path: Path, images: Path
 
 def make_stage(config: Any) -> Pretraining:
     process = Process(0, 1, torch.device("cpu"))
-    dataset = ViewDataset(FileList.find(config.data), MultiCrop.of(config), seed=config.seed)
+    dataset = ViewDataset(FileList.find(config.data), MultiCrop(config), seed=config.seed)
     config.output.mkdir(parents=True, exist_ok=True)
     seed_all(config.seed)
     student = ViewNetwork(config, drop_path=config.drop_path)

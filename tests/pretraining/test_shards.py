@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from passreid.data.shards import pack
-from passreid.pretraining.preview import sample_views
-from passreid.pretraining.run import pretrain
-from passreid.training.runfolder import RunFolder
+from passreid.pretraining.crops import sample_views
+from passreid.pretraining.pretrain import pretrain
+from passreid.training.folder import RunFolder
 from tests.pretraining import tiny
 from tests.pretraining.test_run import assert_same, final_state, lines
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from passreid import card
 from passreid.card import Architecture
-from passreid.pretraining import train as stage
-from passreid.pretraining.config import PretrainConfig, PretrainRecipe
-from passreid.pretraining.run import pretrain
+from passreid.pretraining.pretrain import pretrain
+from passreid.pretraining.recipe import PretrainConfig, PretrainRecipe
+from passreid.training import stage
 
 PRESET = "tests-only"
 ARCHITECTURE = Architecture(

@@ -10,12 +10,13 @@ from PIL import Image
 
 from passreid.errors import UsageError
 from passreid.pretraining.crops import MultiCrop
+from passreid.pretraining.recipe import PretrainRecipe
 from passreid.show.viewsheet import view_sheet
 
 
 @pytest.mark.parametrize(("areas", "crops"), [(3, 3), (0, 4), (1, 1), (0, 0)])
 def test_a_row_for_each_image_with_all_views(tmp_path: Path, areas: int, crops: int) -> None:
-    crop = MultiCrop((64, 32), (32, 16), areas=areas, crops=crops)
+    crop = MultiCrop(PretrainRecipe(preset="tiny", image_size=(64, 32), areas=areas, crops=crops))
     image = Image.new("RGB", (40, 90), (200, 30, 30))
     whole, local = crop(image, np.random.default_rng(0))
     # A colour of its own for every view, whatever the augmentation made of it.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from passreid.data.filelist import FileList
 from passreid.errors import ConfigError
-from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.recipe import FinetuneConfig
 from passreid.images import normalise
 from passreid.training.augment import CropDataset, build_augmentation
 from tests import seeded

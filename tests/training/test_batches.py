@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +12,7 @@ from torch.utils.data import Dataset
 
 from passreid.data.filelist import FileList
 from passreid.errors import DatasetError, ImageError, MissingExtraError, PassreidError
-from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.recipe import FinetuneConfig
 from passreid.training.augment import CropDataset, build_augmentation
 from passreid.training.batches import Batches
 from tests import small
@@ -66,38 +61,6 @@ def test_an_error_says_the_same_from_any_process(workers: int, error: PassreidEr
     assert str(raised.value) == str(error)
     assert raised.value.alone
     assert seen == [1]
-
-
-@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="looks into a fork")
-def test_a_worker_lives_through_a_signal_it_is_born_into() -> None:
-    newborn = [signal.SIGTERM]
-
-    def born() -> None:
-        for number in newborn:
-            os.kill(os.getpid(), number)
-
-    os.register_at_fork(after_in_child=born)
-    batches: Batches[Tensor] = Batches(Squares(ValueError()), [[1], [2]], workers=2, device=CPU)
-    try:
-        assert [batch.tolist() for batch in batches] == [[1], [4]]
-    finally:
-        newborn.clear()
-
-
-def test_signals_are_held_also_where_workers_are_no_forks() -> None:
-    """Python's resource tracker is started with the first of them and lets signals through."""
-    code = """
-import multiprocessing, signal
-from multiprocessing import resource_tracker
-multiprocessing.set_start_method("spawn")
-from passreid.training.batches import _signals_held
-with _signals_held():
-    resource_tracker.ensure_running()
-    print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())), end=" ")
-print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(int(s)) for s in (signal.SIGINT, signal.SIGTERM)]
 
 
 def test_a_crop_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from torch.utils.data import Dataset
 from passreid.errors import DatasetError, TrainingError
 from passreid.model import PartViT
 from passreid.training.batches import Batches
-from passreid.training.loop import Position, fit
+from passreid.training.callbacks import Callback
+from passreid.training.folder import RunFolder
+from passreid.training.loop import Loop
 from passreid.training.process import Process, distributed
-from passreid.training.runfolder import RunFolder
+from passreid.training.stage import Position
 from tests import several, small
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -85,17 +87,42 @@ class Counting:
         return asdict(self.position)
 
 
+class Recorder(Callback):
+    """Stands in for a logging service."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def on_metrics(self, values: Any) -> None:
+        self.lines.append(dict(values))
+
+
+def test_callbacks_and_the_log_get_every_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, recorder = RunFolder(tmp_path), Recorder()
+    with caplog.at_level("INFO"):
+        loop(Counting(folder), folder, callbacks=[recorder], score=lambda model: {"mAP": 0.5}).run()
+    assert recorder.lines == folder.lines()
+    assert [line["step"] for line in recorder.lines] == [1, 2, 3, 4, 5, 6, 6]
+    assert "epoch 3/3  step 5  loss 1.000  1 images/s" in caplog.text
+
+
 def test_a_data_worker_that_the_system_killed_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"data worker ended.*fewer --workers") as ended:
-        fit(Reading(), RunFolder(tmp_path), ALONE, progress=False)
+        loop(Reading(), RunFolder(tmp_path)).run()
     assert ended.value.alone
 
 
 def test_a_run_in_another_thread_needs_no_signals(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(fit, Counting(folder), folder, ALONE, progress=False).result()
+        assert pool.submit(loop(Counting(folder), folder).run).result()
     assert len([line for line in folder.lines() if "loss" in line]) == 6
+
+
+def loop(stage: Any, folder: RunFolder, process: Process = ALONE, **options: Any) -> Loop:
+    return Loop(stage=stage, folder=folder, process=process, progress=False, **options)
 
 
 class Killed(BaseException):
@@ -121,14 +148,8 @@ def test_a_kill_while_scoring_costs_no_epoch_and_none_is_scored_twice(
     monkeypatch.setattr(RunFolder, "record", record)
 
     def run() -> None:
-        fit(
-            Counting(folder),
-            folder,
-            ALONE,
-            score=lambda model: {"mAP": 0.5},
-            score_every=every,
-            progress=False,
-        )
+        score: dict[str, Any] = {"score": lambda model: {"mAP": 0.5}, "score_every": every}
+        loop(Counting(folder), folder, **score).run()
 
     with pytest.raises(Killed):
         run()
@@ -151,7 +172,7 @@ def fail_to_score(path: Path) -> int:
         folder = RunFolder(path)
         stage = Counting(folder)
         try:
-            fit(stage, folder, process, score=score, score_every=1, progress=False)
+            loop(stage, folder, process=process, score=score, score_every=1).run()
         except DatasetError as error:
             sys.stderr.write(str(error))
             return error.exit_code

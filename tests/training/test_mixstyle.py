@@ -7,7 +7,7 @@ from torch import Tensor
 
 from passreid.card import Architecture
 from passreid.model import PartViT
-from passreid.training.mixstyle import exchange_statistics, mix_styles
+from passreid.training.augment import exchange_statistics, mix_styles
 
 
 def statistics(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def test_what_ends_the_main_process_reaches_the_others(
 
     with pytest.raises(type(error)):
         main_first(Process(0, 2, torch.device("cpu")), fail)
-    assert told == [[error]]
+    assert told == [[None, error]]
 
 
 def test_a_process_whose_others_are_gone_ends_in_a_sentence(

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from passreid.adapting.config import AdaptRecipe
+from passreid.adapting.recipe import AdaptRecipe
 from passreid.config import build
 from passreid.errors import ConfigError
-from passreid.finetuning.config import FinetuneRecipe
-from passreid.pretraining.config import PretrainRecipe
+from passreid.finetuning.recipe import FinetuneRecipe
+from passreid.pretraining.recipe import PretrainRecipe
 
 RECIPES = (AdaptRecipe, FinetuneRecipe, PretrainRecipe)
 

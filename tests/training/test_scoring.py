@@ -10,7 +10,7 @@ import pytest
 from passreid.card import ModelCard
 from passreid.data import make_synthetic
 from passreid.errors import DatasetError
-from passreid.training.scoring import read_watched, scorer
+from passreid.training.scoring import Scorer, can_score, read_watched
 
 
 @pytest.mark.parametrize("lacks", ["queries", "another camera"])
@@ -18,7 +18,11 @@ def test_a_set_no_query_of_which_counts_is_not_watched(lacks: str, tmp_path: Pat
     people = make_synthetic(tmp_path / "people", people=4, cameras=2, per_camera=2, size=(64, 32))
     card = ModelCard(name="small")
     assert read_watched(people.root) == (people,)
-    assert scorer(card, [people], precision="float32") is not None
+    assert can_score(people)
+    assert Scorer(card, [people], precision="float32").card_scores({"mAP": 0.5, "rank1": 0.75}) == {
+        "people mAP": 50.0,
+        "people Rank-1": 75.0,
+    }
     for folder in ("query", "bounding_box_test"):
         if lacks == "queries":
             shutil.rmtree(people.root / folder)

@@ -1,1 +1,1 @@
-"""Adaptation to crops without labels: cluster contrast (Dai et al. 2021), as PASS used it."""
+"""Unsupervised adaptation by cluster contrast."""

@@ -33,16 +33,20 @@ DEFAULT_MODEL = "passreid-tiny"
 
 
 def _recipe_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Let `--config R.toml` supply the options that were not given on the command line.
+    """Let a recipe supply the options that the command line does not give.
 
-    A run's own `config.toml` also says what it ran on and where; those the command line names.
+    The recipe is that of `--config`, else the one a run to `--resume` was started with. Its `data`
+    and `output` are left to the command.
     """
-    try:
-        given = arguments["--config"].tokens
-    except KeyError:
-        return
-    if given:
-        path = Path(given[0].value)
+    given = {argument.name: argument.tokens for argument in arguments if argument.tokens}
+    path = None
+    if "--config" in given:
+        path = Path(given["--config"][0].value)
+    elif "--resume" in given:
+        run = given.get("--output") or given.get("DATA") or given.get("IMAGES")
+        path = Path(run[0].value) / "config.toml" if run else None
+        path = path if path and path.is_file() else None
+    if path is not None:
         read = read_toml(path)
         values = {key: value for key, value in read.items() if key not in ("data", "output")}
         build(_recipe_of(commands[-1]), values, where=str(path))
@@ -51,9 +55,9 @@ def _recipe_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
 
 def _recipe_of(verb: str) -> type[Any]:
     """Return the dataclass a verb's recipe files are checked against."""
-    from passreid.adapting.config import AdaptRecipe
-    from passreid.finetuning.config import FinetuneRecipe
-    from passreid.pretraining.config import PretrainRecipe
+    from passreid.adapting.recipe import AdaptRecipe
+    from passreid.finetuning.recipe import FinetuneRecipe
+    from passreid.pretraining.recipe import PretrainRecipe
 
     return {"adapt": AdaptRecipe, "finetune": FinetuneRecipe, "pretrain": PretrainRecipe}[verb]
 

@@ -1,1 +1,1 @@
-"""Supervised fine-tuning on a labelled set: the released PASS recipe and what it lacks."""
+"""Supervised fine-tuning on labelled sets: the released PASS recipe and additions to it."""

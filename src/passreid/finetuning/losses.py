@@ -1,8 +1,7 @@
 """Losses of supervised fine-tuning.
 
-As released in `PASS_transreid/loss`: label smoothing (Szegedy et al., CVPR 2016), batch-hard
-triplets (Hermans et al., 2017), both as in TransReID (He et al., ICCV 2021). Losses with a margin
-between people beside it.
+As released in `PASS_transreid/loss`: label smoothing (Szegedy et al., CVPR 2016) and batch-hard
+triplets (Hermans et al., 2017), as in TransReID (He et al., ICCV 2021); and losses with a margin.
 """
 
 from __future__ import annotations
@@ -15,12 +14,7 @@ from torch.nn import functional as F
 
 
 class Triplet(NamedTuple):
-    """A batch-hard triplet loss and what it was made of.
-
-    Attributes:
-        loss: Mean over the anchors, a scalar.
-        hardest_positive, hardest_negative: Distances (B,).
-    """
+    """A batch-hard triplet loss (scalar), and the distances (B,) it was computed from."""
 
     loss: Tensor
     hardest_positive: Tensor
@@ -35,7 +29,7 @@ def euclidean(features: Tensor) -> Tensor:
 
 
 def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None = None) -> Triplet:
-    """Hold each anchor's farthest positive against its nearest negative (Hermans et al. 2017).
+    """Compare each anchor's farthest positive with its nearest negative.
 
     Args:
         features: (B, D), not normalised; the side before the neck.
@@ -59,20 +53,10 @@ def margin_logits(
     scale: float,
     margin: float,
 ) -> Tensor:
-    """Turn cosines with every person's centre into logits that ask a margin of the right one.
+    """Turn cosines (B, people) into float32 logits with a margin for the right person.
 
     CosFace (Wang et al., CVPR 2018), ArcFace (Deng et al., CVPR 2019), circle loss at class level
     (Sun et al., CVPR 2020, equation 8).
-
-    Args:
-        cosines: (B, people).
-        labels: (B,).
-        kind: Which of them.
-        scale: Factor on the result.
-        margin: As `FinetuneRecipe.identity_margin` says.
-
-    Returns:
-        (B, people) float32 for a cross-entropy.
     """
     cosines = cosines.float()
     right = F.one_hot(labels, cosines.shape[1]).bool()
@@ -83,7 +67,7 @@ def margin_logits(
         # Beyond pi the cosine would rise again.
         moved = (angles + margin).clamp(max=torch.pi).cos()
         return scale * torch.where(right, moved, cosines)
-    weighed = cosines.detach()
-    positive = F.relu(1 + margin - weighed) * (cosines - (1 - margin))
-    negative = F.relu(weighed + margin) * (cosines - margin)
+    weights = cosines.detach()
+    positive = F.relu(1 + margin - weights) * (cosines - (1 - margin))
+    negative = F.relu(weights + margin) * (cosines - margin)
     return scale * torch.where(right, positive, negative)

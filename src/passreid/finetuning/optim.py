@@ -6,47 +6,42 @@ As released in `PASS_transreid/solver`, after TransReID (He et al., ICCV 2021).
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from torch import nn
 
-from passreid.finetuning.config import FinetuneConfig
+from passreid.finetuning.recipe import FinetuneRecipe
 from passreid.model import PartViT
 from passreid.training.process import cosine
+from passreid.training.stage import build_optimizer
 
 WARMUP_START = 0.01
-"""Share of the base rate at which the released warm-up begins, for every group alike."""
+"""Share of the base rate at which the released warm-up begins, the same for every group."""
 FLOOR = 0.002
 """Share of the base rate at which the cosine ends."""
 
 
-def build_optimizer(model: PartViT, config: FinetuneConfig) -> torch.optim.Optimizer:
-    """Make the optimiser; each group carries its peak rate as `peak`.
-
-    Biases run at `bias_lr` times the rate; `layer_decay` lowers it towards the input.
-    """
+def grouped_optimizer(model: PartViT, recipe: FinetuneRecipe) -> torch.optim.Optimizer:
+    """Build the optimiser; each parameter group has its peak rate as `peak`."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        factor = config.layer_decay ** (model.architecture.depth + 1 - layer_of(name, model))
+        factor = recipe.layer_decay ** (model.architecture.depth + 1 - _layer_of(name, model))
         if "bias" in name:
-            factor *= config.bias_lr
-        decayed = parameter.ndim > 1 or config.decay_one_dimensional
-        key = (config.lr * factor, config.weight_decay if decayed else 0.0)
+            factor *= recipe.bias_lr
+        decayed = parameter.ndim > 1 or recipe.decay_one_dimensional
+        key = (recipe.lr * factor, recipe.weight_decay if decayed else 0.0)
         groups.setdefault(key, []).append(parameter)
-    settings: list[dict[str, Any]] = [
+    settings = (
         {"params": members, "lr": peak, "weight_decay": decay, "peak": peak}
         for (peak, decay), members in groups.items()
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(settings, lr=config.lr)
+    )
+    return build_optimizer(list(settings), recipe)
 
 
-def layer_of(name: str, model: PartViT) -> int:
-    """Return a parameter's depth: 0 for patches, tokens and positions, depth + 1 for all on top."""
+def _layer_of(name: str, model: PartViT) -> int:
+    """Return a parameter's layer: 0 is the input, depth + 1 everything above the blocks."""
     block = re.match(r"vit\.blocks\.(\d+)\.", name)
     if block:
         return int(block[1]) + 1
@@ -54,34 +49,34 @@ def layer_of(name: str, model: PartViT) -> int:
     return 0 if name.startswith(below) else model.architecture.depth + 1
 
 
-def learning_rate(config: FinetuneConfig, peak: float, progress: float) -> float:
-    """Return a group's rate.
+def learning_rate(recipe: FinetuneRecipe, peak: float, progress: float) -> float:
+    """Return a group's learning rate.
+
+    "released" uses whole epochs t: from 0.01 of the base rate, in `warmup_epochs` linear steps to
+    the peak, then floor + (peak - floor) (1 + cos(pi t / epochs)) / 2. It is not re-based, so the
+    cosine begins below the peak.
 
     Args:
-        config: Supplies base rate, warm-up, epochs and kind of schedule.
+        recipe: Supplies base rate, warm-up, epochs and schedule.
         peak: The group's rate after warm-up.
-        progress: Epochs done, with the fraction of the one at work.
-
-    "released" looks at whole epochs t: from 0.01 of the base rate, in `warmup_epochs` linear steps
-    to the peak, then floor + (peak - floor) (1 + cos(pi t / epochs)) / 2, not re-based, so that the
-    cosine begins below the peak.
+        progress: Epochs done, including the fraction of the current one.
     """
-    floor, warmup = config.lr * FLOOR, config.warmup_epochs
-    if config.schedule == "released":
+    floor, warmup = recipe.lr * FLOOR, recipe.warmup_epochs
+    if recipe.schedule == "released":
         epoch = int(progress)
         if epoch < warmup:
-            start = config.lr * WARMUP_START
+            start = recipe.lr * WARMUP_START
             return start + epoch * (peak - start) / warmup
-        return cosine(epoch / config.epochs, peak, floor)
+        return cosine(epoch / recipe.epochs, peak, floor)
     if progress < warmup:
         return peak * progress / warmup
-    return cosine((progress - warmup) / max(config.epochs - warmup, 1e-9), peak, floor)
+    return cosine((progress - warmup) / max(recipe.epochs - warmup, 1e-9), peak, floor)
 
 
 def set_learning_rates(
-    optimizer: torch.optim.Optimizer, config: FinetuneConfig, progress: float
+    optimizer: torch.optim.Optimizer, recipe: FinetuneRecipe, progress: float
 ) -> float:
-    """Set every group's rate; return the one of the first group, for the log."""
+    """Set every group's rate; return that of the first group, for the log."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, group["peak"], progress)
+        group["lr"] = learning_rate(recipe, group["peak"], progress)
     return float(optimizer.param_groups[0]["lr"])

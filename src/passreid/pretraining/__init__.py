@@ -1,1 +1,1 @@
-"""Self-supervised pre-training with part-aware self-distillation: PASS; DINO is zero areas."""
+"""Self-supervised pre-training with part-aware self-distillation: PASS, or DINO with 0 areas."""

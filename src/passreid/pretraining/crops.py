@@ -3,24 +3,24 @@
     image ─┬─ crop, colours, blur ─▶ 2 global views
            └─ bands ─ crop, colours, blur ─▶ `crops` local views of each
 
-Flip, jitter and grayscale look at one pixel at a time, so they commute with resizing but for
-rounding, clipping and the contrast's mean. They run on the crop or on the resized view, whichever
-has fewer pixels: on 64x128 images that is a fifth of the work.
+Flip, jitter and grayscale work pixel by pixel, so they commute with resizing except for rounding,
+clipping and the contrast's mean. They run on the crop or on the resized view, whichever has fewer
+pixels: a fifth of the work on 64x128 images.
 
-PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et
-al., ICCV 2021).
+PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et al., ICCV
+2021).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
-from passreid.pretraining.config import PretrainRecipe
+from passreid.data.filelist import FileList
+from passreid.pretraining.recipe import PretrainConfig, PretrainRecipe
 
 Pixels = NDArray[np.uint8]
 Band = tuple[int, int]
@@ -32,15 +32,15 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1
 GLOBAL_BLUR, LOCAL_BLUR = (1.0, 0.1), 0.5
 """Blur probabilities of the first and second global view, and of local ones."""
 SOLARIZE = 0.2
-"""Of the second global view."""
+"""Probability for the second global view."""
 BLUR_RADIUS = (0.1, 2.0)
 
 
 def bands(height: int, areas: int, area_height: float) -> list[Band]:
-    """Cut an image into areas: rows [top, bottom) of each, evenly spread from top to bottom.
+    """Return the rows [top, bottom) of each area, spread evenly from top to bottom.
 
     Three areas of half the height are the released ones: [0, 1/2), [1/4, 3/4), [1/2, 1), each
-    number rounded down. One area lies in the middle; none is the whole image.
+    number rounded down. One area lies in the middle; no area means the whole image.
     """
     if not areas:
         return [(0, height)]
@@ -51,88 +51,63 @@ def bands(height: int, areas: int, area_height: float) -> list[Band]:
     return [(top, top + rows) for top in tops]
 
 
-@dataclass(frozen=True)
 class MultiCrop:
-    """Makes the views of an image.
+    """Draws the views of an image as a recipe describes them."""
 
-    Attributes:
-        size, local_size: Height and width of global and local views.
-        areas, area_height, crops, global_scale, local_scale, ratio, color: As in `PretrainRecipe`.
-    """
-
-    size: Size
-    local_size: Size
-    areas: int = 3
-    area_height: float = 0.5
-    crops: int = 3
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    local_scale: tuple[float, float] = (0.1, 0.8)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    color: float = 1.0
-
-    @staticmethod
-    def of(recipe: PretrainRecipe) -> MultiCrop:
-        """Return the views a recipe asks for."""
-        return MultiCrop(
-            recipe.architecture.image_size,
-            recipe.local_image_size,
-            recipe.areas,
-            recipe.area_height,
-            recipe.crops,
-            recipe.global_scale,
-            recipe.local_scale,
-            recipe.crop_ratio,
-            recipe.color_strength,
-        )
+    def __init__(self, recipe: PretrainRecipe) -> None:
+        self.recipe = recipe
+        self.size, self.local_size = recipe.architecture.image_size, recipe.local_image_size
 
     def sources(self, height: int) -> list[Band]:
-        """Return the rows that each view of an image is drawn from, in the order of the views."""
-        local = bands(height, self.areas, self.area_height)
-        return [(0, height)] * 2 + [band for band in local for _ in range(self.crops)]
+        """Return the rows each view of an image is drawn from, in the order of the views."""
+        local = bands(height, self.recipe.areas, self.recipe.area_height)
+        return [(0, height)] * 2 + [band for band in local for _ in range(self.recipe.crops)]
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """Draw the views.
-
-        Args:
-            image: RGB, of any size.
-            rng: Decides everything.
+        """Draw the views of an RGB image.
 
         Returns:
             uint8 (2, H, W, 3) and (areas * crops, h, w, 3); local views area by area.
         """
-        views = []
+        recipe, views = self.recipe, []
         for number, (top, bottom) in enumerate(self.sources(image.height)):
             size = self.size if number < 2 else self.local_size
-            scale = self.global_scale if number < 2 else self.local_scale
-            left, up, right, low = random_box((image.width, bottom - top), scale, self.ratio, rng)
+            scale = recipe.global_scale if number < 2 else recipe.local_scale
+            band = (image.width, bottom - top)
+            left, up, right, low = random_box(band, scale, recipe.crop_ratio, rng)
             crop = image.crop((left, top + up, right, top + low))
-            view = _resized_and_coloured(crop, size, self.color, rng)
+            view = _resized_and_coloured(crop, size, recipe.color_strength, rng)
             blur = GLOBAL_BLUR[number] if number < 2 else LOCAL_BLUR
             if rng.random() < blur:
                 view = view.filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_RADIUS)))
-            if number == 1 and rng.random() < SOLARIZE * self.color:
+            if number == 1 and rng.random() < SOLARIZE * recipe.color_strength:
                 view = ImageOps.solarize(view)
             views.append(np.asarray(view))
         none = np.empty((0, *self.local_size, 3), np.uint8)
         return np.stack(views[:2]), np.stack(views[2:]) if views[2:] else none
 
 
+def sample_views(
+    config: PretrainConfig, count: int = 6
+) -> list[tuple[Image.Image, Pixels, Pixels]]:
+    """Draw the views of a few images, taken evenly from the list: image, global, local views."""
+    files, crop = FileList.find(config.data), MultiCrop(config)
+    chosen = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int).tolist()
+    images = [(index, files.read(index)) for index in chosen]
+    return [
+        (image, *crop(image, np.random.default_rng((config.seed, index))))
+        for index, image in images
+    ]
+
+
 def random_box(
     size: Size, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Draw the crop of a random resized crop, as torchvision's does.
+    """Draw the box (left, top, right, bottom) of a random resized crop, as torchvision does.
 
-    Up to ten times an area share is drawn evenly and an aspect evenly in its logarithm; a crop that
-    fits is placed at random. Else the largest centred crop within the ratios is taken.
-
-    Args:
-        size: Width and height of the image.
-        scale: Share of the area, least and most.
-        ratio: Width over height, least and most.
-        rng: Decides.
-
-    Returns:
-        (left, top, right, bottom).
+    Up to ten times, a share of the area is drawn uniformly and an aspect ratio log-uniformly; a
+    crop that fits is placed at random. Otherwise the largest centred crop within the ratios is
+    taken.
     """
     width, height = size
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -156,38 +131,33 @@ def _resized_and_coloured(
     crop: Image.Image, size: Size, strength: float, rng: np.random.Generator
 ) -> Image.Image:
     height, width = size
-    first = crop.width * crop.height < width * height
-    if first:
+    colour_first = crop.width * crop.height < width * height
+    if colour_first:
         crop = _coloured(crop, strength, rng)
     view = crop.resize((width, height), Image.Resampling.BICUBIC)
-    return view if first else _coloured(view, strength, rng)
+    return view if colour_first else _coloured(view, strength, rng)
 
 
 def _coloured(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Mirror, jitter, drop the colours: each at its probability."""
+    """Flip, jitter and turn grey, each at its probability."""
     if rng.random() < FLIP:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rng.random() < JITTER:
-        image = _jittered(image, strength, rng)
+        reaches = [strength * most for most in (BRIGHTNESS, CONTRAST, SATURATION)]
+        amounts = [rng.uniform(1 - reach, 1 + reach) for reach in reaches]
+        shift = strength * rng.uniform(-HUE, HUE)
+        for change in rng.permutation(4).tolist():
+            last = change == 3
+            image = turn_hue(image, shift) if last else adjust(image, change, amounts[change])
     if rng.random() < GRAYSCALE * strength:
         image = image.convert("L").convert("RGB")
     return image
 
 
-def _jittered(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Change brightness, contrast, saturation and hue by random amounts, in a random order."""
-    reaches = [strength * most for most in (BRIGHTNESS, CONTRAST, SATURATION)]
-    amounts = [rng.uniform(1 - reach, 1 + reach) for reach in reaches]
-    shift = strength * rng.uniform(-HUE, HUE)
-    for change in rng.permutation(4).tolist():
-        image = turn_hue(image, shift) if change == 3 else adjust(image, change, amounts[change])
-    return image
-
-
 def adjust(image: Image.Image, change: int, amount: float) -> Image.Image:
-    """Blend with black (0), with the mean grey (1) or with the image's own greys (2).
+    """Blend with black (0: brightness), the mean grey (1: contrast) or its greys (2: saturation).
 
-    At `amount` 1 the image stays, below it moves towards the other, above it away.
+    At `amount` 1 the image stays; below 1 it moves towards the other, above 1 away from it.
     """
     if change == 2:
         other = image.convert("L").convert("RGB")
@@ -198,7 +168,7 @@ def adjust(image: Image.Image, change: int, amount: float) -> Image.Image:
 
 
 def turn_hue(image: Image.Image, shift: float) -> Image.Image:
-    """Turn the colour circle by a share of it, in Pillow's 256 steps."""
+    """Rotate the hue by a share of the colour circle, in Pillow's 256 steps."""
     hue, saturation, value = image.convert("HSV").split()
     turned = np.asarray(hue) + np.uint8(int(shift * 255) % 256)
     merged = Image.merge("HSV", (Image.fromarray(turned), saturation, value))

@@ -1,4 +1,4 @@
-"""Millions of unlabelled images as views: one image, a batch, the order of an epoch."""
+"""Unlabelled images as views: one image, a batch, the order of an epoch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.utils.data import Dataset, Sampler
 
 from passreid.data.filelist import FileList
 from passreid.errors import DatasetError, ImageError
-from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.crops import MultiCrop
+from passreid.pretraining.recipe import PretrainRecipe
 from passreid.training.process import Process
 
 TRIES = 100
-"""Images looked at for one that can be read, before the set is given up."""
+"""Images tried in place of an unreadable one before the run is given up."""
 
 
 class Views(NamedTuple):
@@ -27,7 +27,7 @@ class Views(NamedTuple):
         globals: uint8 (B, 2, H, W, 3).
         locals: uint8 (B, V, h, w, 3), area by area.
         indices: (B,) positions in the file list.
-        unreadable: Paths that were passed over, and why.
+        unreadable: Paths that were skipped, and why.
     """
 
     globals: Tensor
@@ -37,12 +37,12 @@ class Views(NamedTuple):
 
 
 class ViewDataset(Dataset[Views]):
-    """Images as views; an item is asked for as (index, its place in the run).
+    """Images as views; an item is requested as (index, its place in the run).
 
     Args:
         files: The images.
-        crop: Makes the views.
-        seed: Of the run; together with the place it decides everything about the views.
+        crop: Draws the views.
+        seed: Seed of the run; with the place it determines the views.
     """
 
     def __init__(self, files: FileList, crop: MultiCrop, *, seed: int) -> None:
@@ -86,59 +86,35 @@ def collate(items: list[Views]) -> Views:
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Every image once an epoch, in an order fixed by (seed, epoch), in whole batches.
+    """Every image once an epoch, in whole batches and an order determined by (seed, epoch).
 
-    Yields one list for each of the `accumulate` parts of a step; which process and which part an
-    image falls to changes neither the images of a step nor their views.
+    Yields one list for each of the `accumulate` parts of a step. The images of a step and their
+    views do not depend on the number of parts and processes.
 
     Args:
-        images: How many there are.
-        batch_size: Images of a step over all processes and parts.
-        accumulate: Parts of a step.
-        seed: Of the orders; the same on all processes.
-        rank, world: This process's share.
+        images: Number of images.
+        recipe: Supplies batch size, parts of a step and seed.
+        process: This process.
 
     Raises:
         DatasetError: Fewer images than a batch, or a batch that cannot be shared out evenly.
     """
 
-    def __init__(
-        self,
-        images: int,
-        *,
-        batch_size: int,
-        accumulate: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        if batch_size % (accumulate * world):
+    def __init__(self, images: int, recipe: PretrainRecipe, process: Process) -> None:
+        self.images, self.recipe, self.process = images, recipe, process
+        size, parts, world = recipe.batch_size, recipe.accumulate, process.world
+        if size % (parts * world):
             raise DatasetError(
-                f"batch_size ({batch_size}) must be a multiple of {accumulate} parts times "
-                f"{world} processes."
+                f"batch_size ({size}) must be a multiple of {parts} parts times {world} processes."
             )
-        if images < batch_size:
-            raise DatasetError(f"{images} images are fewer than a batch of {batch_size}.")
-        self.images, self.batch_size, self.accumulate = images, batch_size, accumulate
-        self.seed, self.rank, self.world = seed, rank, world
+        if images < size:
+            raise DatasetError(f"{images} images are fewer than a batch of {size}.")
         self.set_epoch(0)
-
-    @staticmethod
-    def of(recipe: PretrainRecipe, images: int, process: Process) -> EpochSampler:
-        """Return a process's share of what a recipe asks for."""
-        return EpochSampler(
-            images,
-            batch_size=recipe.batch_size,
-            accumulate=recipe.accumulate,
-            seed=recipe.seed,
-            rank=process.rank,
-            world=process.world,
-        )
 
     @property
     def steps(self) -> int:
         """Steps of an epoch; images that fill no whole batch wait for another epoch."""
-        return self.images // self.batch_size
+        return self.images // self.recipe.batch_size
 
     def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
         """Choose an epoch; `skip` leaves out the steps that a resumed run has already done."""
@@ -146,15 +122,16 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         """Return the lists left in this epoch."""
-        return (self.steps - self.skip) * self.accumulate
+        return (self.steps - self.skip) * self.recipe.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield (index, place in the run) pairs of this process, part by part."""
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
-        share = self.batch_size // (self.accumulate * self.world)
+        parts, rank, world = self.recipe.accumulate, self.process.rank, self.process.world
+        order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(self.images)
+        share = self.recipe.batch_size // (parts * world)
         for step in range(self.skip, self.steps):
-            for part in range(self.accumulate):
-                first = step * self.batch_size + (part * self.world + self.rank) * share
+            for part in range(parts):
+                first = step * self.recipe.batch_size + (part * world + rank) * share
                 chosen = order[first : first + share].tolist()
                 place = self.epoch * self.images + first
                 yield [(index, place + i) for i, index in enumerate(chosen)]

@@ -1,7 +1,7 @@
 """Projection heads, several side by side as one batched product.
 
-PASS (Zhu et al., ECCV 2022) as released in `PASS/vision_transformer.py`, after DINO (Caron et
-al., ICCV 2021).
+PASS (Zhu et al., ECCV 2022) as released in `PASS/vision_transformer.py`, after DINO (Caron et al.,
+ICCV 2021).
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from torch.nn import functional as F
 
 
 class Heads(nn.Module):
-    """Projection heads of n kinds of tokens: three layers, unit length, weight-normalised layer.
+    """Projection heads: three layers, normalisation, and a weight-normalised last layer.
 
-    The tensors of all heads are stacked along their first axis, so that n is a number: one head
-    for CLS tokens, P for part tokens.
+    The tensors of all heads are stacked along their first axis.
 
     Args:
-        count: Number of heads n.
-        width: Of a token.
+        count: Number of heads n: one for CLS tokens, P for part tokens.
+        width: Width of a token.
         hidden, bottleneck, out_dim: Widths of the layers.
         norm_last_layer: Keep the rows of the last layer at unit length.
-        batch_norm: Standardise the hidden units over the batch, in training and out of it.
+        batch_norm: Standardise the hidden units over the batch, also outside training.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Heads(nn.Module):
         self.lengths = nn.Parameter(
             torch.ones(count, out_dim, 1), requires_grad=not norm_last_layer
         )
-        # Without factors of their own: the next layer's weights do. The bottleneck has none.
+        # Not affine, because the next layer's weights scale; the bottleneck has no norm.
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(count * hidden, affine=False, track_running_stats=False)
             for _ in range(2 if batch_norm else 0)
@@ -58,7 +57,7 @@ class Heads(nn.Module):
 
     @property
     def last_layer(self) -> list[nn.Parameter]:
-        """The parameters that stand still at first."""
+        """The parameters that are frozen at first."""
         return [self.directions, self.lengths]
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -75,23 +74,20 @@ class Heads(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x w^T for each head, with w's rows at unit length where asked.
+    """x w^T for each head, (n, R, I) and (n, O, I) to (n, R, O), optionally with unit rows of w.
 
-    Shapes: (n, R, I) and (n, O, I) to (n, R, O). Plain `bmm(x, w.mT)` hands back w's gradient
-    transposed in memory, and weight normalisation makes four more tensors of w's size; with 65,536
-    prototypes these copies were most of a step. Here lengths scale the product, R rows, in place of
-    w, and the gradient is written once::
+    Plain `bmm(x, w.mT)` returns w's gradient transposed in memory, and weight normalisation makes
+    four more tensors of w's size; with 65,536 prototypes these copies were most of a step. Here the
+    lengths scale the product instead of w, and the gradient is written once::
 
         y = x w^T / |w|        dw = (dy / |w|)^T x - w sum_R(dy y) / |w|^2
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, normalise: bool) -> Tensor:
-        """Multiply; under autocast in its type, but on CPUs the long w of the last layer as it is.
-
-        Casting it would take longer there than the product of a small batch.
-        """
+        """Multiply, under autocast in its type."""
         device, dtype = x.device.type, w.dtype
+        # On CPUs, casting the long w of the last layer takes longer than a small batch's product.
         if torch.is_autocast_enabled(device) and not (normalise and device == "cpu"):
             dtype = torch.get_autocast_dtype(device)
         x_in, w_in = x.to(dtype), w.to(dtype)

@@ -1,7 +1,7 @@
 """Self-distillation over pairs of views, token by token.
 
-PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et
-al., ICCV 2021).
+PASS (Zhu et al., ECCV 2022) as released in `PASS/main_pass.py`, after DINO (Caron et al., ICCV
+2021).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SINKHORN_ROUNDS = 3
 
 
 class Distillation(NamedTuple):
-    """A loss and what it was made of.
+    """A loss and its terms.
 
     Attributes:
         loss: Mean of all terms, a scalar.
@@ -33,24 +33,23 @@ class Distillation(NamedTuple):
 class PartDistillation(nn.Module):
     """Cross entropy of every student view with every other global view of the teacher.
 
-    Logits come as one tensor for each kind of token, CLS and parts: student (n, V, B, K), teacher
-    (n, 2, B, K) with n heads, views, images and K prototypes. Of each kind, the first two views are
-    global. In short, for a head and an image::
+    Logits are one tensor for each kind of token, CLS and parts: student (n, V, B, K), teacher
+    (n, 2, B, K) with n heads, views, images and K prototypes; the first two views of each kind are
+    global. For a head and an image::
 
         P_q = softmax((teacher_q - centre) / teacher_temp)        q in {0, 1}
         H_qv = -sum_k P_q log_softmax(student_v / student_temp)   v != q
         loss = mean of H over all heads, pairs and images
 
-    CLS meets every local view, part i those of area i, and no token meets another kind: 20 + 8 + 8
-    + 8 terms for three areas of three crops, which weigh the same.
+    CLS is compared in every local view, part i in those of area i: 20 + 8 + 8 + 8 terms of equal
+    weight for three areas of three crops.
 
     Args:
         heads: Number of heads of all kinds, 1 + P.
         out_dim: K.
         student_temp: Temperature.
-        center_momentum: Of the centres.
-        centering: "mean" is the P_q above; "sinkhorn" shares the views of a step evenly among the
-            prototypes instead, see `even_shares`.
+        center_momentum: Momentum of the centres.
+        centering: "mean" is the P_q above, "sinkhorn" uses `even_shares` instead.
     """
 
     centers: Tensor
@@ -95,18 +94,13 @@ class PartDistillation(nn.Module):
 
     @torch.no_grad()
     def observe(self, teacher: Sequence[Tensor], share: float = 1.0) -> None:
-        """Add the batch mean of teacher logits, not centred, to what the centres move to.
-
-        Args:
-            teacher: Logits (n, 2, B, K) of each kind.
-            share: Of the step that this batch is.
-        """
+        """Record teacher logits (n, 2, B, K) for the centres; the batch is `share` of a step."""
         means = [logits.float().mean(dim=(1, 2)) for logits in teacher]
         self._seen.add_(torch.cat(means), alpha=share)
 
     @torch.no_grad()
     def update_centers(self) -> None:
-        """Move the centres to the mean of what was observed on all processes since last time."""
+        """Move the centres towards the mean of what all processes observed since last time."""
         if dist.is_initialized():
             dist.all_reduce(self._seen)
             self._seen /= dist.get_world_size()
@@ -115,16 +109,12 @@ class PartDistillation(nn.Module):
 
 
 def even_shares(logits: Tensor, temperature: float) -> Tensor:
-    """Turn logits into probabilities of which every prototype gets the same share.
+    """Turn teacher logits (n, 2, B, K) into probabilities that use every prototype equally.
 
-    Softmax, then a few rounds of scaling prototypes to equal sums over all views it is given (on
-    all processes) and views to sum 1, head by head: the Sinkhorn-Knopp assignment of SwAV (Caron et
-    al. 2020, section 3.1), as DINOv2 uses it in place of the centre. A step of a few dozen images
-    cannot fall onto a few prototypes this way.
-
-    Args:
-        logits: Of the teacher, (n, 2, B, K).
-        temperature: Sharpness.
+    A softmax, then a few rounds of scaling prototypes to equal sums over all views of all processes
+    and views to sum 1, head by head: the Sinkhorn-Knopp assignment of SwAV (Caron et al. 2020,
+    section 3.1), used by DINOv2 in place of the centre. A few prototypes cannot dominate, even in
+    steps of a few dozen images.
     """
     n, views, batch, prototypes = logits.shape
     shares = (logits.float() / temperature).flatten(1, 2).softmax(dim=-1)

@@ -1,7 +1,7 @@
 """A backbone that sees views of two sizes, and its projection heads.
 
-PASS (Zhu et al., ECCV 2022) as released in `PASS/vision_transformer.py`, after DINO (Caron et
-al., ICCV 2021).
+PASS (Zhu et al., ECCV 2022) as released in `PASS/vision_transformer.py`, after DINO (Caron et al.,
+ICCV 2021).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from passreid.model import PartViT
-from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.heads import Heads
+from passreid.pretraining.recipe import PretrainRecipe
 
 Grid = tuple[int, int]
 
 
 class Projected(NamedTuple):
-    """What a network says of a batch of views.
+    """A network's output for a batch of views.
 
     Attributes:
         logits: (n, V, B, K) for each kind of token: n = 1 for CLS, P for parts; V views, the two
@@ -37,23 +37,17 @@ class Projected(NamedTuple):
 class ViewNetwork(nn.Module):
     """Student or teacher: the transformer of a PartViT and projection heads for its tokens.
 
-    Batches are view by view: all images of view 0, then of view 1 and so on.
-
-    Args:
-        recipe: Supplies architecture, views and heads.
-        drop_path: Stochastic depth of the last block.
+    Batches are ordered by view: all images of view 0, then of view 1 and so on.
     """
 
     def __init__(self, recipe: PretrainRecipe, *, drop_path: float = 0.0) -> None:
         super().__init__()
         a = self.architecture = recipe.architecture
-        self.areas, self.crops = recipe.areas, recipe.crops
-        self.positions = recipe.positions
+        self.areas, self.positions = recipe.areas, recipe.positions
         self.checkpoint_blocks = recipe.checkpoint_blocks
         self.vit = PartViT(a, drop_path=drop_path).vit
-
-        def heads(count: int) -> Heads:
-            return Heads(
+        self.heads = nn.ModuleList(
+            Heads(
                 count,
                 a.width,
                 hidden=recipe.hidden,
@@ -62,16 +56,15 @@ class ViewNetwork(nn.Module):
                 norm_last_layer=recipe.norm_last_layer,
                 batch_norm=recipe.head_batch_norm,
             )
-
-        kinds = [1, a.parts] if a.parts else [1]
-        self.heads = nn.ModuleList(heads(count) for count in kinds)
+            for count in ([1, a.parts] if a.parts else [1])
+        )
 
     def last_layers(self) -> list[nn.Parameter]:
-        """Return the parameters of the heads that stand still at first."""
+        """Return the parameters of the heads that are frozen at first."""
         return [p for heads in self.heads for p in cast(Heads, heads).last_layer]
 
     def forward(self, whole: Tensor, local: Tensor | None = None) -> Projected:
-        """Project the tokens of global views and, where there are any, of local ones.
+        """Project the tokens of global views and, if there are any, of local ones.
 
         Args:
             whole: Normalised pixels (2 B, 3, H, W).
@@ -93,7 +86,7 @@ class ViewNetwork(nn.Module):
         return self._tokens(images, self._special())
 
     def local_tokens(self, images: Tensor) -> Tensor:
-        """Return CLS and the part token of the area a view was drawn from.
+        """Return CLS and the part token of the area each view was drawn from.
 
         Returns:
             (L, crops * B, 2, D); without areas (1, crops * B, 1, D).
@@ -118,7 +111,7 @@ class ViewNetwork(nn.Module):
         return special
 
     def _tokens(self, images: Tensor, special: Tensor) -> Tensor:
-        """Run the transformer; return the normalised tokens that stand before the patches."""
+        """Run the transformer; return the normalised tokens before the patches."""
         vit, a = self.vit, self.architecture
         assert vit.pos_embed is not None
         rows, columns = (
@@ -139,22 +132,19 @@ class ViewNetwork(nn.Module):
 
 
 def _last_block(block: Block, x: Tensor, count: int) -> Tensor:
-    """Run a block for its first `count` tokens: nobody reads the others, so no MLP for them."""
+    """Run a block for its first `count` tokens: the others are not used, so skip their MLP."""
     x = (x + block.drop_path1(block.ls1(block.attn(block.norm1(x)))))[:, :count]
     return cast(Tensor, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
 
 
 def resample_positions(table: Tensor, old: Grid, new: Grid, how: str) -> Tensor:
-    """Resample patch positions (1, N, D) to the grid of a view, bicubically.
+    """Resample patch positions (1, rows * columns, D) to the grid of a view, bicubically.
 
     Args:
-        table: Row by row.
+        table: Positions row by row.
         old, new: (rows, columns).
-        how: "released" scales by (n + 0.1) / old, at native size too, which shifts the table a
-            little; "exact" scales by n / old, and leaves a table of the right size.
-
-    Returns:
-        (1, rows * columns, D).
+        how: "released" scales by (n + 0.1) / old, even at native size, which shifts the table a
+            little; "exact" scales by n / old, and returns a table of the right size unchanged.
     """
     if how == "exact" and old == new:
         return table

@@ -1,7 +1,6 @@
-"""Schedules, parameter groups, clipping tensor by tensor, the teacher's average.
+"""Schedules, parameter groups, gradient clipping tensor by tensor, and the teacher's average.
 
-PASS (Zhu et al., ECCV 2022) as released in `PASS/utils.py`, after DINO (Caron et
-al., ICCV 2021).
+PASS (Zhu et al., ECCV 2022) as released in `PASS/utils.py`, after DINO (Caron et al., ICCV 2021).
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from passreid.checkpoint.layouts import PASS, spell
-from passreid.pretraining.config import PretrainRecipe
 from passreid.pretraining.network import ViewNetwork
+from passreid.pretraining.recipe import PretrainRecipe
 from passreid.training.process import cosine
 
 
 class Rates(NamedTuple):
-    """What the schedules say of a step."""
+    """Values of the schedules at one step."""
 
     lr: float
     weight_decay: float
@@ -27,10 +26,10 @@ class Rates(NamedTuple):
 
 
 def rates(recipe: PretrainRecipe, step: int, steps_per_epoch: int) -> Rates:
-    """Return the rates of a step, counted from 0 over the whole run.
+    """Return the schedules' values at a step, counted from 0 over the whole run.
 
-    The learning rate rises linearly from 0 to its peak, which the last step of the warm-up and the
-    first of the cosine both have. The teacher's temperature moves once an epoch.
+    The learning rate rises linearly from 0 to its peak, which it has at the last step of the
+    warm-up and the first of the cosine. The teacher's temperature changes once an epoch.
     """
     total = recipe.epochs * steps_per_epoch
     warmup = recipe.warmup_epochs * steps_per_epoch
@@ -54,10 +53,10 @@ def _teacher_temp(recipe: PretrainRecipe, epoch: int) -> float:
 
 
 def pieces(name: str, tensor: Tensor, network: ViewNetwork) -> list[Tensor]:
-    """Cut a parameter, or its gradient, into views of what the original keeps apart.
+    """Cut a parameter, or its gradient, into the tensors that the original keeps apart.
 
-    Part tokens, the positions of CLS, of each part and of the patches, and the heads are tensors of
-    their own there; here they are slices, and what is said of "a tensor" must be said of each.
+    Part tokens, the positions of CLS, of each part and of the patches, and the heads are separate
+    tensors there and slices here. What the recipe does to each tensor is done to each slice.
     """
     if name.startswith("heads."):
         return list(tensor.unbind(0))
@@ -65,10 +64,7 @@ def pieces(name: str, tensor: Tensor, network: ViewNetwork) -> list[Tensor]:
 
 
 def build_optimizer(network: ViewNetwork, recipe: PretrainRecipe) -> torch.optim.Optimizer:
-    """Make AdamW with two groups: decayed, and the rest, which is everything one-dimensional.
-
-    Tokens and positions are decayed, as released.
-    """
+    """Build AdamW; everything one-dimensional is not decayed, tokens and positions are."""
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -87,7 +83,7 @@ def set_rates(optimizer: torch.optim.Optimizer, now: Rates) -> None:
 
 @torch.no_grad()
 def clip_gradients(network: ViewNetwork, limit: float) -> list[float]:
-    """Scale every tensor's gradient, each on its own, to a norm of at most `limit`; 0 is none.
+    """Clip the gradient of every tensor, each on its own; a limit of 0 only measures.
 
     Returns:
         The norms before, in the order of the parameters and their pieces.

@@ -1,1 +1,1 @@
-"""What every training stage shares: processes, run folders, the loop that loses no step."""
+"""What fine-tuning, adaptation and pre-training share: recipes, the loop, run folders, batches."""

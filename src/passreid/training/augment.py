@@ -1,6 +1,7 @@
-"""Training crops: the released augmentation, one seed a crop.
+"""Training crops and their augmentation, each with a seed of its own.
 
-Of `PASS_transreid/datasets`; random erasing by Zhong et al., AAAI 2020.
+As released in `PASS_transreid/datasets`; random erasing by Zhong et al., AAAI 2020. MixStyle (Zhou
+et al., ICLR 2021) acts on feature maps.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from typing import Any
 import torch
 from PIL import Image, ImageFilter
 from timm.data.random_erasing import RandomErasing
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from passreid.data.filelist import FileList
+from passreid.model import PartViT
 from passreid.training.process import seed_all
-from passreid.training.recipe import AugmentationRecipe
+from passreid.training.recipe import CropRecipe
 
 
-def build_augmentation(recipe: AugmentationRecipe, image_size: tuple[int, int]) -> v2.Compose:
-    """Resize (bicubic), mirror, change, pad and crop, normalise, erase: PIL -> float (3, H, W)."""
+def build_augmentation(recipe: CropRecipe, image_size: tuple[int, int]) -> v2.Compose:
+    """Build the augmentation of a recipe: PIL RGB -> float (3, H, W)."""
     bicubic = InterpolationMode.BICUBIC
     steps: list[Any] = []
     if recipe.box_shift:
@@ -54,12 +56,7 @@ def build_augmentation(recipe: AugmentationRecipe, image_size: tuple[int, int]) 
 
 
 def shift_box(image: Image.Image, *, share: float) -> Image.Image:
-    """Move and resize the box of a crop, each side by up to `share`; outside is black.
-
-    Args:
-        image: RGB of any size; the result has the same.
-        share: Largest shift of the box over its side, and largest change of its side.
-    """
+    """Move and resize the box of a crop by up to `share` of its sides; outside is black."""
     width, height = image.size
     dx, dy, wider, taller = torch.empty(4).uniform_(-share, share).tolist()
     left, top = width * (dx - wider / 2), height * (dy - taller / 2)
@@ -68,18 +65,13 @@ def shift_box(image: Image.Image, *, share: float) -> Image.Image:
 
 
 def degrade(image: Image.Image, *, probability: float) -> Image.Image:
-    """Blur a crop or shrink and stretch it, then compress it, each with a probability.
-
-    Args:
-        image: RGB; the result has the same size.
-        probability: Of losing detail, and as much of being compressed as JPEG.
-    """
-    loses, compressed, kind, how = torch.rand(4).tolist()
+    """Blur or downsample an RGB crop, then compress it as JPEG, each with the probability."""
+    loses, compressed, kind, strength = torch.rand(4).tolist()
     if loses < probability:
         if kind < 0.5:
-            image = image.filter(ImageFilter.GaussianBlur(0.3 + 0.9 * how))
+            image = image.filter(ImageFilter.GaussianBlur(0.3 + 0.9 * strength))
         else:
-            share = 0.35 + 0.65 * how
+            share = 0.35 + 0.65 * strength
             width, height = image.size
             small = image.resize((max(1, int(width * share)), max(1, int(height * share))))
             image = small.resize(image.size, Image.Resampling.BILINEAR)
@@ -101,7 +93,7 @@ def change_colours(image: Tensor, *, share: float) -> Tensor:
 
 
 def lose_colour(image: Tensor, *, probability: float) -> Tensor:
-    """Make a random rectangle of (3, H, W) grey, or, a quarter as often, all of it.
+    """Turn a random rectangle of (3, H, W) grey, or, a quarter as often, the whole image.
 
     Gong et al. 2021, *A person re-identification data augmentation method with adversarial defense
     effect*: local grayscale patch replacement.
@@ -121,15 +113,45 @@ def lose_colour(image: Tensor, *, probability: float) -> Tensor:
     return image
 
 
+def mix_styles(model: PartViT, probability: float) -> None:
+    """Apply MixStyle after the first stages of a "lite0" stem, with a probability, in training."""
+
+    def mix(stage: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if not stage.training or float(torch.rand(())) >= probability:
+            return output
+        return exchange_statistics(output)
+
+    stem = model.vit.get_submodule("patch_embed.stem")
+    for stage in list(stem.children())[2:5]:
+        stage.register_forward_hook(mix)
+
+
+def exchange_statistics(maps: Tensor, alpha: float = 0.1) -> Tensor:
+    """Mix channel means and deviations of (B, C, H, W) with those of another map of the batch.
+
+    Gradients do not pass through the statistics. Each map keeps a share drawn from Beta(alpha,
+    alpha); 0.1 is the published value.
+    """
+    wide = maps.float()
+    with torch.no_grad():
+        variance, mean = torch.var_mean(wide, dim=(2, 3), keepdim=True)
+        deviation = (variance + 1e-6).sqrt()
+        own = torch.distributions.Beta(alpha, alpha).sample((len(maps), 1, 1, 1)).to(wide)
+        other = torch.randperm(len(maps), device=maps.device)
+        scale = (own * deviation + (1 - own) * deviation[other]) / deviation
+        shift = own * mean + (1 - own) * mean[other] - mean * scale
+    return (wide * scale + shift).to(maps.dtype)
+
+
 class CropDataset(Dataset[tuple[Tensor, int]]):
-    """Labelled crops; an item is asked for as (index, seed of its augmentation).
+    """Labelled crops; an item is requested as (index, seed of its augmentation).
 
     Args:
         files: Crops.
         labels: Identity of each, 0 … people - 1.
-        set_of: For each, the index of the data set it comes from; None is one set.
+        set_of: Index of the data set each comes from; None is one set.
         transform: PIL RGB -> float (3, H, W).
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(
@@ -144,20 +166,12 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
         self.files, self.labels, self.set_of = files, labels, set_of
         self.transform, self.seed = transform, seed
 
-    def __len__(self) -> int:
-        """Return how many crops there are."""
-        return len(self.files)
-
     def fingerprint(self) -> str:
-        """Return what tells these crops and labels, in this order, from any others."""
+        """Return a hash of the crops and labels, in this order."""
         return hashlib.sha256(self.files.text + repr(list(self.labels)).encode()).hexdigest()
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
-        """Return one augmented crop (3, H, W) and its label.
-
-        Raises:
-            ImageError: The crop cannot be read.
-        """
+        """Return one augmented crop (3, H, W) and its label."""
         index, place = item
         image = self.files.read(index)
         with torch.random.fork_rng(devices=[]):

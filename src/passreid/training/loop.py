@@ -1,18 +1,19 @@
-"""The loop of every training stage: epochs, metrics, checkpoints, a clean way out."""
+"""The loop of every training stage: epochs, metrics, checkpoints, scores and a clean exit."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,172 +26,183 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
 
-from passreid.errors import TrainingError
 from passreid.model import PartViT
 from passreid.training.batches import dead_workers_named
+from passreid.training.callbacks import Callback
+from passreid.training.folder import RunFolder
 from passreid.training.process import Process, main_first
-from passreid.training.runfolder import RunFolder
+from passreid.training.stage import Stage
 
 log = logging.getLogger("passreid")
 
-LOG_EVERY = 20
-"""Steps between two lines of the log: losses stay on the device until then."""
-LATE_PEAK = (
-    "The learning rate rises to the very end (epochs %d, warmup_epochs %d): lower --warmup-epochs."
-)
-"""What to say of a warm-up as long as the run."""
 Score = Callable[[PartViT], dict[str, float]]
-"""A network in training -> mAP, mINP and rank1, as fractions. The network is left as it is."""
+"""A network in training -> mAP, mINP and rank1, as fractions. The network is not changed."""
+Export = Callable[[Path, Mapping[str, float]], None]
+"""Writes the current weights as a model folder whose card holds the scores."""
 
 
-@dataclass
-class Position:
-    """Where a run stands: steps done, the epoch at work, batches done in it."""
+@dataclass(kw_only=True)
+class Loop:
+    """Runs a stage to its last epoch, or until SIGTERM or SIGINT ask it to stop.
 
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-
-class Stage(Protocol):
-    """What the loop moves on: a fine-tuning, a pre-training, an adaptation."""
-
-    position: Position
-    epochs: int
-
-    @property
-    def exported(self) -> PartViT:
-        """The weights that are scored and kept."""
-
-    def run_epoch(self) -> Iterator[dict[str, Any] | None]:
-        """Do what is left of the epoch at work, yielding after each step a metrics line or None."""
-
-    def batches(self) -> int:
-        """Return the length of the epoch at work."""
-
-    def state(self) -> dict[str, Any]:
-        """Return all a resumed run needs."""
-
-
-def fit(
-    stage: Stage,
-    folder: RunFolder,
-    process: Process,
-    *,
-    save_every: int = 1,
-    save_steps: int = 0,
-    score: Score | None = None,
-    score_every: int = 0,
-    progress: bool = True,
-) -> bool:
-    """Run a stage to its last epoch, or until it is asked to stop.
-
-    Checkpoints are written by the main process after every `save_every` epochs and `save_steps`
-    steps (0 is never), after the last epoch and when SIGTERM or SIGINT ask the run to leave. Scores
-    are taken there, too, after every `score_every` epochs and the last one: behind the checkpoint,
-    as they take long and a kill must not cost the epoch.
-
-    Returns:
-        True when the run is finished, False when it was stopped and can be resumed.
-
-    Raises:
-        TrainingError: A data worker was killed.
+    Attributes:
+        stage: The stage; its position says where to go on.
+        folder: The run folder.
+        process: This process; the main one writes.
+        save_every, save_steps: Epochs and steps between checkpoints; 0 is never. One is also
+            written after the last epoch and when the run is stopped.
+        score: Scores the weights, after the checkpoint of the same epoch: it takes long, and a kill
+            must not cost the epoch.
+        score_every: Epochs between scores; 0 only at the end.
+        export: Writes model folders: `model/`, `best/` and snapshots.
+        keep_best: Export to `best/` whenever the mAP is the highest so far.
+        keep_every: Epochs between snapshots; 0 keeps none.
+        callbacks: Followers of the run.
+        progress: Show a bar if stderr is a terminal.
     """
-    shown = progress and process.is_main
-    with (
-        StopSignal() as stop,
-        dead_workers_named(),
-        _progress(stage, enabled=shown) as advance,
-    ):
-        scored = partial(_score, stage, folder, process, score, score_every)
-        scored()  # unless a kill came first
-        while stage.position.epoch < stage.epochs:
-            for line in stage.run_epoch():
-                advance(line)
-                if line is not None:
-                    main_first(process, partial(folder.record, line))
-                if _anyone(stop.requested, process):
-                    _save(stage, folder, process)
-                    return False
-                if _due(stage, save_steps) and stage.position.batch < stage.batches():
-                    _save(stage, folder, process)
-            stage.position.epoch += 1
-            stage.position.batch = 0
-            last = stage.position.epoch == stage.epochs
-            whole = save_every and stage.position.epoch % save_every == 0
-            if last or whole or _due(stage, save_steps):
-                _save(stage, folder, process)
-            scored()
-    return True
 
+    stage: Stage
+    folder: RunFolder
+    process: Process
+    save_every: int = 1
+    save_steps: int = 0
+    score: Score | None = None
+    score_every: int = 0
+    export: Export | None = None
+    keep_best: bool = False
+    keep_every: int = 0
+    callbacks: Sequence[Callback] = ()
+    progress: bool = True
 
-def _due(stage: Stage, save_steps: int) -> bool:
-    return save_steps > 0 and stage.position.step % save_steps == 0
+    def run(self) -> bool:
+        """Train; True when the run is finished, False when it was stopped and can be resumed.
 
+        Raises:
+            TrainingError: A data worker was killed, or the loss is not finite.
+        """
+        stage, place = self.stage, self.stage.position
+        with StopSignal() as stop, dead_workers_named(), self._progress() as show:
+            self._end_epoch()  # unless a kill came before
+            while place.epoch < stage.epochs:
+                for line in stage.run_epoch():
+                    if line is not None:
+                        self._in_main(partial(self._record, line))
+                    show(line)
+                    if self._any_process(stop.requested):
+                        self._save()
+                        return False
+                    if self._save_due() and place.batch < stage.batches():
+                        self._save()
+                place.epoch, place.batch = place.epoch + 1, 0
+                if self._every(self.save_every) or self._save_due():
+                    self._save()
+                self._end_epoch()
+        if self.export:
+            export, scores = self.export, self.folder.scores(place.step)
+            self._in_main(lambda: export(self.folder.model, scores))
+        return True
 
-def _save(stage: Stage, folder: RunFolder, process: Process) -> None:
-    main_first(process, lambda: folder.save(stage.state()))
+    def _every(self, epochs: int) -> bool:
+        """Whether the completed epochs are a multiple, or all of the run."""
+        done = self.stage.position.epoch
+        return done == self.stage.epochs or (epochs > 0 and done % epochs == 0)
 
+    def _save_due(self) -> bool:
+        return self.save_steps > 0 and self.stage.position.step % self.save_steps == 0
 
-def _score(
-    stage: Stage, folder: RunFolder, process: Process, score: Score | None, every: int
-) -> None:
-    """Score the weights at the end of an epoch, where it is due and was not done before."""
-    place = stage.position
-    due = place.epoch == stage.epochs or (every > 0 and place.epoch % every == 0)
-    if score is None or not due or not place.epoch or place.batch:
-        return
+    def _save(self) -> None:
+        def write() -> None:
+            self.folder.save(self.stage.state())
+            self.folder.write_session()
 
-    def measured() -> None:
-        if not any("mAP" in line and line["step"] == place.step for line in folder.lines()):
-            found = score(stage.exported)
-            folder.record({"step": place.step, "epoch": place.epoch, **found})
+        self._in_main(write)
 
-    main_first(process, measured)
+    def _record(self, values: Mapping[str, Any]) -> None:
+        self.folder.record(values)
+        for callback in self.callbacks:
+            callback.on_metrics(values)
 
+    def _end_epoch(self) -> None:
+        """Score and keep the weights where it is due and not done yet."""
+        place = self.stage.position
+        if place.epoch and not place.batch:
+            if self.score is not None and self._every(self.score_every):
+                self._in_main(self._score)
+            if self.export and self.keep_every and place.epoch % self.keep_every == 0:
+                self._in_main(self._keep_snapshot)
 
-def _anyone(requested: bool, process: Process) -> bool:
-    """Agree on stopping: a signal may reach one process only, and all must leave at one step."""
-    if process.world == 1:
-        return requested
-    flag = torch.tensor(float(requested), device=process.device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag)
+    def _score(self) -> None:
+        place, lines = self.stage.position, [x for x in self.folder.lines() if "mAP" in x]
+        if self.score is None or any(line["step"] == place.step for line in lines):
+            return
+        found = self.score(self.stage.exported)
+        best = max((line["mAP"] for line in lines), default=-1.0)
+        if self.keep_best and self.export and found["mAP"] > best:
+            self.export(self.folder.best, found)
+        self._record({"step": place.step, "epoch": place.epoch, **found})
 
+    def _keep_snapshot(self) -> None:
+        place, export = self.stage.position, self.export
+        kept = self.folder.snapshots / f"epoch-{place.epoch:04d}"
+        if export and not kept.exists():
+            export(kept, self.folder.scores(place.step))
 
-@contextlib.contextmanager
-def _progress(stage: Stage, *, enabled: bool) -> Iterator[Callable[[dict[str, Any] | None], None]]:
-    """Show epochs, batches, the last losses and the time left on stderr, when it is a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not enabled or not console.is_terminal) as bar:
-        task = bar.add_task("training", total=None, note="")
+    def _in_main(self, call: Callable[[], None]) -> None:
+        main_first(self.process, call)
 
-        def advance(line: dict[str, Any] | None) -> None:
-            total = stage.batches() * stage.epochs
-            done = stage.batches() * stage.position.epoch + stage.position.batch
-            bar.update(task, completed=done, total=total)
-            if line is not None:
-                note = f"loss {line['loss']:.3f}  {line['images_per_second']:.0f}/s"
-                bar.update(task, description=f"epoch {stage.position.epoch + 1}", note=note)
+    def _any_process(self, requested: bool) -> bool:
+        """Agree on stopping: a signal may reach one process, and all must stop at one step."""
+        if self.process.world == 1:
+            return requested
+        flag = torch.tensor(float(requested), device=self.process.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
 
-        yield advance
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[Callable[[dict[str, Any] | None], None]]:
+        """Show epochs, losses and the time left: a bar on a terminal, else lines of the log."""
+        stage, place = self.stage, self.stage.position
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        console = Console(stderr=True)
+        shown = self.progress and self.process.is_main and console.is_terminal
+        began, first = time.monotonic(), self._fraction_done()
+        with Progress(*columns, console=console, disable=not shown) as bar:
+            task = bar.add_task("training", total=None, note="")
+
+            def show(line: dict[str, Any] | None) -> None:
+                done, epochs = self._fraction_done(), stage.epochs
+                total = stage.batches() * epochs
+                bar.update(task, completed=round(done * total), total=total)
+                if line is None:
+                    return
+                epoch = f"epoch {place.epoch + 1}/{epochs}"
+                note = f"loss {line['loss']:.3f}  {line['images_per_second']:.0f} images/s"
+                bar.update(task, description=epoch, note=note)
+                if not shown and self.process.is_main:
+                    left = (time.monotonic() - began) * (1 - done) / max(done - first, 1e-9)
+                    clock = f"{left // 3600:.0f}:{left % 3600 // 60:02.0f} h left"
+                    log.info("%s  step %d  %s  %s", epoch, line["step"], note, clock)
+
+            yield show
+
+    def _fraction_done(self) -> float:
+        place = self.stage.position
+        return (place.epoch + place.batch / max(self.stage.batches(), 1)) / self.stage.epochs
 
 
 class StopSignal:
-    """SIGTERM and SIGINT become a wish: the loop finishes its step, saves and leaves.
+    """Turns the first SIGTERM or SIGINT into a request to stop after the current step.
 
-    The second signal falls through to the previous handler, so that a stuck run can be stopped. In
-    a thread other than the main one, where Python takes no handlers, nothing is caught.
+    A second signal reaches the previous handler, so that a stuck run can be stopped. Outside the
+    main thread, where Python accepts no handlers, nothing is caught.
     """
 
     def __init__(self) -> None:
@@ -199,14 +211,13 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         """Install the handlers."""
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Put the previous handlers back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -215,26 +226,8 @@ class StopSignal:
         signal.signal(number, self._previous[number])
 
 
-def check_finite(losses: Sequence[Tensor], step: int) -> None:
-    """Stop a run whose loss is no number any more, before it is logged or saved.
-
-    Args:
-        losses: Of the steps since the last look, each the total alone or in front of its terms.
-        step: Where the run is.
-
-    Raises:
-        TrainingError: A loss is NaN or infinite.
-    """
-    loss = float(sum(values.flatten()[0] for values in losses))
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss is {loss} at step {step}. Lower the learning rate or use --precision "
-            "float32; the last checkpoint is kept."
-        )
-
-
 def show_log(level: int = logging.INFO) -> None:
-    """Send this package's log lines to stderr, once, for programs that set up no logging."""
+    """Send this package's log to stderr if the program has set up no logging."""
     if not log.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))

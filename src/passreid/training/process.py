@@ -1,9 +1,8 @@
-"""Processes, devices, precision and seeds.
+"""Processes, devices and seeds of a run.
 
-Every random number of a run is a function of (seed, place in the run), never of what was drawn
-before: `seed_all` is called with the step (and, in a data worker, with the sample). So a resumed
-run needs no random state, any number of data workers gives the same batches, and two runs that
-agree up to a step go on alike.
+Every random number is a function of (seed, position in the run), never of what was drawn before:
+`seed_all` is called with the step and, in a data worker, with the sample. So a resumed run needs no
+random state, and any number of data workers gives the same batches.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,11 +29,8 @@ from passreid.errors import PassreidError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's mallopt(3), and its defaults
 _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
-_PATIENCE = timedelta(hours=4)
-"""How long processes wait for each other; the main one alone lists, clusters and scores.
-
-torch's own ten minutes on GPUs end a run on millions of images before its first step.
-"""
+# The main process lists, clusters and scores alone; torch's ten minutes would end large runs.
+_TIMEOUT = timedelta(hours=4)
 
 T = TypeVar("T")
 
@@ -49,20 +45,17 @@ class Process:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
 
 @contextlib.contextmanager
 def distributed(device: str = "auto") -> Iterator[Process]:
-    """Join the process group torchrun describes in the environment, or run alone.
-
-    Args:
-        device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+    """Join the process group that torchrun describes in the environment, or run alone.
 
     Raises:
-        UsageError: The device is not there.
-        TrainingError: Another process has left; its own message says why.
+        UsageError: The device does not exist.
+        TrainingError: Another process has ended; its own message says why.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = find_device(device)
@@ -70,7 +63,7 @@ def distributed(device: str = "auto") -> Iterator[Process]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     if world > 1:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield Process(rank, world, chosen)
     except RuntimeError as error:
@@ -78,39 +71,33 @@ def distributed(device: str = "auto") -> Iterator[Process]:
             raise
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise TrainingError(
-            f"The processes lost each other ({reason}). What the first to end said tells why; the "
-            "last checkpoint is kept."
+            f"The processes lost each other ({reason}). The message of the first one to end says "
+            "why; the last checkpoint is kept."
         ) from None
     finally:
         if world > 1:
             dist.destroy_process_group()
 
 
-def main_first(process: Process, call: Callable[[], T]) -> T | None:
-    """Call in the main process while the others wait; what it raises, all raise.
-
-    Returns:
-        What the call returned; None in the other processes.
-    """
-    result: T | None = None
-    failed: list[PassreidError | OSError | None] = [None]
+def main_first(process: Process, call: Callable[[], T]) -> T:
+    """Call in the main process while the others wait; all get its result, or raise its error."""
+    if process.world == 1:
+        return call()
+    outcome: list[Any] = [None, None]
     if process.is_main:
         try:
-            result = call()
+            outcome[0] = call()
         except (PassreidError, OSError) as error:
-            if process.world == 1:
-                raise
-            failed = [error]
-    if process.world > 1:
-        # Would the main process just leave, the others could only say that it is gone.
-        dist.broadcast_object_list(failed)
-    if failed[0] is not None:
-        raise failed[0]
-    return result
+            outcome[1] = error
+    # If the main process just left, the others could only report that it is gone.
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return cast(T, outcome[0])
 
 
 def seed_all(*place: int) -> None:
-    """Seed torch and `random` from a place in the run, e.g. (seed, epoch, sample)."""
+    """Seed torch and `random` from a position in the run, e.g. (seed, epoch, sample)."""
     state = np.random.SeedSequence(place).generate_state(2, np.uint64)
     torch.manual_seed(int(state[0]))
     random.seed(int(state[1]))
@@ -122,13 +109,13 @@ def cosine(progress: float, start: float, end: float) -> float:
 
 
 def in_parallel(network: nn.Module, process: Process, *, shared: Sequence[nn.Module]) -> nn.Module:
-    """Wrap a network for the processes of a run (DDP).
+    """Wrap a network in DDP; alone it stays as it is.
 
     Args:
-        network: What is trained.
-        process: This process; alone, the network stays as it is.
-        shared: Modules whose batch norms would see one process's share of the batch. On CUDA they
-            see all of it from here on; CPUs have no synchronised batch norm.
+        network: The network to train.
+        process: This process.
+        shared: Modules whose batch norms must see the whole batch. They are synchronised on CUDA;
+            CPUs have no synchronised batch norm.
     """
     if process.world == 1:
         return network
@@ -139,18 +126,18 @@ def in_parallel(network: nn.Module, process: Process, *, shared: Sequence[nn.Mod
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Return all processes' rows in rank order, (b, …) -> (world * b, …), without gradients."""
+    """Concatenate all processes' rows in rank order, without gradients."""
     parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
 
 class GatherTokens(torch.autograd.Function):
-    """All processes' rows, in rank order; gradients reach the local rows alone.
+    """Concatenate all processes' rows in rank order; gradients reach the local rows.
 
-    Losses over the gathered batch are computed by every process alike. DDP then averages gradients
-    over the processes, so the local gradient is scaled by their number: what is left is exactly the
-    gradient of one process that had seen the whole batch.
+    Every process computes the loss of the gathered batch, and DDP averages gradients over the
+    processes. Scaling the local gradient by their number gives the gradient of one process that
+    had seen the whole batch.
     """
 
     @staticmethod
@@ -161,7 +148,7 @@ class GatherTokens(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Hand back this process's rows."""
+        """Return the gradient of this process's rows."""
         begin = ctx.rank * ctx.rows
         mine: Tensor = gradients[0][begin : begin + ctx.rows] * ctx.world
         return mine
@@ -169,11 +156,11 @@ class GatherTokens(torch.autograd.Function):
 
 @contextlib.contextmanager
 def tuned_for_cpu(device: torch.device) -> Iterator[None]:
-    """Set up this process for training on a CPU, and set it back afterwards.
+    """Tune this process for training on a CPU, and undo it afterwards.
 
-    Denormal numbers become zero: they appear in late optimiser states and are very slow. And memory
-    that was freed is kept for the next step: glibc hands large tensors back to the kernel, which
-    clears new pages for the next ones; that took a fifth to a half of a pre-training step.
+    Denormal numbers are flushed to zero: late optimiser states are full of them and they are slow.
+    Freed memory is kept: glibc returns large tensors to the kernel, which must clear the pages of
+    the next ones; that took a fifth to a half of a pre-training step.
     """
     if device.type != "cpu":
         yield

@@ -16,29 +16,26 @@ from passreid.errors import DatasetError
 
 
 class PKSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of P people with K crops each, fixed by (seed, epoch).
+    """Batches of P people with K crops each, determined by (seed, epoch).
 
     Each person's crops are shuffled and cut into groups of K, the rest dropped; people with fewer
-    than K are drawn with replacement. P people at a time give one group each until fewer than P
-    people have one left. The plan is made when the epoch is set, so the length is exact.
-
-    Several data sets share an epoch: a batch mixes their people, or, `separate`, holds people of
-    one set alone, whose negatives then differ by more than the place.
+    than K crops are drawn with replacement. P people at a time give one group each until fewer than
+    P people have one left. The plan is made when the epoch is set, so the length is exact.
 
     Args:
         labels: Identity of each crop; crops with a negative one are left out.
         people: P, over all processes.
         images_per_person: K.
-        set_of: For each crop, the index of its data set; None is one set.
-        weights: For each data set, how many times an epoch goes through its crops; () is once each.
-        separate: Draw each batch from one data set.
-        batches: Length of an epoch, through the crops as often as that takes; None is once.
-        seed: Of the plan; the same on all processes.
+        set_of: Index of each crop's data set; None is one set.
+        weights: Passes through each data set's crops per epoch; () is one each.
+        separate: Draw each batch from one data set instead of mixing their people.
+        batches: Length of an epoch, in as many passes as that takes; None is one pass.
+        seed: Seed of the plan; the same on all processes.
         rank, world: This process's share: `people / world` people of every batch.
 
     Raises:
-        DatasetError: Fewer than P people, P cannot be shared out evenly, or weights that are not
-            one for each data set.
+        DatasetError: Fewer than P people, P is not a multiple of the processes, or not one weight
+            per data set.
     """
 
     def __init__(
@@ -74,25 +71,22 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
                 f"The training set has {fewest} people, a batch needs {people}; lower --people."
             )
         self.people, self.images_per_person, self.seed = people, images_per_person, seed
-        self.batches = batches
-        self.rank, self.world = rank, world
+        self.batches, self.rank, self.world = batches, rank, world
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
         """Plan an epoch; `skip` leaves out batches that a resumed run has already seen."""
         self.epoch, self.skip = epoch, skip
         rng = np.random.default_rng((self.seed, epoch))
-        self.plan = self._once(rng)
+        self.plan = self._pass(rng)
         while self.batches is not None and len(self.plan) < self.batches:
-            self.plan += self._once(rng)
+            self.plan += self._pass(rng)
         self.plan = self.plan[: self.batches]
 
-    def _once(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return batches of indices (P, K), once through the crops, as the weights have it."""
-        groups = [
-            self._groups(crops, weight, rng)
-            for crops, weight in zip(self._crops, self._weights, strict=True)
-        ]
+    def _pass(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return the batches (P, K) of one weighted pass through the crops."""
+        pairs = zip(self._crops, self._weights, strict=True)
+        groups = [self._groups(crops, weight, rng) for crops, weight in pairs]
         batches = [batch for pool in self._pools for batch in self._deal(groups, pool, rng)]
         if len(self._pools) > 1:
             batches = [batches[i] for i in rng.permutation(len(batches))]
@@ -101,7 +95,7 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
     def _groups(
         self, crops: np.ndarray, weight: float, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Cut a person's crops, shuffled, into groups of K, `weight` times over on average."""
+        """Cut a person's shuffled crops into groups of K, `weight` times over on average."""
         k = self.images_per_person
         groups: list[np.ndarray] = []
         for _ in range(math.ceil(weight)):
@@ -115,7 +109,7 @@ class PKSampler(Sampler[list[tuple[int, int]]]):
     def _deal(
         self, groups: list[list[np.ndarray]], pool: np.ndarray, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Make batches of one group of each of P people until fewer than P have one left."""
+        """Take one group of each of P people until fewer than P have one left."""
         left = np.array([person for person in pool if groups[person]], dtype=np.int64)
         batches = []
         while len(left) >= self.people:
@@ -141,6 +135,4 @@ def _by_label(labels: Sequence[int]) -> list[np.ndarray]:
     order = np.argsort(np.asarray(labels), kind="stable")
     values = np.asarray(labels)[order]
     order, values = order[values >= 0], values[values >= 0]
-    if not len(order):
-        return []
-    return np.split(order, np.flatnonzero(np.diff(values)) + 1)
+    return np.split(order, np.flatnonzero(np.diff(values)) + 1) if len(order) else []

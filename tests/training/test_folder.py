@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from passreid.errors import TrainingError
-from passreid.finetuning.config import FinetuneConfig
+from passreid.training.folder import RunFolder
 from passreid.training.process import Process
-from passreid.training.runfolder import RunFolder, begin
 
 
 @pytest.mark.parametrize(("main", "agree"), [(None, True), (40, False)])
@@ -23,12 +22,10 @@ def test_processes_begin_at_one_checkpoint(
     def gather(found: list[Any], mine: Any) -> None:
         found[:] = [main, mine]
 
-    monkeypatch.setattr(torch.distributed, "broadcast_object_list", lambda _: None)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    config = FinetuneConfig(data=tmp_path, output=tmp_path)
     other = Process(1, 2, torch.device("cpu"))
     if agree:
-        assert begin(RunFolder(tmp_path), config, other, resume=True) is None
+        assert RunFolder(tmp_path).newest_of_all(other) is None
         return
     with pytest.raises(TrainingError, match="different checkpoints"):
-        begin(RunFolder(tmp_path), config, other, resume=True)
+        RunFolder(tmp_path).newest_of_all(other)
