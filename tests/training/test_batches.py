@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,22 @@ def test_an_error_says_the_same_from_any_process(workers: int, error: PassreidEr
     assert str(raised.value) == str(error)
     assert raised.value.alone
     assert seen == [1]
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="looks into a fork")
+def test_a_worker_survives_a_signal_that_comes_while_it_starts() -> None:
+    newborn = [signal.SIGTERM]
+
+    def born() -> None:
+        for number in newborn:
+            os.kill(os.getpid(), number)
+
+    os.register_at_fork(after_in_child=born)
+    batches: Batches[Tensor] = Batches(Squares(ValueError()), [[1], [2]], workers=2, device=CPU)
+    try:
+        assert [batch.tolist() for batch in batches] == [[1], [4]]
+    finally:
+        newborn.clear()
 
 
 def test_a_crop_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from passreid.errors import PassreidError, TrainingError
 
 B = TypeVar("B")
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Batches(Generic[B]):
@@ -50,11 +53,15 @@ class Batches(Generic[B]):
         """Yield the batches; raise what the data set raised in whatever process."""
         # No name holds the iterator: an error would keep it, and its workers, until the next
         # garbage collection, which finds their queues closed and waits ten seconds for each.
-        for batch in self._loader:
+        for batch in self._start():
             if isinstance(batch, PassreidError):
                 batch.alone = True
                 raise batch
             yield batch
+
+    def _start(self) -> Iterator[Any]:
+        with _signals_blocked():
+            return iter(self._loader)
 
 
 @contextlib.contextmanager
@@ -98,11 +105,28 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Hold signals back, here and in processes started meanwhile, until those can handle them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # else the first process starts it, which lets signals in
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _survive_one_signal(worker: int) -> None:
     """Let a data worker outlive a signal that was sent to the whole process group.
 
     The main process needs its batches to finish the step, and ends it after its checkpoint, by
     SIGTERM if it must; so the second signal is obeyed.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         signal.signal(number, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
